@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from gpufleet_api.markers import Cel
+from gpufleet_api.names import MAX_DEVICES_PER_REPLICA
 from gpufleet_common import timestamps
 
 _ACRONYMS = {"dns": "DNS", "mhz": "MHz", "mib": "MiB", "uid": "UID", "uuids": "UUIDs"}
@@ -72,3 +73,12 @@ Seconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_moment)]
 """An RFC 3339 time in UTC, with microseconds where the order within a second matters."""
+
+
+class ContainerDevices(ApiModel):
+    """Devices of one container of a pod."""
+
+    name: Label
+    """Name of the container: an app container, or a sidecar."""
+    count: Annotated[int, Field(ge=1, le=MAX_DEVICES_PER_REPLICA)] = 1
+    """Number of devices of the container, 1 to 16. Defaults to 1."""

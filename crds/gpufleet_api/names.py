@@ -24,6 +24,9 @@ ASSIGNMENT_ANNOTATION: Final = f"{GROUP}/assignment"
 WAITING_FOR_ANNOTATION: Final = f"{GROUP}/waiting-for"
 """On a gated pod: what it waits for, as one CamelCase word, for tools."""
 
+REPLACED_ANNOTATION: Final = f"{GROUP}/replaced"
+"""On a pod of a Job that is about to be deleted because it cannot start: why. Its Job does not count it."""
+
 ACKNOWLEDGED_FAULTS_ANNOTATION: Final = f"{GROUP}/acknowledged-faults"
 """On a GPUTelemetry: times until which an administrator has acknowledged faults of its devices."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
+from gpufleet_api.base import ApiModel, ContainerDevices, Label, Name, Text, Timestamp, Uuid
 from gpufleet_api.condition import Condition
 from gpufleet_api.markers import Cel, ListMap, ListSet
 from gpufleet_api.names import (
@@ -39,16 +39,17 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Assignment(ApiModel):
-    """Reservation of devices of this node for one container of one pod."""
+    """Reservation of devices of this node for the containers of one pod."""
 
     rules: ClassVar = (
         Cel(
             "has(self.shardStart) == has(self.shardEnd) && (!has(self.shardStart) || self.shardStart <= self.shardEnd)",
             "shardStart and shardEnd must be set together, and shardStart must be less than or equal to shardEnd",
         ),
+        Cel("!has(self.computePercent) || has(self.memoryMiB)", "computePercent may not be set without memoryMiB"),
         Cel(
-            "!has(self.computePercent) || has(self.memoryMiB)",
-            "computePercent may not be set without memoryMiB",
+            "!has(self.containers) || self.containers.map(c, c.count).sum() == size(self.devices)",
+            "containers must have as many devices together as there are in devices",
         ),
     )
 
@@ -59,7 +60,9 @@ class Assignment(ApiModel):
     pod: Name
     """Name of the pod."""
     container: Label
-    """Name of the container that gets the devices."""
+    """Name of the container that gets the devices; the first of several."""
+    containers: Annotated[list[ContainerDevices], Field(min_length=1, max_length=16), ListMap("name")] | None = None
+    """Containers that get devices, in the order of their start, when there are several: each gets the next devices."""
     workload: Name
     """Name of the GPUWorkload, in the pod's namespace."""
     workload_uid: Annotated[str, Field(min_length=1, max_length=64)]

@@ -1,12 +1,13 @@
 """GPUWorkload: a user's request for devices. Its status is in `workload_status`."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from gpufleet_api.base import ApiModel, Label, Uuid
-from gpufleet_api.markers import Cel, FreeForm, ListSet
+from gpufleet_api.base import ApiModel, ContainerDevices, Label, Uuid
+from gpufleet_api.markers import Cel, FreeForm, ListMap, ListSet
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
 from gpufleet_api.pod_template import POD_TEMPLATE
 from gpufleet_api.telemetry import Celsius, MiB, ObjectMeta, Percent, PromisedMiB, PromisedPercent
@@ -52,6 +53,18 @@ class Devices(ApiModel):
             reason=_FORBIDDEN,
             field_path=".computePercent",
         ),
+        Cel(
+            "!has(self.containers) || size(self.containers) == 0 || !has(self.container)",
+            "may not be set when devices.containers is set",
+            reason=_FORBIDDEN,
+            field_path=".container",
+        ),
+        Cel(
+            "!has(self.containers) || size(self.containers) == 0"
+            " || self.containers.map(c, c.count).sum() == self.count",
+            "must be the sum of the counts in devices.containers",
+            field_path=".count",
+        ),
     )
 
     count: Annotated[int, Field(ge=1, le=MAX_DEVICES_PER_REPLICA)] = 1
@@ -66,7 +79,10 @@ class Devices(ApiModel):
     """Compute of each device that is promised to a replica, 1 to 100 percent. Allowed only when mode is Shared. Nothing
     is promised when it is absent."""
     container: Label | None = None
-    """Name of the container that gets the devices. Required when the template has more than one app container."""
+    """Name of the container that gets the devices: an app container, or a sidecar. Required when the template has more
+    than one app container, unless containers is set."""
+    containers: Annotated[list[ContainerDevices], Field(max_length=MAX_DEVICES_PER_REPLICA), ListMap("name")] = []
+    """Containers that get devices, each its own, when there are several. The sum of their counts is count."""
 
 
 class Requirements(ApiModel):
@@ -172,6 +188,9 @@ def _immutable(field: str, *, optional: bool = False) -> Cel:
     return Cel(same, "field is immutable; create another GPUWorkload", field_path=f".{field}")
 
 
+_OF_THE_OWNER = "may not be set without spec.template: the owner of the pods replaces and ends them"
+
+
 class WorkloadSpec(ApiModel):
     """Requested pods and devices. `devices`, `distribution` and `network` cannot be changed after creation."""
 
@@ -197,13 +216,42 @@ class WorkloadSpec(ApiModel):
             "must be true when spec.distribution is set: the shards depend on the devices of all replicas",
             field_path=".placement.gang",
         ),
+        Cel(
+            "has(self.template) == has(oldSelf.template)",
+            "may not be added or removed; create another GPUWorkload",
+            reason=_FORBIDDEN,
+            field_path=".template",
+        ),
+        Cel(
+            "has(self.template) || (self.placement.gang ? self.replicas >= 1 : self.replicas == 1)",
+            "without spec.template: must be at least 1 when placement.gang is true, and may not be set otherwise;"
+            " scale the owner of the pods",
+            field_path=".replicas",
+        ),
+        Cel(
+            "has(self.template) || (self.runPolicy.backoffLimit == 6 && !has(self.runPolicy.activeDeadlineSeconds)"
+            " && !has(self.runPolicy.ttlSecondsAfterFinished) && !has(self.runPolicy.onReplicaFailure))",
+            _OF_THE_OWNER,
+            reason=_FORBIDDEN,
+            field_path=".runPolicy",
+        ),
+        Cel(
+            "has(self.template)"
+            " || (self.updateStrategy.type == 'RollingUpdate' && self.updateStrategy.maxUnavailable == 1)",
+            _OF_THE_OWNER,
+            reason=_FORBIDDEN,
+            field_path=".updateStrategy",
+        ),
     )
 
     replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
-    """Number of pods, 0 to 1024. Each gets its own devices. 0 removes all pods. Defaults to 1."""
-    template: Annotated[dict[str, Any], FreeForm(POD_TEMPLATE)]
+    """Number of pods, 0 to 1024. Each gets its own devices. 0 removes all pods. Without template, the owner of the pods
+    decides how many there are; with placement.gang it is the number of pods that are placed together, at least 1.
+    Defaults to 1."""
+    template: Annotated[dict[str, Any], FreeForm(POD_TEMPLATE)] | None = None
     """Template of the pods. The operator adds a scheduling gate and the device request to each pod. A change replaces
-    the pods as updateStrategy says; their devices stay reserved."""
+    the pods as updateStrategy says; their devices stay reserved. Without template, the operator creates no pods: it
+    places the pods of the namespace with the label gpufleet.dev/workload, whatever created them."""
     devices: Devices = Devices()
     requirements: Requirements | None = None
     placement: Placement = Placement()
@@ -213,7 +261,24 @@ class WorkloadSpec(ApiModel):
     network: Network = Network()
     suspend: bool = False
     """When true, the pods are deleted and their devices are released. When it becomes false again, the replicas are
-    placed again. Defaults to false."""
+    placed again. Without template, pods that wait are not placed as long as it is true, and no pod is deleted. Defaults
+    to false."""
+
+    @property
+    def adopts(self) -> bool:
+        """True without a template: the pods have other owners."""
+        return self.template is None
+
+    @property
+    def pod_template(self) -> Mapping[str, Any]:
+        """The template; empty without one."""
+        return self.template or {}
+
+    @property
+    def pod_spec(self) -> Mapping[str, Any]:
+        """`template.spec`; empty without a template."""
+        given = self.pod_template.get("spec")
+        return given if isinstance(given, Mapping) else {}
 
 
 class GPUWorkload(ApiModel):

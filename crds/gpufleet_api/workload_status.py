@@ -27,6 +27,8 @@ class WorkloadState(StrEnum):
     COMPLETE = "Complete"
     FAILED = "Failed"
     SUSPENDED = "Suspended"
+    IDLE = "Idle"
+    """Without a template: there is no pod to place, and none runs."""
 
 
 class PlacementState(StrEnum):
@@ -163,7 +165,8 @@ class WorkloadStatus(ApiModel):
     Stalled follow kstatus."""
     state: WorkloadState | None = None
     """Summary of the workload. Pending: no replica runs. Running: at least one replica runs. Complete: all replicas
-    succeeded. Failed: the workload failed for good. Suspended: spec.suspend is true, or spec.replicas is 0."""
+    succeeded. Failed: the workload failed for good. Suspended: spec.suspend is true, or spec.replicas is 0.
+    Idle: there is no template, and no pod runs or waits."""
     reason: Annotated[str, Field(max_length=64)] | None = None
     """Reason of the state: that of the condition Ready, or of Complete or Suspended, for which Ready is absent."""
     ready: Annotated[str, Field(max_length=16)] | None = None

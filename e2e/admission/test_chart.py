@@ -11,15 +11,18 @@ from gpufleet_testbed import Cluster, ClusterError, repository_root
 
 CHART = str(repository_root() / "charts" / "gpufleet")
 
+MUTATING = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+ADOPTION = ["gpufleet-adoption", "gpufleet-adoption-queued-jobs"]
+
 Render = Callable[..., dict[tuple[str, str], JsonObject]]
 
 
 @pytest.fixture
 def render(cluster: Cluster) -> Render:
-    """Renders the chart with settings; returns its objects by kind and name."""
+    """Renders the chart with settings and an additional API version; returns its objects by kind and name."""
 
-    def rendered(*settings: str) -> dict[tuple[str, str], JsonObject]:
-        sets = [f"--set={setting}" for setting in settings]
+    def rendered(*settings: str, api: str = "") -> dict[tuple[str, str], JsonObject]:
+        sets = [f"--set={setting}" for setting in settings] + ([f"--api-versions={api}"] if api else [])
         text = cluster.helm("template", "gpufleet", CHART, "--namespace=gpufleet-system", *sets).stdout
         objects = [one for one in yaml.safe_load_all(text) if one]
         return {(one["kind"], one["metadata"]["name"]): one for one in objects}
@@ -55,9 +58,24 @@ def test_default_installation_is_complete(render: Render) -> None:
         "ClusterRoleBinding": ["gpufleet-agent", "gpufleet-operator"],
         "Role": ["gpufleet-operator"],
         "RoleBinding": ["gpufleet-operator"],
-        "ValidatingAdmissionPolicy": ["gpufleet-assignments", "gpufleet-own-node", "gpufleet-pods"],
-        "ValidatingAdmissionPolicyBinding": ["gpufleet-assignments", "gpufleet-own-node", "gpufleet-pods"],
+        "ValidatingAdmissionPolicy": [*ADOPTION, "gpufleet-assignments", "gpufleet-own-node", "gpufleet-pods"],
+        "ValidatingAdmissionPolicyBinding": [*ADOPTION, "gpufleet-assignments", "gpufleet-own-node", "gpufleet-pods"],
     }
+
+
+def test_policies_of_adoption_can_be_disabled(render: Render) -> None:
+    with_policies = render(api=MUTATING)
+    assert sorted(name for kind, name in with_policies if kind == "MutatingAdmissionPolicy") == ADOPTION
+    assert sorted(name for kind, name in with_policies if kind == "MutatingAdmissionPolicyBinding") == ADOPTION
+    without = render("adoption.mutate=false", api=MUTATING)
+    (message,) = [
+        one["messageExpression"]
+        for one in without["ValidatingAdmissionPolicy", "gpufleet-adoption"]["spec"]["validations"]
+        if "schedulingGates" in one["expression"]
+    ]
+    assert "add spec.schedulingGates" in message
+    assert not any(kind.startswith("Mutating") for kind in kinds(without))
+    assert ("ValidatingAdmissionPolicy", "gpufleet-adoption") not in render("adoption.requireGate=false")
 
 
 def test_rendered_crds_are_the_generated_ones(render: Render) -> None:

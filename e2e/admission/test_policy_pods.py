@@ -27,7 +27,7 @@ RESOURCE = "gpufleet.dev/gpu"
 SHARED_RESOURCE = "gpufleet.dev/gpu-shared"
 
 ANNOTATION_IS_THE_OPERATORS = (
-    "annotations gpufleet.dev/assignment and gpufleet.dev/waiting-for may be changed only with the verb assign"
+    "annotations gpufleet.dev/assignment, gpufleet.dev/waiting-for and gpufleet.dev/replaced may be changed only with"
 )
 GATE_IS_THE_OPERATORS = "scheduling gate gpufleet.dev/assignment may be removed only with the verb assign"
 

@@ -38,7 +38,8 @@ WORKLOAD_OBJECT: dict[str, Any] = {
     "spec": {
         "replicas": 2,
         "template": TEMPLATE,
-        "devices": {"count": 4, "mode": "Shared", "memoryMiB": 20_000, "computePercent": 25, "container": "main"},
+        "devices": {"count": 4, "mode": "Shared", "memoryMiB": 20_000, "computePercent": 25, "container": "main"}
+        | {"containers": [{"name": "main", "count": 4}]},
         "requirements": {
             "minFreeMemoryMiB": 40_000,
             "maxUtilizationPercent": 50,
@@ -142,6 +143,7 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                 "namespace": "ml",
                 "pod": "train-0-abcde",
                 "container": "main",
+                "containers": [{"name": "main", "count": 1}, {"name": "side", "count": 1}],
                 "workload": "train",
                 "workloadUID": "u",
                 "replica": 0,

@@ -211,9 +211,11 @@ def test_agent_may_create_events_and_not_read_pods() -> None:
 
 def test_each_policy_has_a_binding_and_fails_closed() -> None:
     policies = {name: text for name, text in TEMPLATES.items() if name.startswith("policy-")}
-    assert len(policies) == 5
+    assert len(policies) == 7
     for name, text in policies.items():
-        assert text.count("kind: ValidatingAdmissionPolicy\n") == 1, name
-        assert text.count("kind: ValidatingAdmissionPolicyBinding\n") == 1, name
-        assert text.count("failurePolicy: Fail") == 1, name
-        assert text.count("validationActions: [Deny]") == 1, name
+        kind = "Mutating" if "mutating" in name else "Validating"
+        number = 2 if "adoption" in name else 1
+        assert text.count(f"kind: {kind}AdmissionPolicy\n") == number, name
+        assert text.count(f"kind: {kind}AdmissionPolicyBinding\n") == number, name
+        assert text.count("failurePolicy: Fail") == number, name
+        assert text.count("validationActions: [Deny]") == (number if kind == "Validating" else 0), name

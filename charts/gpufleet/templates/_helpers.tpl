@@ -52,3 +52,42 @@ authorizer.group('gpufleet.dev').resource('gputelemetries').check('assign').allo
 {{- define "gpufleet.holdsCordon" -}}
 authorizer.group('gpufleet.dev').resource('gputelemetries').check('cordon').allowed()
 {{- end -}}
+
+{{/* CEL: the pod is not one that the operator created for a GPUWorkload. */}}
+{{- define "gpufleet.hasAnotherOwner" -}}
+!object.metadata.?ownerReferences.orValue([]).exists(owner, owner.kind == "GPUWorkload" && owner.?controller.orValue(false))
+{{- end -}}
+
+{{/* Not empty: policies add the gate and the limit to pods. Their API is part of Kubernetes since 1.36. */}}
+{{- define "gpufleet.mutatesPods" -}}
+{{- if and .Values.adoption.mutate (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/*
+CEL variables: the resource, and the containers to which a limit is added (none if one has it already).
+Call with (dict "root" $ "spec" "object.spec").
+*/}}
+{{- define "gpufleet.limitVariables" -}}
+- name: resource
+  expression: {{ printf "params.spec.devices.mode == 'Shared' ? %s : %s" (squote .root.Values.sharedResource) (squote .root.Values.resource) | quote }}
+- name: containers
+  expression: params.spec.devices.?containers.orValue([])
+- name: asks
+  expression: >-
+    ({{ .spec }}.containers + {{ .spec }}.?initContainers.orValue([]))
+    .exists(c, variables.resource in c.?resources.?limits.orValue({}))
+- name: target
+  expression: >-
+    params.spec.devices.?container.orValue(size({{ .spec }}.containers) == 1 ? {{ .spec }}.containers[0].name : '')
+- name: names
+  expression: >-
+    variables.asks ? [] : size(variables.containers) > 0 ? variables.containers.map(d, d.name) : [variables.target]
+{{- end -}}
+
+{{/* CEL: the limit of container `name`. */}}
+{{- define "gpufleet.limit" -}}
+{variables.resource: string(size(variables.containers) > 0
+? variables.containers.filter(d, d.name == name)[0].count : params.spec.devices.count)}
+{{- end -}}

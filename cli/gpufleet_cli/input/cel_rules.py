@@ -21,6 +21,7 @@ from gpufleet_api.workload import (
     WorkloadSpec,
 )
 from gpufleet_api.workload_placement import Weights
+from gpufleet_api.workload_policies import RunPolicy, UpdateStrategy
 from gpufleet_cli.input.field_errors import of_rule
 
 
@@ -60,8 +61,7 @@ def _if_exclusive(workload: GPUWorkload, value: int | None) -> int | None:
 
 
 def _pod_field(workload: GPUWorkload, name: str) -> object:
-    spec = workload.spec.template.get("spec")
-    return spec.get(name) if isinstance(spec, dict) else None
+    return workload.spec.pod_spec.get(name)
 
 
 CHECKS: Final = (
@@ -85,6 +85,20 @@ CHECKS: Final = (
         "spec.devices.computePercent",
         lambda w: _if_exclusive(w, w.spec.devices.compute_percent) is None,
         lambda w: w.spec.devices.compute_percent,
+    ),
+    RuleCheck(
+        Devices.rules[3],
+        "spec.devices.container",
+        lambda w: not w.spec.devices.containers or w.spec.devices.container is None,
+        lambda w: w.spec.devices.container,
+    ),
+    RuleCheck(
+        Devices.rules[4],
+        "spec.devices.count",
+        lambda w: (
+            not w.spec.devices.containers or sum(one.count for one in w.spec.devices.containers) == w.spec.devices.count
+        ),
+        lambda w: w.spec.devices.count,
     ),
     RuleCheck(
         Requirements.rules[0],
@@ -112,7 +126,7 @@ CHECKS: Final = (
     RuleCheck(
         RESTART_POLICY,
         "spec.template.spec.restartPolicy",
-        lambda w: _pod_field(w, "restartPolicy") is not None,
+        lambda w: w.spec.adopts or _pod_field(w, "restartPolicy") is not None,
         lambda w: _pod_field(w, "restartPolicy"),
     ),
     RuleCheck(
@@ -122,16 +136,34 @@ CHECKS: Final = (
         lambda w: _pod_field(w, "resourceClaims"),
     ),
     RuleCheck(
-        WorkloadSpec.rules[-3],
+        WorkloadSpec.rules[3],
         "spec.distribution.weights",
         lambda w: _distribution_weights(w) is None or len(_distribution_weights(w) or ()) == w.spec.replicas,
         _distribution_weights,
     ),
     RuleCheck(
-        WorkloadSpec.rules[-1],
+        WorkloadSpec.rules[5],
         "spec.placement.gang",
         lambda w: w.spec.distribution is None or w.spec.placement.gang,
         lambda w: w.spec.placement.gang,
+    ),
+    RuleCheck(
+        WorkloadSpec.rules[7],
+        "spec.replicas",
+        lambda w: not w.spec.adopts or (w.spec.replicas >= 1 if w.spec.placement.gang else w.spec.replicas == 1),
+        lambda w: w.spec.replicas,
+    ),
+    RuleCheck(
+        WorkloadSpec.rules[8],
+        "spec.runPolicy",
+        lambda w: not w.spec.adopts or w.spec.run_policy == RunPolicy(),
+        lambda w: w.spec.run_policy.model_dump(by_alias=True, exclude_none=True),
+    ),
+    RuleCheck(
+        WorkloadSpec.rules[9],
+        "spec.updateStrategy",
+        lambda w: not w.spec.adopts or w.spec.update_strategy == UpdateStrategy(),
+        lambda w: w.spec.update_strategy.model_dump(by_alias=True, exclude_none=True),
     ),
 )
 

@@ -127,8 +127,8 @@ def as_stored(model: GPUWorkload) -> Workload:
 def _traits(model: GPUWorkload) -> PodTraits:
     """Returns the traits of the first replica's pod; those of the others differ in its index only."""
     workload = as_stored(model)
-    given = (model.spec.template.get("metadata") or {}).get("labels") or {}
-    return pod_traits(workload.namespace, labels.of_pod(workload, 0, given), model.spec.template["spec"])
+    given = (model.spec.pod_template.get("metadata") or {}).get("labels") or {}
+    return pod_traits(workload.namespace, labels.of_pod(workload, 0, given), model.spec.pod_spec)
 
 
 def _name_problems(model: GPUWorkload) -> Iterator[str]:
@@ -140,7 +140,9 @@ def _name_problems(model: GPUWorkload) -> Iterator[str]:
 def _notes(manifest: Manifest) -> Iterator[str]:
     if manifest.model.spec.suspend:
         yield f"{manifest.name}: spec.suspend is true; simulated as if it were false"
-    for index, volume in enumerate(maps(manifest.model.spec.template["spec"].get("volumes"))):
+    if manifest.model.spec.adopts:
+        yield f"{manifest.name}: no spec.template; simulated as if its pods requested no CPU and no memory"
+    for index, volume in enumerate(maps(manifest.model.spec.pod_spec.get("volumes"))):
         kind = next((k for k in _VOLUMES_OF_NODES if volume.get(k)), None)
         if kind is not None:
             path = f"spec.template.spec.volumes[{index}]"

@@ -51,11 +51,11 @@ class Readings:
         return self.shared_resource if shared else self.resource
 
 
-def container_of(workload: JsonObject) -> str:
-    """Returns the container that gets the devices: the one that the spec names, else the first."""
+def container_of(workload: JsonObject, pod: JsonObject) -> str:
+    """Returns the container that gets the devices: the one that the spec names, else the first of template or pod."""
     spec = workload["spec"]
     named = spec.get("devices", {}).get("container")
-    return str(named or spec["template"]["spec"]["containers"][0]["name"])
+    return str(named or spec.get("template", pod)["spec"]["containers"][0]["name"])
 
 
 def live_pods(pods: Sequence[JsonObject]) -> list[JsonObject]:
@@ -85,7 +85,7 @@ def workload(readings: Readings) -> WorkloadEvidence:
     return WorkloadEvidence(
         namespace=found["metadata"]["namespace"],
         name=found["metadata"]["name"],
-        replicas_wanted=spec.get("replicas", 1),
+        replicas_wanted=_replicas_wanted(readings),
         devices_per_replica=spec.get("devices", {}).get("count", 1),
         replicas=tuple(_replica(readings, placement) for placement in placements),
         items=spec.get("distribution", {}).get("items"),
@@ -95,10 +95,18 @@ def workload(readings: Readings) -> WorkloadEvidence:
     )
 
 
+def _replicas_wanted(readings: Readings) -> int:
+    """Returns the number of replicas; without template and gang it is that of the pods."""
+    spec = readings.workload["spec"]
+    if "template" in spec or spec.get("placement", {}).get("gang"):
+        return int(spec.get("replicas", 1))
+    return len(live_pods(readings.pods))
+
+
 def _replica(readings: Readings, placement: JsonObject) -> ReplicaEvidence:
     name, uid = placement.get("pod", ""), placement.get("podUID", "")
     pod = next((pod for pod in readings.pods if pod["metadata"]["name"] == name), None)
-    container = container_of(readings.workload)
+    container = container_of(readings.workload, pod or {"spec": {"containers": [{"name": ""}]}})
     reading = readings.containers.get(name, ContainerReading(None, "not read"))
     says = {Source.STATUS: objects.statement(placement.get("devices", []))}
     if pod is None:

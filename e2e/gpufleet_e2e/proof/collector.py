@@ -87,11 +87,12 @@ class EvidenceCollector(ApiReader):
         return self._kubectl("logs", f"--namespace={namespace}", pod, f"--container={container}")
 
     def _read_containers(self, workload: Mapping[str, Any], pods: list[dict[str, Any]]) -> dict[str, ContainerReading]:
-        namespace, container = workload["metadata"]["namespace"], assemble.container_of(workload)
+        namespace = workload["metadata"]["namespace"]
         with_log = "distribution" in workload["spec"]
-        names = [pod["metadata"]["name"] for pod in assemble.live_pods(pods)]
+        live = {pod["metadata"]["name"]: pod for pod in assemble.live_pods(pods)}
 
         def read(pod: str) -> ContainerReading:
+            container = assemble.container_of(workload, live[pod])
             try:
                 variables = self.environment(namespace, pod, container)
                 log = self.log(namespace, pod, container) if with_log else ""
@@ -100,7 +101,7 @@ class EvidenceCollector(ApiReader):
             return ContainerReading(variables, log=log)
 
         with ThreadPoolExecutor(MAX_EXECS) as pool:
-            return dict(zip(names, pool.map(read, names), strict=True))
+            return dict(zip(live, pool.map(read, live), strict=True))
 
 
 def _last(state: RetryCallState) -> WorkloadEvidence:

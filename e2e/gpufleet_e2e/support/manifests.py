@@ -71,6 +71,23 @@ def gpuworkload(
     }
 
 
+def adopting(name: str, *, count: int = 1, replicas: int | None = None, **spec: Any) -> JsonObject:
+    """Builds a GPUWorkload without a template; with `replicas`, its pods are a gang."""
+    gang: JsonObject = {} if replicas is None else {"replicas": replicas, "placement": {"gang": True}}
+    return {
+        "apiVersion": f"{contract.GROUP}/{contract.VERSION}",
+        "kind": "GPUWorkload",
+        "metadata": {"name": name},
+        "spec": {"devices": {"count": count}, **gang, **spec},
+    }
+
+
+def labeled_template(workload: str, *, restart_policy: str = "Always", **spec: Any) -> JsonObject:
+    """Builds the pod template of a controller; the label is all that is said about GPUs."""
+    labels = {contract.WORKLOAD_LABEL: workload, "app": workload}
+    return {"metadata": {"labels": labels}, "spec": pod_spec(restartPolicy=restart_policy, **spec)}
+
+
 def plain_pod(
     name: str, *, count: int = 0, annotations: Mapping[str, str] | None = None, labels: Any = None, **spec: Any
 ) -> JsonObject:

@@ -11,6 +11,11 @@ from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.watchdog import double_allocations, holders_by_kubelets
 
+OWNERS = (
+    "/apis/apps/v1/namespaces/{}/deployments",
+    "/apis/apps/v1/namespaces/{}/statefulsets",
+    "/apis/batch/v1/namespaces/{}/jobs",
+)
 READY_SECONDS = 40
 EVENT_SECONDS = 10
 """Events are recorded in the background, after the status that they explain."""
@@ -163,8 +168,11 @@ class TestNamespace:
         """
         for one in self._api.list(workloads(self.name)):
             self._api.delete(f"{workloads(self.name)}/{one['metadata']['name']}")
+        for kind in OWNERS:
+            for one in self._api.list(kind.format(self.name)):
+                self._api.delete(f"{kind.format(self.name)}/{one['metadata']['name']}")
         for one in self._api.list(pods(self.name)):
-            if WORKLOAD_LABEL not in one["metadata"].get("labels", {}):
+            if not one["metadata"].get("ownerReferences"):
                 self._api.delete(f"{pods(self.name)}/{one['metadata']['name']}")
         eventually(self._no_pods, within=GONE_SECONDS)
         eventually(self._no_reservations, within=FREE_SECONDS)

@@ -1,6 +1,6 @@
 """The parts of the GPUTelemetry object that the agent reads, and events on pods."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ class ObjectFormatError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """A reservation of devices for a container of a pod. Fields as in the API."""
+    """A reservation of devices for one container of a pod. Fields as in the API."""
 
     pod_uid: str
     namespace: str
@@ -23,6 +23,8 @@ class Assignment:
     resource: str
     devices: tuple[str, ...]
     """UUIDs, in the operator's order."""
+    order: int = 0
+    """Of the containers of its pod that have devices: the kubelet admits them in this order."""
     workload: str
     replica: int
     replicas: int
@@ -87,7 +89,7 @@ def parse_object(document: Mapping[str, Any]) -> TelemetryObject:
             uid=str(metadata["uid"]),
             generation=int(metadata["generation"]),
             resource_version=int(metadata["resourceVersion"]),
-            assignments=tuple(_assignment(entry) for entry in spec.get("assignments") or ()),
+            assignments=tuple(one for entry in spec.get("assignments") or () for one in _assignments(entry)),
             cordons=tuple(_cordon(entry) for entry in spec.get("cordoned") or ()),
             status=_mapping(document.get("status")),
             acknowledged=str((metadata.get("annotations") or {}).get(ACKNOWLEDGED_FAULTS_ANNOTATION, "")),
@@ -102,14 +104,25 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _assignment(entry: Mapping[str, Any]) -> Assignment:
+def _assignments(entry: Mapping[str, Any]) -> Iterator[Assignment]:
+    """Yields one assignment for each container of the pod, in the order in which the containers start."""
+    devices = [str(device) for device in entry["devices"]]
+    containers = [(str(one["name"]), int(one["count"])) for one in entry.get("containers") or ()]
+    start = 0
+    for order, (name, count) in enumerate(containers or [(str(entry["container"]), len(devices))]):
+        yield _assignment(entry, name, tuple(devices[start : start + count]), order)
+        start += count
+
+
+def _assignment(entry: Mapping[str, Any], container: str, devices: tuple[str, ...], order: int) -> Assignment:
     return Assignment(
         pod_uid=str(entry["podUID"]),
         namespace=str(entry["namespace"]),
         pod=str(entry["pod"]),
-        container=str(entry["container"]),
+        container=container,
+        order=order,
         resource=str(entry["resource"]),
-        devices=tuple(str(device) for device in entry["devices"]),
+        devices=devices,
         workload=str(entry["workload"]),
         replica=int(entry["replica"]),
         replicas=int(entry["replicas"]),

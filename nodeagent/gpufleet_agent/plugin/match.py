@@ -77,7 +77,7 @@ class MatchInput:
 
 def match_request(request: AllocationRequest, inputs: MatchInput) -> AllocationResult:
     """Finds the container that a request is for and returns its devices."""
-    candidates = candidate_assignments(request.size, inputs)
+    candidates = _first_of_each_pod(candidate_assignments(request.size, inputs))
     if len(candidates) > 1:
         names = ", ".join(sorted(str(key_of(candidate)) for candidate in candidates))
         message = f"{len(candidates)} containers match the request: {names}"
@@ -103,6 +103,14 @@ def candidate_assignments(size: int, inputs: MatchInput) -> list[Assignment]:
         and key_of(assignment) in waiting
         and (key_of(assignment), assignment.pod_uid) not in running
     ]
+
+
+def _first_of_each_pod(candidates: Iterable[Assignment]) -> list[Assignment]:
+    """Returns, of the containers of one pod, the one that the kubelet admits first."""
+    first: dict[str, Assignment] = {}
+    for candidate in sorted(candidates, key=lambda each: each.order):
+        first.setdefault(candidate.pod_uid, candidate)
+    return list(first.values())
 
 
 def allocate_assigned(

@@ -62,8 +62,8 @@ class Departures:
         """
         if not self._sees_processes:
             return listing
-        known = {each.pod_uid: each for each in (*(assignments or ()), *allocated)}
-        identified = await self._identify(listing, known.values())
+        known = _by_pod((*(assignments or ()), *allocated))
+        identified = await self._identify(listing, (each for of_pod in known.values() for each in of_pod))
         tenants = _by_uid(identified)
         candidates = self._candidates(known, frozenset(each.pod_uid for each in allocated))
         missing = {uid: held for uid, held in candidates.items() if uid not in tenants}
@@ -89,12 +89,14 @@ class Departures:
         stored = await asyncio.to_thread(self._checkpoint)
         return tuple(_with_uid(listed, reserved, stored) for listed in listing)
 
-    def _candidates(self, known: Mapping[str, Assignment], allocated: frozenset[str]) -> dict[str, Listing]:
+    def _candidates(self, known: Mapping[str, Iterable[Assignment]], allocated: frozenset[str]) -> dict[str, Listing]:
         """Returns the pods that may have a process, by UID, with the containers that then hold devices."""
         # A pod with a reservation may have been dropped by the kubelet while no agent ran.
         reserved = {
-            uid: (ListedContainer(_key(each), {each.resource: frozenset(each.devices)}, pod_uid=uid),)
-            for uid, each in known.items()
+            uid: tuple(
+                ListedContainer(_key(each), {each.resource: frozenset(each.devices)}, pod_uid=uid) for each in of_pod
+            )
+            for uid, of_pod in known.items()
             if uid in allocated or uid not in self._settled
         }
         return {**reserved, **self._tenants}
@@ -103,6 +105,14 @@ class Departures:
         for uid in sorted(alive):
             if not any(held.terminating for held in self._tenants.get(uid, ())):
                 log.info("pod not listed any more still has a process", pod_uid=uid)
+
+
+def _by_pod(assignments: Iterable[Assignment]) -> dict[str, tuple[Assignment, ...]]:
+    """Returns the latest assignment of each container, by the UID of its pod."""
+    latest: dict[str, dict[str, Assignment]] = {}
+    for each in assignments:
+        latest.setdefault(each.pod_uid, {})[each.container] = each
+    return {uid: tuple(found.values()) for uid, found in latest.items()}
 
 
 def _claim(assignment: Assignment) -> _Reserved:

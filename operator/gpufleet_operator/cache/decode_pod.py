@@ -8,13 +8,17 @@ from collections.abc import Iterable
 
 from gpufleet_api.names import (
     API_VERSION,
+    ASSIGNMENT_ANNOTATION,
     ATTEMPT_LABEL,
+    REPLACED_ANNOTATION,
     REPLICA_LABEL,
     TEMPLATE_HASH_LABEL,
     WAITING_FOR_ANNOTATION,
     WORKLOAD_KIND,
+    WORKLOAD_LABEL,
 )
 from gpufleet_common import timestamps
+from gpufleet_operator.cache import decode_owner
 from gpufleet_operator.cache.decode_container import container
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
 from gpufleet_operator.model.objects import (
@@ -37,14 +41,24 @@ def pod(body: Json) -> Pod:
     """
     meta, spec, status = body["metadata"], as_map(body.get("spec")), as_map(body.get("status"))
     labels, ready = as_map(meta.get("labels")), _condition(status, "Ready")
+    annotations, references = as_map(meta.get("annotations")), list(maps(meta.get("ownerReferences")))
+    owner = decode_owner.owner(references)
     return Pod(
         uid=meta["uid"],
         namespace=meta["namespace"],
         name=meta["name"],
         resource_version=meta.get("resourceVersion", ""),
         created=timestamps.parse(meta["creationTimestamp"]),
-        workload_uid=_owner(maps(meta.get("ownerReferences"))),
+        workload_uid=_owner(references),
         replica=_index(labels.get(REPLICA_LABEL)),
+        workload_label=text(labels.get(WORKLOAD_LABEL)),
+        owner=owner,
+        rank=decode_owner.rank(labels, annotations),
+        run=decode_owner.run(labels, owner),
+        finalizers=tuple(map(text, as_list(meta.get("finalizers")))),
+        assigned=ASSIGNMENT_ANNOTATION in annotations,
+        replaced=text(annotations.get(REPLACED_ANNOTATION)),
+        device_requests=decode_owner.device_requests(spec),
         attempt=_index(labels.get(ATTEMPT_LABEL)) or 0,
         deleting="deletionTimestamp" in meta,
         gates=tuple(text(g.get("name")) for g in maps(spec.get("schedulingGates"))),
@@ -68,7 +82,7 @@ def pod(body: Json) -> Pod:
         traits=traits.pod_traits(meta["namespace"], meta.get("labels"), spec),
         affinity=_affinity_shape(spec),
         has_annotations="annotations" in meta,
-        waiting_for=text(as_map(meta.get("annotations")).get(WAITING_FOR_ANNOTATION)),
+        waiting_for=text(annotations.get(WAITING_FOR_ANNOTATION)),
         termination_grace_period_seconds=_grace_period_seconds(spec),
     )
 

@@ -7,8 +7,8 @@ from gpufleet_api.workload import WorkloadSpec
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.shards import Range
 from gpufleet_operator.model.objects import DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, Pod, Workload
+from gpufleet_operator.model.pod_state.device_containers import assigned_containers, of_pod, of_template
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.pods.validate import device_container
 
 
 def new_assignment(
@@ -27,16 +27,20 @@ def new_assignment(
     if workload.model is None:
         raise TypeError(f"{workload.full_name} has no model")  # only workloads that parse are assessed
     spec, grace = workload.model.spec, pod.termination_grace_period_seconds
+    resource = snapshot.limits.resources.name_for(spec.devices)
+    containers = _containers(spec, pod, resource)
     return Assignment(
         pod_uid=pod.uid,
         namespace=pod.namespace,
         pod=pod.name,
-        container=container_of(pod, spec),
+        container=next(iter(containers)),
+        containers=assigned_containers(containers),
         workload=workload.name,
         workload_uid=workload.uid,
         replica=replica,
-        replicas=spec.replicas,
-        resource=snapshot.limits.resources.name_for(spec.devices),
+        # Without a gang, the pods of other owners have no fixed number.
+        replicas=max(spec.replicas, replica + 1),
+        resource=resource,
         devices=list(devices),
         memory_mib=spec.devices.memory_mib,
         compute_percent=spec.devices.compute_percent,
@@ -47,11 +51,13 @@ def new_assignment(
     )
 
 
-def container_of(pod: Pod, spec: WorkloadSpec) -> str:
-    """Returns the container of a pod that gets the devices.
+def _containers(spec: WorkloadSpec, pod: Pod, resource: str) -> dict[str, int]:
+    """Returns the number of devices of each container.
 
     A pod that has no choice of containers keeps its own: a template that was changed later may have another name.
     """
-    if spec.devices.container is None and pod.containers:
-        return pod.containers[0].name
-    return device_container(spec)
+    if spec.adopts:
+        return of_pod(pod, resource)
+    if not spec.devices.container and not spec.devices.containers and pod.containers:
+        return {pod.containers[0].name: spec.devices.count}
+    return of_template(spec)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from gpufleet_operator.decide.adoption.replacement import with_methods
 from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
 from gpufleet_operator.decide.life.run_policy import expired
 from gpufleet_operator.decide.moments import due_moments, earliest
@@ -50,6 +51,7 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
     # 3. Choose the pods of an older template to replace now, and pass their devices on to their successors.
     ledger, assessed = roll(snapshot, ledger, assessed)
     ledger, assessed = pass_on(snapshot, state, ledger, assessed)
+    assessed = tuple(with_methods(each) for each in assessed)
 
     # 4. Pick devices for the replicas that wait for them.
     plan = place_waiting(snapshot, state, ledger, assessed, source or FleetSource())
@@ -78,6 +80,7 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
         creates=writes.creates,
         deletes=writes.deletes,
         evictions=writes.evictions,
+        restores=writes.restores,
         reserves=writes.reserves,
         releases=writes.releases,
         statuses=statuses,
@@ -96,7 +99,8 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
 
 def _waits(snapshot: Snapshot, assessed: Sequence[WorkloadReplicas]) -> dict[str, str]:
     """Returns what each gated pod waits for, by uid."""
-    reasons = {r.pod.uid: r.wait_reason for a in assessed for r in a.replicas if r.pod is not None}
+    reasons: dict[str, str] = {r.pod.uid: r.wait_reason for a in assessed for r in a.replicas if r.pod is not None}
+    reasons |= {one.pod.uid: one.reason for a in assessed for one in a.unplaced}
     return {uid: str(reasons.get(uid, _NO_WORKLOAD)) for uid, pod in snapshot.pods.items() if pod.gates}
 
 

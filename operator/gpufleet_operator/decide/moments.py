@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
+from gpufleet_operator.decide.assessment.pod_assessor import unschedulable_grace
 from gpufleet_operator.decide.life.run_policy import expiry, next_moments
-from gpufleet_operator.decide.replicas import unschedulable_grace
 from gpufleet_operator.decide.services import RESTORE_INTERVAL
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.ledger import exit_delay, reservations

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.decide.adoption.requests import alike_replicas, common_pod, namesake_nodes, with_reasons
+from gpufleet_operator.decide.adoption.settled_nodes import unsettled_nodes
 from gpufleet_operator.decide.assignment import new_assignment
 from gpufleet_operator.decide.retries.refusals import excluded_nodes
 from gpufleet_operator.decide.shards import Range, assigned_ranges, divide
@@ -112,7 +114,7 @@ def _unplaced(assessed: WorkloadReplicas) -> tuple[Replica, ...]:
     gang = assessed.spec.placement.gang
     if gang and any(r.wait_reason in WITHOUT_USABLE_POD for r in assessed.replicas):
         return ()
-    candidates = (r for r in assessed.replicas if r.wait_reason is not WaitReason.OTHER_GATES)
+    candidates = (r for r in assessed.replicas if r.wait_reason not in (WaitReason.OTHER_GATES, WaitReason.RESUME))
     return tuple(r for r in candidates if r.wait_reason is WaitReason.DEVICES or r.index in stale)
 
 
@@ -142,18 +144,25 @@ class _Planner:
 
     def place_workload(self, assessed: WorkloadReplicas, replicas: tuple[Replica, ...]) -> None:
         """Places the given replicas of one workload, and deducts their devices from the fleet."""
+        groups = alike_replicas(assessed, replicas)
+        for alike in groups:
+            self._place(assessed, alike, alone=len(groups) == 1)
+
+    def _place(self, assessed: WorkloadReplicas, replicas: tuple[Replica, ...], *, alone: bool) -> None:
         workload = assessed.workload
+        unsettled = unsettled_nodes(self.snapshot, replicas) if assessed.spec.adopts else {}
         try:
-            requested = self._request(assessed, replicas)
+            requested = self._request(assessed, replicas, frozenset(unsettled))
             decision = place(self.fleet, requested, self.snapshot.mix)
             ranges = self._ranges(assessed, decision.picks)
         except PlacementError as error:
             self.source.asked(workload.uid, None, placed=False)
             self.unplaced[workload.uid] = Diagnosis(str(error), len(self.fleet.where), 0)
             return
-        self.source.asked(workload.uid, requested, placed=decision.diagnosis is None)
+        # A workload with several requests is asked again after each change.
+        self.source.asked(workload.uid, requested if alone else None, placed=decision.diagnosis is None)
         if decision.diagnosis is not None:
-            self.unplaced[workload.uid] = decision.diagnosis
+            self.unplaced[workload.uid] = with_reasons(decision.diagnosis, unsettled.values())
         by_index = {r.index: r for r in replicas}
         for pick in decision.picks:
             pod = by_index[pick.replica].pod
@@ -166,7 +175,7 @@ class _Planner:
             self.fleet.hold(pick.node, pick.devices, pod.needs, share(assessed.spec.devices))
             self.pods.add(pick.node, pod.traits)
 
-    def _request(self, assessed: WorkloadReplicas, replicas: tuple[Replica, ...]) -> Request:
+    def _request(self, assessed: WorkloadReplicas, replicas: tuple[Replica, ...], unsettled: frozenset[str]) -> Request:
         workload, model = assessed.workload, assessed.workload.model
         if model is None:
             raise TypeError(f"{workload.full_name} has no model")  # only workloads that parse are assessed
@@ -176,21 +185,26 @@ class _Planner:
             model,
             replicas=tuple(r.index for r in replicas),
             resources=self.snapshot.limits.resources,
-            excluded_nodes=self._excluded_nodes(workload.uid, replicas),
+            excluded_nodes=self._excluded_nodes(workload.uid, replicas, unsettled),
             placed_replicas=Counter(reservation.node for reservation in kept),
         )
-        pod = next(r.pod for r in replicas if r.pod is not None)
+        pod = common_pod([r.pod for r in replicas if r.pod is not None])
         return self.pods.restrict(requested, model.spec.requirements, pod)
 
-    def _excluded_nodes(self, workload_uid: str, replicas: Iterable[Replica]) -> dict[int, frozenset[str]]:
+    def _excluded_nodes(
+        self, workload_uid: str, replicas: Sequence[Replica], unsettled: frozenset[str]
+    ) -> dict[int, frozenset[str]]:
         """Returns per replica the nodes that refused it, and those whose last write failed.
 
         A node that could not be written is skipped, so that another node is taken, and a gang does not hold its other
         nodes while it waits.
         """
         refused = excluded_nodes(self.snapshot, self.state, workload_uid, (r.index for r in replicas))
+        namesakes = namesake_nodes(self.ledger, replicas)
+        always = self.unwritable | unsettled
+        excluded = {index: always | nodes | namesakes.get(index, frozenset()) for index, nodes in refused.items()}
         # Without an entry the engine can use its memo of explanations.
-        return {index: both for index, nodes in refused.items() if (both := self.unwritable | nodes)}
+        return {index: nodes for index, nodes in excluded.items() if nodes}
 
     def _ranges(self, assessed: WorkloadReplicas, picks: Iterable[Pick]) -> dict[int, Range]:
         if assessed.spec.distribution is None:

@@ -55,7 +55,9 @@ def _with_service(snapshot: Snapshot) -> Iterable[Workload]:
     """Yields the workloads that have, or will have, pods with host names."""
     for uid, check in snapshot.templates.items():
         workload = snapshot.workloads[uid]
-        if workload.model is None or workload.deleting or not workload.model.spec.network.enable_dns_hostnames:
+        if workload.model is None or workload.deleting or workload.model.spec.adopts:
+            continue
+        if not workload.model.spec.network.enable_dns_hostnames:
             continue
         # With an invalid template no pods are created, but those of an earlier template need their names.
         if not check.errors or any(pod.workload_uid == uid for pod in snapshot.pods.values()):

@@ -56,7 +56,7 @@ def check_template(
     """Validates the template of one workload. Never raises."""
     try:
         errors = validate.validate_template(model.spec, resources, policy)
-        if not errors:
+        if not errors and not model.spec.adopts:
             _try(workload, model, resources, policy)
     except Exception as error:  # noqa: BLE001 - any exception fails this workload only
         message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])

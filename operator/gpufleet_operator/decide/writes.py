@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gpufleet_operator.decide.adoption.job_tracking import uncount
+from gpufleet_operator.decide.adoption.replacement import restored_finalizers
 from gpufleet_operator.decide.drain import collect_evictions
 from gpufleet_operator.decide.plan import Plan, has_started
 from gpufleet_operator.ledger.ledger import Ledger
-from gpufleet_operator.model.actions import CreatePod, DeletePod, EvictPod, ReleasePod, Reserve
+from gpufleet_operator.model.actions import CreatePod, DeletePod, EvictPod, ReleasePod, Reserve, RestoreFinalizer
 from gpufleet_operator.model.objects import Pod, Reservation
-from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, RemovalMethod, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.pods import build, release
@@ -21,6 +23,7 @@ class Writes:
     creates: tuple[CreatePod, ...]
     deletes: tuple[DeletePod, ...]
     evictions: tuple[EvictPod, ...]
+    restores: tuple[RestoreFinalizer, ...]
     reserves: tuple[Reserve, ...]
     releases: tuple[ReleasePod, ...]
 
@@ -56,6 +59,7 @@ def collect_writes(
         creates=tuple(c for uid in creations for c in _creates(snapshot, state, by_uid[uid])),
         deletes=tuple(d for d in deletes if is_due(d.key)),
         evictions=tuple(e for e in collect_evictions(snapshot, plan.ledger, deletes) if is_due(e.key)),
+        restores=tuple(r for r in restored_finalizers(assessed) if is_due(r.key)),
         reserves=(*reserves, *proofs),
         releases=tuple(r for r in releases if r.after <= written),
     )
@@ -85,6 +89,8 @@ def _creates(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -
 def _deletes(assessed: WorkloadReplicas) -> Iterable[DeletePod]:
     for removal in assessed.removals:
         pod, workload = removal.pod, assessed.workload
+        if removal.method is RemovalMethod.NONE:
+            continue
         yield DeletePod(
             workload_uid=workload.uid,
             workload=workload.name,
@@ -94,6 +100,7 @@ def _deletes(assessed: WorkloadReplicas) -> Iterable[DeletePod]:
             resource_version=pod.resource_version,
             reason=removal.reason,
             message=removal.message,
+            patch=uncount(pod, removal.reason) if removal.method is RemovalMethod.DELETE_UNCOUNTED else (),
         )
 
 

@@ -139,7 +139,7 @@ def request(
         policy: For the tolerations that pods get.
     """
     spec = workload.spec
-    pod = as_map(spec.template.get("spec"))
+    pod = as_map(spec.pod_spec)
     pod = {**pod, "tolerations": tolerations(pod.get("tolerations"), policy)}
     needed = spec.requirements or Requirements()
     weights = spec.placement.weights

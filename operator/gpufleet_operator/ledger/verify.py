@@ -17,10 +17,12 @@ from gpufleet_common.device_ids import device_of
 from gpufleet_operator.ledger.device_usage import held_by, is_holder
 from gpufleet_operator.model.objects import Pod, PodPhase, Reservation
 from gpufleet_operator.model.pod_state.containers import Container
+from gpufleet_operator.model.pod_state.device_containers import DevicesOfContainer, split
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 
 _NOT_REPORTED = "the kubelet has not reported the devices yet"
+_SEVERITY = {PlacementState.MISMATCH: 0, PlacementState.BOUND: 1, PlacementState.ALLOCATED: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,40 @@ def verify_allocation(
         was_allocated: It was seen with exactly these devices before.
         kubelet_reports: The node's kubelet has `allocatedResourcesStatus`, see `nodes_with_device_status`.
     """
-    assignment = reservation.assignment
-    reserved = frozenset(assignment.devices)
-    container = pod.container(assignment.container)
     report = _covering_report(snapshot, state, reservation)
+    checks = [
+        _verify_container(
+            snapshot,
+            state,
+            pod,
+            reservation,
+            part,
+            report=report,
+            was_allocated=was_allocated,
+            kubelet_reports=kubelet_reports,
+        )
+        for part in split(reservation.assignment)
+    ]
+    return min(checks, key=lambda check: _SEVERITY[check.state])
+
+
+def _verify_container(
+    snapshot: Snapshot,
+    state: PassState,
+    pod: Pod,
+    reservation: Reservation,
+    part: DevicesOfContainer,
+    *,
+    report: TelemetryStatus | None,
+    was_allocated: bool,
+    kubelet_reports: bool,
+) -> AllocationCheck:
+    assignment, reserved = reservation.assignment, part.devices
+    container = pod.container(part.container)
     # For shared devices the kubelet reports share slots: of each device as many as the container requests devices.
     ids = container.devices.get(assignment.resource) if container else None
     kubelet = None if ids is None else frozenset(map(device_of, ids))
-    agent = held_by(report, assignment, assignment.container, listed=True) if report else None
+    agent = held_by(report, assignment, part.container, listed=True) if report else None
     for held, source in ((kubelet, "kubelet"), (agent, "PodResources")):
         if held and held != reserved and report is not None:
             message = f"{source} reports {_join(held)}, reserved {_join(reserved)}"

@@ -13,6 +13,7 @@ from typing import Any
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_operator.model.cluster.changes import Subject
+from gpufleet_operator.model.json_patch import JsonPatchOperation
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.report_actions import Reports
 from gpufleet_operator.model.state_types import Backoff, PassState
@@ -152,11 +153,28 @@ class DeletePod:
     resource_version: str
     reason: RemovalReason
     message: str
+    patch: tuple[JsonPatchOperation, ...] = ()
+    """Applied before: removes the tracking finalizer of the pod's Job."""
 
     @property
     def key(self) -> str:
         """One per pod."""
         return f"delete/{self.uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreFinalizer:
+    """Give a Job's pod its tracking finalizer back."""
+
+    uid: str
+    namespace: str
+    name: str
+    patch: tuple[JsonPatchOperation, ...]
+
+    @property
+    def key(self) -> str:
+        """One per pod."""
+        return f"restore/{self.uid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +244,7 @@ class Actions:
     creates: tuple[CreatePod, ...] = ()
     deletes: tuple[DeletePod, ...] = ()
     evictions: tuple[EvictPod, ...] = ()
+    restores: tuple[RestoreFinalizer, ...] = ()
     reserves: tuple[Reserve, ...] = ()
     releases: tuple[ReleasePod, ...] = ()
     statuses: tuple[WriteStatus, ...] = ()
@@ -250,6 +269,6 @@ class Actions:
     @property
     def empty(self) -> bool:
         """True when there is nothing to write."""
-        pods = self.creates or self.deletes or self.evictions or self.releases
+        pods = self.creates or self.deletes or self.evictions or self.restores or self.releases
         changes = self.services or self.restored_services or pods or self.reserves or self.statuses
         return not (changes or self.expired) and self.reports.empty

@@ -16,6 +16,7 @@ from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.model.pod_state.containers import Container
+from gpufleet_operator.model.pod_state.owner import DeviceRequest, PodOwner
 from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_operator.placement.model import PodNeeds, Taint
 
@@ -128,6 +129,20 @@ class Pod:
     workload_uid: str = ""
     """Uid of the GPUWorkload that controls it; empty if none does."""
     replica: int | None = None
+    workload_label: str = ""
+    """The workload that its label names."""
+    owner: PodOwner | None = None
+    """What controls it, unless that is a GPUWorkload."""
+    rank: tuple[int, ...] = ()
+    """Its place among the pods of its owner, by their labels: an index, or numbers to sort by; empty: unknown."""
+    run: str = ""
+    """Identity of the Job, or of the attempt of a JobSet, that it is part of; empty for all other pods."""
+    finalizers: tuple[str, ...] = ()
+    assigned: bool = False
+    """It has the operator's annotation: it was released by it."""
+    replaced: str = ""
+    """The operator's annotation on a pod whose Job must not count it."""
+    device_requests: tuple[DeviceRequest, ...] = ()
     attempt: int = 0
     """How often its replica was started again before it, by its label."""
     deleting: bool = False
@@ -173,6 +188,11 @@ class Pod:
         return f"{self.namespace}/{self.name}"
 
     @property
+    def labeled_workload(self) -> str:
+        """namespace/name of the workload in its label."""
+        return f"{self.namespace}/{self.workload_label}"
+
+    @property
     def terminal(self) -> bool:
         """True when its phase is Succeeded or Failed: no container of it will run again."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
@@ -203,8 +223,8 @@ class Pod:
         return self.node or (None if self.gates else self.pinned)
 
     def container(self, name: str) -> Container | None:
-        """Returns the app container of that name, if the kubelet has reported it."""
-        return next((c for c in self.containers if c.name == name), None)
+        """Returns the app or init container of that name, if the kubelet has reported it."""
+        return next((c for c in (*self.containers, *self.init_containers) if c.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,10 @@ class WaitReason(StrEnum):
     """Its pod has to be created once the backoff after a failure is over."""
     VALID_TEMPLATE = "ValidTemplate"
     """No pod is created for it, or its gated pod is not released, because `spec.template` is invalid."""
+    OWNER = "Owner"
+    """The owner of the pods has not created its pod."""
+    RESUME = "Resume"
+    """The workload is suspended; its pod has another owner and stays gated."""
     PREDECESSOR = "Predecessor"
     """The devices of the pod that it replaces are kept for it, and cannot be passed on yet."""
 
@@ -36,6 +40,8 @@ WITHOUT_USABLE_POD = (
     WaitReason.REPLACEMENT,
     WaitReason.PREDECESSOR,
     WaitReason.VALID_TEMPLATE,
+    WaitReason.OWNER,
+    WaitReason.RESUME,
 )
 """What a replica waits for before it can be placed or released; a gang waits with it."""
 
@@ -77,6 +83,16 @@ _INTENDED = (
 )
 
 
+class RemovalMethod(StrEnum):
+    """How a pod is removed."""
+
+    DELETE = "Delete"
+    DELETE_UNCOUNTED = "DeleteUncounted"
+    """Without its Job's tracking finalizer, so that the Job does not count it."""
+    NONE = "None"
+    """It stays: nothing would make another one, or its owner removes it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Removal:
     """A pod to delete. `node` is the node that refused it, if one did."""
@@ -86,6 +102,27 @@ class Removal:
     reason: RemovalReason
     message: str
     node: str | None = None
+    method: RemovalMethod = RemovalMethod.DELETE
+
+
+class UnplacedReason(StrEnum):
+    """Why a pod of a workload without a template is not one of its replicas."""
+
+    INVALID_POD = "InvalidPod"
+    """It does not request what the workload reserves."""
+    SURPLUS = "SurplusPod"
+    """Each replica of the gang has an older pod."""
+    UNGATED = "UngatedPod"
+    """It was created without the scheduling gate, and has no reservation."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnplacedPod:
+    """A pod with the label of a workload that is not one of its replicas."""
+
+    pod: Pod
+    reason: UnplacedReason
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +178,5 @@ class WorkloadReplicas:
     """Why no pod can be created from `spec.template`; empty: pods can. Existing pods are not affected."""
     surplus_pods: int = 0
     """Pods of no replica, including those that are being deleted."""
+    unplaced: tuple[UnplacedPod, ...] = ()
+    """Pods of a workload without a template that are no replicas."""

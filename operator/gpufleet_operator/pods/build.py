@@ -9,11 +9,11 @@ from gpufleet_api.workload import WorkloadSpec
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy, tolerations
+from gpufleet_operator.model.pod_state.device_containers import of_template
 from gpufleet_operator.pods import labels, network
 from gpufleet_operator.pods.environment import variables, with_variables
 from gpufleet_operator.pods.labels import propagated
 from gpufleet_operator.pods.template_hash import template_hash
-from gpufleet_operator.pods.validate import device_container
 
 _MAX_NAME = 63
 """A pod's name is also its host name, a DNS label. Label values have the same limit."""
@@ -48,20 +48,22 @@ def build(
     policy: PodPolicy = DEFAULT_POLICY,
 ) -> dict[str, Any]:
     """Returns the pod as JSON. The template must be valid (see `validate_template`)."""
-    pod_spec = dict(spec.template["spec"])
+    pod_spec = dict(spec.pod_spec)
     gates = [g for g in pod_spec.get("schedulingGates") or () if g.get("name") != SCHEDULING_GATE]
-    device_user, resource = device_container(spec), resources.name_for(spec.devices)
+    device_users, resource = of_template(spec), resources.name_for(spec.devices)
     if tolerated := tolerations(pod_spec.get("tolerations"), policy):
         pod_spec["tolerations"] = tolerated
     pod_spec["schedulingGates"] = [*gates, {"name": SCHEDULING_GATE}]
-    pod_spec["containers"] = [
-        _with_devices(c, resource, spec.devices.count) if c["name"] == device_user else c
-        for c in pod_spec["containers"]
-    ]
+    for kind in ("containers", "initContainers"):
+        if pod_spec.get(kind):
+            pod_spec[kind] = [
+                _with_devices(c, resource, device_users[c["name"]]) if c["name"] in device_users else c
+                for c in pod_spec[kind]
+            ]
     if spec.network.enable_dns_hostnames:
         pod_spec["hostname"] = network.hostname(workload.name, replica)
         pod_spec["subdomain"] = network.service_name(workload.name)
-    given = spec.template.get("metadata") or {}
+    given = spec.pod_template.get("metadata") or {}
     own = {**propagated(given.get("labels")), TEMPLATE_HASH_LABEL: template_hash(spec)}
     return {
         "apiVersion": "v1",

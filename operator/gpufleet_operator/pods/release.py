@@ -70,6 +70,8 @@ def _pin(pod: Pod, node: str) -> list[JsonPatchOperation]:
 
 def _annotate(pod: Pod, node: str, assignment: Assignment) -> list[JsonPatchOperation]:
     note: dict[str, Any] = {"node": node, "container": assignment.container, "devices": assignment.devices}
+    if assignment.containers is not None:
+        note["containers"] = [{"name": one.name, "count": one.count} for one in assignment.containers]
     if assignment.memory_mib is not None:
         note["memoryMiB"] = assignment.memory_mib
     if assignment.compute_percent is not None:

@@ -24,11 +24,11 @@ def pod_requests(spec: Json) -> dict[str, int]:
     init container needs its requests in addition to the sidecars started before it; the larger of both sums counts,
     unless the pod has its own requests; overhead is added. A container with only a limit requests that much.
     """
-    total = _sum(_container_requests(c) for c in maps(spec.get("containers")))
+    total = _sum(container_requests(c) for c in maps(spec.get("containers")))
     sidecars: dict[str, int] = {}
     init: dict[str, int] = {}
     for container in maps(spec.get("initContainers")):
-        asked = _container_requests(container)
+        asked = container_requests(container)
         if container.get("restartPolicy") == "Always":
             sidecars = _sum((sidecars, asked))
             init = _max(init, sidecars)
@@ -81,7 +81,8 @@ def allocatable(resources: Json) -> dict[str, int]:
     return _amounts(resources, malformed=0)
 
 
-def _container_requests(container: Json) -> dict[str, int]:
+def container_requests(container: Json) -> dict[str, int]:
+    """Returns the requests of one container; what has only a limit requests that much."""
     resources = as_map(container.get("resources"))
     return _amounts({**as_map(resources.get("limits")), **as_map(resources.get("requests"))})
 

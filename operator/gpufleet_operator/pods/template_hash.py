@@ -15,11 +15,11 @@ _LENGTH = 10
 
 def template_hash(spec: WorkloadSpec) -> str:
     """Returns the hash of the canonical JSON of the pod spec and the propagated labels and annotations."""
-    given = spec.template.get("metadata") or {}
+    given = spec.pod_template.get("metadata") or {}
     content = {
         "labels": propagated(given.get("labels")),
         "annotations": propagated(given.get("annotations")),
-        "spec": spec.template["spec"],
+        "spec": spec.pod_spec,
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:_LENGTH]

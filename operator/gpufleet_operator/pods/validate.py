@@ -12,6 +12,7 @@ from gpufleet_api.workload import Devices, WorkloadSpec
 from gpufleet_common.field_errors import duplicate, forbidden, invalid, not_found, required
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
+from gpufleet_operator.model.pod_state.device_containers import counts, sidecars
 from gpufleet_operator.pods.node_affinity import PATH
 from gpufleet_operator.pods.validate_policy import validate_policy
 from gpufleet_operator.pods.validate_spec import (
@@ -27,20 +28,17 @@ _CONTAINER = "spec.devices.container"
 
 
 def validate_template(spec: WorkloadSpec, resources: Resources, policy: PodPolicy = DEFAULT_POLICY) -> tuple[str, ...]:
-    """Returns all errors of the template; empty if pods can be created from it."""
+    """Returns all errors of the template; empty if pods can be created from it, or if the pods have other owners."""
     return tuple(_errors(spec, resources, policy))
-
-
-def device_container(spec: WorkloadSpec) -> str:
-    """Returns the name of the container that gets the devices. The template must be valid."""
-    return spec.devices.container or str(spec.template["spec"]["containers"][0]["name"])
 
 
 def _errors(spec: WorkloadSpec, resources: Resources, policy: PodPolicy) -> Errors:
     if not resources.name_for(spec.devices):
         yield forbidden("spec.devices.mode", f"mode {spec.devices.mode} is disabled in this cluster")
-    yield from _metadata(spec.template.get("metadata"))
-    pod = spec.template.get("spec")
+    if spec.adopts:
+        return
+    yield from _metadata(spec.pod_template.get("metadata"))
+    pod = spec.pod_template.get("spec")
     if pod is None:
         yield required(_SPEC)
         return
@@ -59,14 +57,15 @@ def _errors(spec: WorkloadSpec, resources: Resources, policy: PodPolicy) -> Erro
     if malformed:
         return
     names = [str(c["name"]) for c in pod["containers"]]
-    yield from _device_container(spec.devices.container, names)
-    chosen = spec.devices.container or names[0]
+    available = [*names, *(str(c["name"]) for c in sidecars(pod))]
+    yield from _device_container(spec.devices, names, available)
+    chosen = counts(spec) or {names[0]: spec.devices.count}
     for kind in ("containers", "initContainers"):
         for index, container in enumerate(pod.get(kind) or ()):
             path = f"{_SPEC}.{kind}[{index}]"
             yield from _env(container, path)
-            if kind == "containers" and container["name"] == chosen:
-                yield from _device_count(container, path, resources, spec.devices)
+            if container["name"] in chosen and container["name"] in available:
+                yield from _device_count(container, path, resources, spec.devices, chosen[container["name"]])
             else:
                 yield from _no_devices(container.get("resources"), f"{path}.resources", resources)
 
@@ -141,12 +140,17 @@ def _container(container: Mapping[str, Any], path: str) -> Errors:
             yield invalid(f"{path}.{field}", value, "must be a list")
 
 
-def _device_container(wanted: str | None, names: list[str]) -> Errors:
-    choice = f"must be one of: {', '.join(names)}"
-    if wanted is None and len(names) > 1:
+def _device_container(devices: Devices, names: list[str], available: list[str]) -> Errors:
+    choice = f"must be one of: {', '.join(available)}"
+    for index, one in enumerate(devices.containers):
+        if one.name not in available:
+            yield not_found(f"spec.devices.containers[{index}].name", one.name, choice)
+    if devices.containers:
+        return
+    if devices.container is None and len(names) > 1:
         yield required(_CONTAINER, f"the template has several containers, {choice}")
-    elif wanted is not None and wanted not in names:
-        yield not_found(_CONTAINER, wanted, choice)
+    elif devices.container is not None and devices.container not in available:
+        yield not_found(_CONTAINER, devices.container, choice)
 
 
 def _env(container: Mapping[str, Any], path: str) -> Errors:
@@ -175,10 +179,12 @@ def _device_amounts(given: Any, resources: Resources) -> Iterator[tuple[str, str
                 yield kind, str(name), amount
 
 
-def _device_count(container: Mapping[str, Any], path: str, resources: Resources, devices: Devices) -> Errors:
+def _device_count(
+    container: Mapping[str, Any], path: str, resources: Resources, devices: Devices, count: int
+) -> Errors:
     for kind, name, amount in _device_amounts(container.get("resources"), resources):
-        if name != resources.name_for(devices) or str(amount) != str(devices.count):
-            detail = f"must be omitted or equal spec.devices (count {devices.count}, mode {devices.mode})"
+        if name != resources.name_for(devices) or str(amount) != str(count):
+            detail = f"must be omitted or equal spec.devices (count {count}, mode {devices.mode})"
             yield invalid(f"{path}.resources.{kind}[{name}]", amount, detail)
 
 

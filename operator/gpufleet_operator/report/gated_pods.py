@@ -11,8 +11,8 @@ from enum import StrEnum
 
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import release_key
-from gpufleet_operator.model.objects import Pod
-from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, Replica, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.objects import Pod, Workload
+from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, Replica, UnplacedReason, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.report_actions import ExplainPod, explain_key
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState, Reported
@@ -38,7 +38,17 @@ class WaitingFor(StrEnum):
     RELEASE = "Release"
     VALID_TEMPLATE = "ValidTemplate"
     WORKLOAD = "GPUWorkload"
+    VALID_POD = "ValidPod"
+    PODS = "Pods"
+    RESUME = "Resume"
 
+
+_OF_THE_REPLICA = {
+    WaitReason.RESUME: WaitingFor.RESUME,
+    WaitReason.OTHER_GATES: WaitingFor.OTHER_GATES,
+    WaitReason.PREDECESSOR: WaitingFor.PREDECESSOR,
+}
+"""Reasons whose message is that of the replica."""
 
 _EXPECTED = (WaitingFor.OTHER_GATES, WaitingFor.PREDECESSOR)
 """Reasons that are no problem: what the pod waits for usually comes."""
@@ -115,21 +125,21 @@ def _wait(
 ) -> _Wait | None:
     """Returns what the pod waits for; None: nothing, or it is about to be deleted."""
     if member is None:
-        return _without_replica(snapshot, pod)
+        return _unplaced(found, pod) or _without_replica(snapshot, pod)
     assessed, replica = member
     if any(removal.pod.uid == pod.uid for removal in assessed.removals):
         return None
-    match replica.wait_reason:
-        case WaitReason.VALID_TEMPLATE:
-            return _invalid(assessed.workload.name, assessed.template_errors)
-        case WaitReason.OTHER_GATES:
-            return _Wait(WaitingFor.OTHER_GATES, replica.message)
-        case WaitReason.PREDECESSOR:
-            return _Wait(WaitingFor.PREDECESSOR, replica.message)
+    if replica.wait_reason is WaitReason.VALID_TEMPLATE:
+        return _invalid(assessed.workload.name, assessed.template_errors)
+    if replica.wait_reason in _OF_THE_REPLICA:
+        return _Wait(_OF_THE_REPLICA[replica.wait_reason], replica.message)
     reserved = pod.uid in found.ledger.active
     failure = state.write_backoffs.get(release_key(pod.uid)) if reserved else None
     if failure is not None:
         return _Wait(WaitingFor.RELEASE, f"{failure.by}: {failure.message}")
+    missing = next((r for r in assessed.replicas if r.wait_reason is WaitReason.OWNER), None)
+    if missing is not None:
+        return _Wait(WaitingFor.PODS, missing.message)
     others = [r for r in assessed.replicas if r.wait_reason in WITHOUT_USABLE_POD]
     if assessed.spec.placement.gang and others:
         first = others[0]
@@ -139,11 +149,47 @@ def _wait(
         return None
     diagnosis = found.unplaced.get(assessed.workload.uid)
     message = replica.message or "no devices are picked yet"
-    return _Wait(WaitingFor.DEVICES, diagnosis.message if diagnosis is not None else message)
+    if diagnosis is not None:
+        message = f"{diagnosis.message}{_held_by_siblings(assessed, pod)}"
+    return _Wait(WaitingFor.DEVICES, message)
+
+
+def _unplaced(found: Placements, pod: Pod) -> _Wait | None:
+    """Returns why a pod with another owner is not a replica of its workload."""
+    unplaced = (one for assessed in found.assessed.values() for one in assessed.unplaced)
+    match = next((one for one in unplaced if one.pod.uid == pod.uid), None)
+    if match is None:
+        return None
+    waiting_for = WaitingFor.VALID_POD if match.reason is UnplacedReason.INVALID_POD else WaitingFor.GANG
+    return _Wait(waiting_for, match.message)
+
+
+def _held_by_siblings(assessed: WorkloadReplicas, pod: Pod) -> str:
+    """Returns a hint if pods of the same owner hold devices: in a rolling update with maxSurge both wait."""
+    if pod.owner is None or pod.owner.kind != "ReplicaSet":
+        return ""
+    holding = sum(
+        r.pod is not None
+        and not r.pod.gates
+        and r.pod.owner is not None
+        and r.pod.owner.kind == "ReplicaSet"
+        and r.pod.owner.uid != pod.owner.uid
+        for r in assessed.replicas
+    )
+    if not holding:
+        return ""
+    return f" {holding} pods of earlier ReplicaSets hold devices: a rolling update without free GPUs needs maxSurge 0"
 
 
 def _without_replica(snapshot: Snapshot, pod: Pod) -> _Wait | None:
     workload = snapshot.workloads.get(pod.workload_uid)
+    if not pod.workload_uid:
+        workload = next((w for w in snapshot.workloads.values() if _names(pod, w)), None)
+        if workload is not None and workload.model is not None and not workload.model.spec.adopts:
+            message = f"GPUWorkload {workload.name} has a template, so it places only the pods that it creates"
+            return _Wait(WaitingFor.WORKLOAD, message)
+        if workload is None:
+            return _Wait(WaitingFor.WORKLOAD, f"GPUWorkload {pod.workload_label} does not exist in this namespace")
     if workload is None or workload.namespace != pod.namespace:
         return _Wait(WaitingFor.WORKLOAD, "no GPUWorkload controls the pod")
     if workload.deleting or workload.model is not None:
@@ -153,3 +199,7 @@ def _without_replica(snapshot: Snapshot, pod: Pod) -> _Wait | None:
 
 def _invalid(workload: str, errors: Iterable[str]) -> _Wait:
     return _Wait(WaitingFor.VALID_TEMPLATE, f"GPUWorkload {workload} is invalid: {'; '.join(errors)}")
+
+
+def _names(pod: Pod, workload: Workload) -> bool:
+    return (workload.namespace, workload.name) == (pod.namespace, pod.workload_label)

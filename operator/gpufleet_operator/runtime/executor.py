@@ -35,6 +35,7 @@ from gpufleet_operator.model.actions import (
     EvictPod,
     ReleasePod,
     Reserve,
+    RestoreFinalizer,
     RestoreService,
     WriteStatus,
 )
@@ -51,6 +52,7 @@ Action = (
     | DeletePod
     | DeleteWorkload
     | EvictPod
+    | RestoreFinalizer
     | Reserve
     | ReleasePod
     | WriteStatus
@@ -64,6 +66,7 @@ A = TypeVar(
     DeletePod,
     DeleteWorkload,
     EvictPod,
+    RestoreFinalizer,
     Reserve,
     ReleasePod,
     WriteStatus,
@@ -120,12 +123,13 @@ class Executor:
             on_write: Called after each write, successful or not.
         """
         self._on_write = on_write
-        services, restored, creates, deletes, evictions, reserves = await asyncio.gather(
+        services, restored, creates, deletes, evictions, finalizers, reserves = await asyncio.gather(
             self._all(actions.services, self._create_service),
             self._all(actions.restored_services, self._restore_service),
             self._creates(actions.creates),
             self._all(actions.deletes, self._delete),
             self._all(actions.evictions, self._evict),
+            self._all(actions.restores, self._restore),
             self._all(actions.reserves, self._reserve),
         )
         reserved = {o.action.node for o in reserves if isinstance(o.action, Reserve) and o.succeeded}
@@ -137,7 +141,8 @@ class Executor:
         incomplete |= {r.workload_uid for r in actions.releases if not r.after <= reserved}
         statuses = await self._all([s for s in actions.statuses if s.workload_uid not in incomplete], self._status)
         expired = await self._all(actions.expired, self._delete_workload)
-        return [*services, *restored, *outcomes, *evictions, *statuses, *expired, *await self._report(actions.reports)]
+        others = [*services, *restored, *evictions, *finalizers]
+        return [*others, *outcomes, *statuses, *expired, *await self._report(actions.reports)]
 
     async def _report(self, reports: Reports) -> list[WriteOutcome]:
         telemetry, nodes, pods = await asyncio.gather(
@@ -230,9 +235,20 @@ class Executor:
             body = await self._writer.patch_pod(action.namespace, action.name, action.patch)
         self._cache.pods.apply(body)
 
+    async def _restore(self, action: RestoreFinalizer) -> None:
+        with rejections_in(self._cache.pods, action.uid):
+            body = await self._writer.patch_pod(action.namespace, action.name, action.patch)
+        self._cache.pods.apply(body)
+
     async def _delete(self, action: DeletePod) -> None:
+        version = action.resource_version
+        if action.patch:
+            with rejections_in(self._cache.pods, action.uid):
+                body = await self._writer.patch_pod(action.namespace, action.name, action.patch)
+            self._cache.pods.apply(body)
+            version = str(body["metadata"]["resourceVersion"])
         try:
-            await self._writer.delete_pod(action.namespace, action.name, action.uid, action.resource_version)
+            await self._writer.delete_pod(action.namespace, action.name, action.uid, version)
         except NotFoundError:
             self._cache.pods.remove(action.uid, "")
             return

@@ -17,7 +17,7 @@ from gpufleet_operator.model.create_errors import CreateError, classify
 from gpufleet_operator.model.replica import WaitReason
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.pods.network import address_error
-from gpufleet_operator.status import outcome, rollout
+from gpufleet_operator.status import adoption, outcome, rollout
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.finding import ConditionFinding as Finding
 from gpufleet_operator.status.finding import is_false, is_true
@@ -83,6 +83,9 @@ def _stalled(context: StatusContext) -> Finding:
         return is_false("AsExpected") if ended.complete else is_true(ended.reason, ended.message)
     if context.template_errors:
         return is_true("InvalidTemplate", "; ".join(context.template_errors))
+    invalid_pod = adoption.invalid_pod(context)
+    if invalid_pod is not None:
+        return invalid_pod
     rejected = classify(context.create_error)
     if _rejected_pods(context) and rejected is not CreateError.QUOTA:
         return is_true(rejected, f"cannot create pods: {context.create_error}")
@@ -97,7 +100,7 @@ def placed_finding(context: StatusContext, explained: Explanation | None) -> Fin
     if context.suspended:
         return is_false("Suspended", "spec.suspend is true")
     if rollout.is_scaled_to_zero(context):
-        return is_true(*rollout.NO_REPLICAS)
+        return is_true(*rollout.no_replicas(context))
     total = len(context.replicas)
     placed = sum(
         r.state in _TERMINAL
@@ -137,6 +140,7 @@ def _degraded(snapshot: Snapshot, context: StatusContext) -> Finding:
             found.append(("TelemetryStale", f"{place}: {stale}"))
         elif unhealthy := unhealthy_or_missing_devices(telemetry, reservation.assignment):
             found.append(("DeviceUnhealthy", f"{place}: {', '.join(unhealthy)}"))
+    found += adoption.problems(context)
     if context.service_error:
         found.append(("ServiceCreateFailed", address_error(context.workload.name, context.service_error)))
     if not found:
@@ -194,6 +198,11 @@ def _creating(context: StatusContext, stalled: Finding, placed: Finding) -> Find
     return is_true("CreatingPods", f"creating {len(missing)} of {len(context.replicas)} pods")
 
 
+def _waiting_for_owner(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+    del stalled, placed
+    return adoption.waiting_for_owner(context)
+
+
 def _rejected_pods(context: StatusContext) -> bool:
     """Returns True if the apiserver rejected the pods that are missing."""
     return bool(context.create_error) and any(r.wait_reason is WaitReason.POD for r in context.replicas)
@@ -242,6 +251,7 @@ _RECONCILING_RULES: tuple[Callable[[StatusContext, Finding, Finding], Finding | 
     _restarting,
     _replacing,
     _creating,
+    _waiting_for_owner,
     _waiting_for_gates,
     _waiting_for_devices,
     _rolling,

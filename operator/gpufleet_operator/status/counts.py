@@ -51,7 +51,11 @@ def state(context: StatusContext) -> WorkloadState:
     """Returns the one-word summary of a workload that parses."""
     if context.outcome is not None:
         return WorkloadState.COMPLETE if context.outcome.complete else WorkloadState.FAILED
-    if context.suspended or is_scaled_to_zero(context):
+    adopts = context.assessed is not None and context.assessed.spec.adopts
+    if context.suspended or (is_scaled_to_zero(context) and not adopts):
         return WorkloadState.SUSPENDED
+    unplaced = context.assessed.unplaced if context.assessed else ()
+    if adopts and not unplaced and all(r.state is PlacementState.SUCCEEDED for r in context.replicas):
+        return WorkloadState.IDLE
     runs = any(r.pod is not None and r.pod.phase is PodPhase.RUNNING for r in context.replicas)
     return WorkloadState.RUNNING if runs else WorkloadState.PENDING

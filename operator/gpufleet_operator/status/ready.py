@@ -8,7 +8,7 @@ from gpufleet_operator.model.pod_state.problems import NOT_READY, not_ready
 from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.finding import ConditionFinding, is_false, is_true, is_unknown
-from gpufleet_operator.status.rollout import NO_REPLICAS, is_scaled_to_zero
+from gpufleet_operator.status.rollout import is_scaled_to_zero, no_replicas
 from gpufleet_operator.status.unreachable import unreachable_replicas
 
 _BOUND = (PlacementState.BOUND, PlacementState.ALLOCATED)
@@ -28,14 +28,13 @@ def ready(context: StatusContext, stalled: ConditionFinding, reconciling: Condit
         unreachable := unreachable_replicas(context)
     ):
         return is_false("NodeNotReady", unreachable)
-    if count + succeeded == total:
-        return is_true(*_all_ready(count, succeeded, total))
+    unplaced = context.assessed.unplaced and reconciling.true
+    if count + succeeded == total and not unplaced:
+        return is_true(*(_all_ready(count, succeeded, total) if total else no_replicas(context)))
     return is_false(reconciling.reason, reconciling.message)
 
 
 def _all_ready(count: int, succeeded: int, total: int) -> tuple[str, str]:
-    if total == 0:
-        return NO_REPLICAS
     message = f"{count} of {total} replicas are ready and hold exactly their reserved devices"
     return "AllReplicasReady", f"{message}; {succeeded} succeeded" if succeeded else message
 
@@ -48,7 +47,7 @@ def allocated(context: StatusContext, placed: ConditionFinding) -> ConditionFind
     if held == total and unlisted:
         return is_unknown("NotListed", "; ".join(unlisted))
     if is_scaled_to_zero(context):
-        return is_true(*NO_REPLICAS)
+        return is_true(*no_replicas(context))
     if context.outcome is None and total and held == total:
         return is_true("Allocated", f"{total} of {total} replicas hold exactly their reserved devices")
     if not placed.true:

@@ -1,15 +1,21 @@
 """What the status says about a change of `spec.template` or `spec.replicas`, as reason and message."""
 
+from gpufleet_api.names import WORKLOAD_LABEL
 from gpufleet_api.workload_policies import UpdateStrategyType
 from gpufleet_operator.model.replica import WaitReason
 from gpufleet_operator.status.context import StatusContext
-
-NO_REPLICAS = ("NoReplicas", "spec.replicas is 0")
 
 
 def is_scaled_to_zero(context: StatusContext) -> bool:
     """Returns True when no replica is wanted. A suspended workload is described as suspended."""
     return context.assessed is not None and not context.replicas and not context.suspended
+
+
+def no_replicas(context: StatusContext) -> tuple[str, str]:
+    """Returns reason and message for a workload without replicas."""
+    if context.assessed is not None and context.assessed.spec.adopts:
+        return "NoPods", f"no pod with the label {WORKLOAD_LABEL}: {context.workload.name} runs or can be placed"
+    return "NoReplicas", "spec.replicas is 0"
 
 
 def scaling_down(context: StatusContext) -> tuple[str, str] | None:

@@ -150,9 +150,10 @@ class FakeApiserver:
             return self.store("services", key, {**stored, "metadata": merged, "spec": spec})
 
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
+        before = self.objects.get(("pods", f"{namespace}/{name}"))
         pod = self._patched("pods", f"{namespace}/{name}", patch)
-        if pod["spec"].get("schedulingGates"):
-            return pod  # annotated, not released
+        if before is None or not before["spec"].get("schedulingGates") or pod["spec"].get("schedulingGates"):
+            return pod  # not released by this patch
         self.released.append((pod["metadata"]["uid"], pin(pod["spec"]), self.reserved_for(pod["metadata"]["uid"])))
         return pod
 

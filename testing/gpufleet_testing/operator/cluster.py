@@ -215,7 +215,7 @@ class FakeCluster(FakeApiserver):
 
     def collector(self) -> None:
         """Deletes pods and Services whose workload does not exist, and pods whose node does not."""
-        owners = {w["metadata"]["uid"] for w in self.of("workloads")}
+        owners = {o["metadata"]["uid"] for kind in ("workloads", "owners") for o in self.of(kind)}
         for service in self.of("services"):
             if service["metadata"]["ownerReferences"][0]["uid"] not in owners:
                 self.remove("services", f"ml/{service['metadata']['name']}")
@@ -224,7 +224,7 @@ class FakeCluster(FakeApiserver):
             node = pod["spec"].get("nodeName")
             if node and ("nodes", node) not in self.objects:
                 self.remove("pods", key)
-            elif pod["metadata"]["ownerReferences"][0]["uid"] not in owners:
+            elif any(reference["uid"] not in owners for reference in pod["metadata"]["ownerReferences"]):
                 self.delete_gracefully(key)
 
     def finish(self, key: str, phase: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 from gpufleet_operator.model.heartbeats import Heartbeats
 from gpufleet_operator.model.objects import AffinityShape, BoundPod, NodeCondition, PodDeletion, PodPhase, Service
 from gpufleet_operator.model.pod_state.containers import Container
+from gpufleet_operator.model.pod_state.owner import DeviceRequest, PodOwner
 from gpufleet_operator.placement.model import PodNeeds, Taint
 from gpufleet_operator.placement.packing import Mix
 
@@ -55,6 +56,14 @@ class PodFields(TypedDict, total=False):
     affinity: AffinityShape
     has_annotations: bool
     waiting_for: str
+    workload_label: str
+    owner: PodOwner | None
+    rank: tuple[int, ...]
+    run: str
+    finalizers: tuple[str, ...]
+    assigned: bool
+    replaced: str
+    device_requests: tuple[DeviceRequest, ...]
 
 
 class AssignmentFields(TypedDict, total=False):

@@ -137,7 +137,7 @@ def assignment(pod: Pod, *devices: str, workload: str = "train", **fields: Unpac
         pod=pod.name,
         container="main",
         workload=workload,
-        workload_uid=pod.workload_uid,
+        workload_uid=pod.workload_uid or f"uid-{workload}",
         replica=pod.replica or 0,
         devices=list(devices or ("GPU-1-0",)),
         **usual,

@@ -79,7 +79,7 @@ class OperatorProcess:
     def hear(self, number: int, *, lose: bool = False) -> None:
         """Delivers the next events of the watches, or loses them."""
         for event, kind, body in self.cluster.log[self.position : self.position + number]:
-            if not lose:
+            if not lose and kind in _DECODERS:
                 self.see(event, kind, body)
         self.position = min(len(self.cluster.log), self.position + number)
 

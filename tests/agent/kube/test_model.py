@@ -45,9 +45,21 @@ def test_an_object_with_a_reservation_is_read_as_the_models_read_it() -> None:
     )
     (model,) = GPUTelemetry.model_validate({"metadata": METADATA, "spec": {"assignments": [ENTRY]}}).spec.assignments
     (ours,) = read.assignments
-    for field in Assignment.__dataclass_fields__:
+    for field in Assignment.__dataclass_fields__.keys() - {"order"}:
         theirs = getattr(model, field)
         assert getattr(ours, field) == (tuple(theirs) if isinstance(theirs, list) else theirs)
+
+
+def test_containers_of_a_pod_have_assignments_of_their_own() -> None:
+    containers = [{"name": "server", "count": 1}, {"name": "main", "count": 2}]
+    entry = {**ENTRY, "container": "server", "containers": containers, "devices": ["GPU-2", "GPU-0", "GPU-1"]}
+
+    read = parse_object({"metadata": METADATA, "spec": {"assignments": [entry]}})
+
+    assert [(a.order, a.container, a.devices, a.pod_uid) for a in read.assignments] == [
+        (0, "server", ("GPU-2",), "uid-1"),
+        (1, "main", ("GPU-0", "GPU-1"), "uid-1"),
+    ]
 
 
 def test_devices_out_of_service_are_read() -> None:

@@ -22,7 +22,14 @@ SPECS: list[tuple[dict[str, Any], str]] = [
     ({"replicas": -1}, "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
     ({"replicas": "2"}, 'spec.replicas: Invalid value: "2": must be an integer'),
     ({"replicas": True}, "spec.replicas: Invalid value: true: must be an integer"),
-    ({"template": None}, "spec.template: Invalid value: null: must be an object"),
+    (
+        {"template": None, "replicas": 2},
+        "spec.replicas: Invalid value: 2: without spec.template: must be at least 1 when placement.gang is true",
+    ),
+    (
+        {"devices": {"count": 2, "containers": [{"name": "main", "count": 1}]}},
+        "spec.devices.count: Invalid value: 2: must be the sum of the counts in devices.containers",
+    ),
     ({"devices": {"count": 17}}, "spec.devices.count: Invalid value: 17: must be less than or equal to 16"),
     ({"devices": {"counts": 1}}, 'unknown field "spec.devices.counts": known fields: computePercent, con'),
     (

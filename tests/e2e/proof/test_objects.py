@@ -70,5 +70,7 @@ def test_completed_and_deleted_pods_are_not_live() -> None:
 
 def test_the_container_is_the_named_one_or_the_first() -> None:
     template = {"spec": {"containers": [{"name": "sidecar"}, {"name": "main"}]}}
-    assert assemble.container_of({"spec": {"template": template}}) == "sidecar"
-    assert assemble.container_of({"spec": {"template": template, "devices": {"container": "main"}}}) == "main"
+    assert assemble.container_of({"spec": {"template": template}}, {}) == "sidecar"
+    assert assemble.container_of({"spec": {"template": template, "devices": {"container": "main"}}}, {}) == "main"
+    pod = {"spec": {"containers": [{"name": "server"}]}}
+    assert assemble.container_of({"spec": {}}, pod) == "server"

@@ -5,6 +5,9 @@ from typing import TypedDict
 
 import pytest
 
+from gpufleet_api.base import ContainerDevices
+from gpufleet_api.names import RESOURCE
+from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.state import advance
 from gpufleet_operator.ledger.verify import AllocationCheck, rejected_by_kubelet, verify_allocation
 from gpufleet_operator.model.objects import Pod, PodPhase, Reservation
@@ -174,3 +177,34 @@ def test_rejected_by_kubelet(reason: str, ran: bool, expected: bool) -> None:
 
     assert rejected_by_kubelet(failed) is expected
     assert not rejected_by_kubelet(running)
+
+
+CONTAINERS = [{"name": "server", "count": 1}, {"name": "main", "count": 1}]
+ONE, OTHER = ("GPU-1-0",), ("GPU-1-1",)
+
+
+@pytest.mark.parametrize(
+    ("server", "main", "state"),
+    [
+        (ONE, OTHER, PlacementState.ALLOCATED),
+        (OTHER, ONE, PlacementState.MISMATCH),
+        (ONE, (), PlacementState.BOUND),
+    ],
+    ids=["each its own", "exchanged", "one is not reported yet"],
+)
+def test_each_container_must_hold_its_own_devices(
+    server: tuple[str, ...], main: tuple[str, ...], state: PlacementState
+) -> None:
+    def container(name: str, devices: tuple[str, ...]) -> Container:
+        held = {RESOURCE: frozenset(devices)} if devices else {}
+        return Container(name, running=True, ran=True, started_at=make.NOW, devices=held)
+
+    pod = make.running_pod(containers=(container("main", main),), init_containers=(container("server", server),))
+    assignment = make.assignment(pod, *RESERVED).model_copy(
+        update={"containers": [ContainerDevices.model_validate(one) for one in CONTAINERS]}
+    )
+    telemetry = make.telemetry(devices=3, assignments=[assignment])
+
+    found = verify_allocation(make.snapshot(pod, telemetry), PassState(), pod, Reservation("node-1", assignment))
+
+    assert found.state is state

@@ -8,7 +8,8 @@ from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_api.workload import DeviceMode, WorkloadSpec
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
-from gpufleet_operator.pods.validate import device_container, validate_template
+from gpufleet_operator.model.pod_state.device_containers import of_template
+from gpufleet_operator.pods.validate import validate_template
 from gpufleet_testing.operator import make
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -378,7 +379,7 @@ def test_a_configured_shared_resource_is_a_device_resource() -> None:
 
 
 def test_the_only_container_gets_the_devices() -> None:
-    assert device_container(make.spec(make.workload())) == "main"
+    assert of_template(make.spec(make.workload())) == {"main": 1}
 
 
 def test_policy_permits_what_the_cluster_has() -> None:

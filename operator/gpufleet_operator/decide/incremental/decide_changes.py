@@ -36,7 +36,7 @@ def decide_changes(
         index: Of the cluster.
     """
     if kept is None or changes.everything:
-        return decide_all(snapshot)
+        return decide_all(snapshot, index)
     seeds = _seeds(snapshot, kept, changes, index)
     while True:
         region = close(seeds, snapshot, index)
@@ -47,22 +47,29 @@ def decide_changes(
         except RegionTooSmallError as error:
             seeds.add(error.missing)
         except ContestedDeviceError:
-            return decide_all(snapshot)
+            return decide_all(snapshot, index)
         else:
             break
     kept.state = merge(kept.state, keys, actions.state)
-    _keep(snapshot, kept, region, source, actions)
+    _keep(snapshot, kept, region, source, actions, index=index)
     return _whole(snapshot, kept, actions), kept
 
 
-def decide_all(snapshot: Snapshot) -> tuple[Actions, Kept]:
+def decide_all(snapshot: Snapshot, index: ClusterIndex) -> tuple[Actions, Kept]:
     """Returns everything to write now, from the snapshot alone, and what is kept for the next pass."""
     kept = Kept(snapshot.previous_state)
     source = WholeSource(kept.fleet)
     actions = decide(snapshot, source)
     kept.state = thawed(actions.state)
     nodes = frozenset((*snapshot.telemetry, *snapshot.nodes))
-    _keep(snapshot, kept, Region(frozenset(snapshot.workloads), frozenset(snapshot.pods), nodes), source, actions)
+    _keep(
+        snapshot,
+        kept,
+        Region(frozenset(snapshot.workloads), frozenset(snapshot.pods), nodes),
+        source,
+        actions,
+        index=index,
+    )
     return _whole(snapshot, kept, actions), kept
 
 
@@ -117,7 +124,9 @@ def _add_quota(seeds: Seeds, snapshot: Snapshot, kept: Kept, index: ClusterIndex
             seeds.pods.update(*index.pods_of.get(workload.namespace, {}).values())
 
 
-def _keep(snapshot: Snapshot, kept: Kept, region: Region, source: WholeSource, actions: Actions) -> None:
+def _keep(
+    snapshot: Snapshot, kept: Kept, region: Region, source: WholeSource, actions: Actions, *, index: ClusterIndex
+) -> None:
     """Replaces what is kept of the region."""
     now, moments = snapshot.now, kept.moments
     for uid in region.pods:
@@ -140,9 +149,9 @@ def _keep(snapshot: Snapshot, kept: Kept, region: Region, source: WholeSource, a
     for subject, moment in actions.moments.items():
         _set_earlier(kept, subject, moment)
     pods = snapshot.pods
-    gated = {pods[uid].workload_uid for uid in region.pods if uid in kept.waits}
+    gated = {index.workload_of(pods[uid]) for uid in region.pods if uid in kept.waits}
     kept.refresh.look_at(region.workloads, gated, now)
-    kept.again = _acted_on(snapshot, kept, region, actions)
+    kept.again = _acted_on(snapshot, kept, region, actions, index)
 
 
 def _set_earlier(kept: Kept, subject: Subject, moment: datetime) -> None:
@@ -160,7 +169,7 @@ def _stale_at(snapshot: Snapshot, kept: Kept, name: str) -> datetime | None:
     return min((m for m in moments if m is not None and m >= snapshot.now), default=None)
 
 
-def _acted_on(snapshot: Snapshot, kept: Kept, region: Region, actions: Actions) -> Seeds:
+def _acted_on(snapshot: Snapshot, kept: Kept, region: Region, actions: Actions, index: ClusterIndex) -> Seeds:
     """Returns the objects of all actions: the next pass looks at them, whether the writes succeed or not."""
     seeds = Seeds()
     reports = actions.reports
@@ -177,6 +186,7 @@ def _acted_on(snapshot: Snapshot, kept: Kept, region: Region, actions: Actions) 
         seeds.workloads.update(removal.workload_uid for removal in removals)
         seeds.pods.update(removal.uid for removal in removals)
     seeds.pods.update(action.pod_uid for action in actions.releases)
+    seeds.pods.update(action.uid for action in actions.restores)
     seeds.pods.update(explained.pod_uid for explained in reports.pods)
     for written in (reports.telemetry, reports.nodes, actions.reserves):
         seeds.nodes.update(action.node for action in written)
@@ -184,5 +194,5 @@ def _acted_on(snapshot: Snapshot, kept: Kept, region: Region, actions: Actions) 
     exist = (name for name in region.nodes if name in snapshot.telemetry or name in snapshot.nodes)
     seeds.nodes.update(name for name in exist if name not in kept.state.settled_nodes)
     if len(reports.pods) >= MAX_PER_PASS:
-        seeds.workloads.update(snapshot.pods[uid].workload_uid for uid in region.pods if uid in kept.waits)
+        seeds.workloads.update(index.workload_of(snapshot.pods[uid]) for uid in region.pods if uid in kept.waits)
     return seeds

@@ -105,6 +105,8 @@ class _Closure:
         for namespace in namespaces:
             for pod in self._index.pods_of_workload(namespace, uid) if uid else ():
                 self._add_pod(pod)
+        for pod in tuple(self._index.labeled_pods.get(workload.full_name, ())) if workload is not None else ():
+            self._add_pod(pod)
 
     def _add_pod(self, uid: str, *, with_owner: bool = False) -> None:
         pod = self._snapshot.pods.get(uid)
@@ -118,7 +120,7 @@ class _Closure:
                 self._add_node(node)
         # A gated pod is explained with its workload, also if it is only here because of its reservation.
         if pod is not None and (with_owner or pod.gates):
-            self._add_workload(pod.workload_uid)
+            self._add_workload(self._index.workload_of(pod))
 
     def _add_node(self, name: str) -> None:
         if name in self._nodes:

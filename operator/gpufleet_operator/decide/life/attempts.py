@@ -13,7 +13,7 @@ from gpufleet_api.workload import WorkloadSpec
 from gpufleet_api.workload_policies import OnReplicaFailure
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.ledger.verify import rejected_by_kubelet
-from gpufleet_operator.model.lenient_json import as_map, text
+from gpufleet_operator.model.lenient_json import text
 from gpufleet_operator.model.objects import Pod, PodDeletion, PodPhase, Workload
 from gpufleet_operator.model.pod_state.problems import failure
 from gpufleet_operator.model.snapshot import Snapshot
@@ -95,7 +95,7 @@ def is_service(spec: WorkloadSpec) -> bool:
 
 def restart_policy(spec: WorkloadSpec) -> str:
     """Returns the template's; empty if the template is malformed."""
-    return text(as_map(spec.template.get("spec")).get("restartPolicy"))
+    return text(spec.pod_spec.get("restartPolicy"))
 
 
 def lost(workload: Workload, found: ReplicaPods, deletions: Mapping[str, PodDeletion]) -> str:

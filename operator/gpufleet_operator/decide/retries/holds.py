@@ -17,7 +17,7 @@ def apply_holds(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas
     """Marks the replicas that are on hold, and adds the removals of a gang with such a replica."""
     uid, gang = assessed.workload.uid, assessed.spec.placement.gang
     holds = {r.index: hold for r in assessed.replicas if (hold := active_hold(snapshot, state, uid, r.index))}
-    if not holds:
+    if not holds or assessed.spec.adopts:  # the nodes are excluded, and the owner makes the pods
         return assessed
     if not gang:
         return replace(assessed, replicas=tuple(_on_hold(r, holds.get(r.index)) for r in assessed.replicas))

@@ -24,7 +24,15 @@ class ChangeTracker:
         self._changes.nodes |= names
 
     def workload(self, old: Workload | None, new: Workload | None) -> None:
-        self._changes.workloads.update(each.uid for each in (old, new) if each is not None)
+        for each in (old, new):
+            if each is None:
+                continue
+            self._changes.workloads.add(each.uid)
+            self._changes.pods |= self.index.labeled_pods.get(each.full_name, set())
+            if new is not None:
+                self.index.workload_named[each.full_name] = each.uid
+            elif self.index.workload_named.get(each.full_name) == each.uid:
+                del self.index.workload_named[each.full_name]
 
     def pod(self, old: Pod | None, new: Pod | None) -> None:
         index, changes = self.index, self._changes
@@ -32,7 +40,9 @@ class ChangeTracker:
             if each is None:
                 continue
             changes.pods.add(each.uid)
-            changes.workloads.add(each.workload_uid)
+            changes.workloads.add(index.workload_of(each))
+            if not each.workload_uid:
+                _put(index.labeled_pods, each.labeled_workload, each.uid, add=add)
             _put(index.pods_of.setdefault(each.namespace, {}), each.workload_uid, each.uid, add=add)
             if each.target_node is not None:
                 changes.capacities.add(each.target_node)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from gpufleet_operator.model.objects import Pod
+
 
 @dataclass(slots=True)
 class ClusterIndex:
@@ -21,6 +23,15 @@ class ClusterIndex:
     """Uids of pods of all kinds that restrict which other pods run in their topology domain, or depend on them."""
     node_of: dict[str, str] = field(default_factory=dict)
     """Uid of a Node or GPUTelemetry -> name."""
+
+    labeled_pods: dict[str, set[str]] = field(default_factory=dict)
+    """Namespace/name of the GPUWorkload in their label -> uids of pods that no GPUWorkload controls."""
+    workload_named: dict[str, str] = field(default_factory=dict)
+    """Namespace/name of a workload -> uid."""
+
+    def workload_of(self, pod: Pod) -> str:
+        """Returns the uid of the workload that controls a pod, or of the one in its label; empty: there is none."""
+        return pod.workload_uid or self.workload_named.get(pod.labeled_workload, "")
 
     def pods_of_workload(self, namespace: str, uid: str) -> set[str]:
         return self.pods_of.get(namespace, {}).get(uid, set())

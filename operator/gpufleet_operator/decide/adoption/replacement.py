@@ -1,0 +1,55 @@
+"""How a pod with another owner is removed so that the owner makes another one.
+
+A Deployment or StatefulSet replaces a deleted pod within 0.1 s, without a limit. A Job counts each pod that ends
+without success, also one that never ran. It does not count a pod that lost its tracking finalizer before it was
+deleted. This is done for pods that are not bound to a node, and for no others: a pod that has run must be counted. A
+pod without an owner is left alone: nothing would make another one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from gpufleet_operator.decide.adoption.job_tracking import count_again
+from gpufleet_operator.model.actions import RestoreFinalizer
+from gpufleet_operator.model.objects import Pod
+from gpufleet_operator.model.pod_state.owner import JOB_TRACKING_FINALIZER
+from gpufleet_operator.model.replica import RemovalMethod, RemovalReason, WorkloadReplicas
+
+
+def with_methods(assessed: WorkloadReplicas) -> WorkloadReplicas:
+    """Returns the workload with the method of each removal; unchanged if the operator creates its pods."""
+    if not assessed.spec.adopts:
+        return assessed
+    removals = tuple(replace(r, method=method_for(r.pod, r.reason)) for r in assessed.removals)
+    return replace(assessed, removals=removals)
+
+
+def method_for(pod: Pod, reason: RemovalReason) -> RemovalMethod:
+    """Returns how a pod with another owner is removed."""
+    if pod.owner is None:
+        return RemovalMethod.NONE
+    if not pod.owner.is_job:
+        return RemovalMethod.DELETE
+    if pod.terminal:
+        return RemovalMethod.NONE  # counted already; it is kept for people, as the Job keeps it
+    if pod.node and reason is RemovalReason.NODE_NOT_READY:
+        return RemovalMethod.NONE  # it may run; Kubernetes evicts it in a way that a podFailurePolicy can ignore
+    return RemovalMethod.DELETE if pod.node else RemovalMethod.DELETE_UNCOUNTED
+
+
+def restored_finalizers(assessed: Sequence[WorkloadReplicas]) -> Iterator[RestoreFinalizer]:
+    """Yields the pods of Jobs that lost their finalizer and were not deleted: they may run now, and must be counted.
+
+    Args:
+        assessed: With the removals of this pass.
+    """
+    leaving = {
+        removal.pod.uid
+        for one in assessed
+        for removal in one.removals
+        if removal.method is RemovalMethod.DELETE_UNCOUNTED
+    }
+    for pod in (r.pod for one in assessed for r in one.replicas if r.pod is not None):
+        ours = pod.replaced and pod.owner is not None and pod.owner.is_job
+        if ours and not pod.deleting and pod.uid not in leaving and JOB_TRACKING_FINALIZER not in pod.finalizers:
+            yield RestoreFinalizer(pod.uid, pod.namespace, pod.name, count_again(pod))
