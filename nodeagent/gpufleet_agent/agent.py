@@ -54,6 +54,8 @@ from gpufleet_api.names import Transport
 
 log = structlog.get_logger(__name__)
 
+_PARTS = {Transport.DEVICE_PLUGIN: "device plugin", Transport.DRA: "DRA driver"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
@@ -94,7 +96,7 @@ class Agent:
                 await start_component(stack, "checkpoint", self.checkpoint.start, self.checkpoint.close)
             await start_component(stack, "sampler", self.sampler.start, self.sampler.close)
             await start_component(stack, "PodResources client", _nothing, self.lister.close)
-            await start_component(stack, "device plugin", self.plugins.start, self.plugins.close)
+            await start_component(stack, _PARTS[self.settings.transport], self.plugins.start, self.plugins.close)
             log.info("agent started", version=self.version, node=self.settings.node_name)
             if self.settings.pod_matching is not PodMatching.POD_RESOURCES:
                 log.warning("pods are matched for diagnosis only", pod_matching=self.settings.pod_matching)
@@ -358,7 +360,7 @@ def _build_http(
         )
     )
     readiness = {
-        "device plugin": lambda: _not_registered(plugins),
+        _PARTS[settings.transport]: lambda: _not_registered(plugins),
         "status": lambda: _not_published(publisher, base.holdings, base.completeness),
     }
     routes: dict[str, Handler | AsyncHandler] = {

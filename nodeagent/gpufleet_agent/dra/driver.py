@@ -24,7 +24,7 @@ from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, Injector
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.runtime.version_signal import VersionSignal
-from gpufleet_agent.sampling.snapshot import SnapshotSource
+from gpufleet_agent.sampling.snapshot import HealthState, SnapshotSource
 from gpufleet_api.names import CDI_KIND, DRA_DRIVER
 
 CHECK_SECONDS = 5.0
@@ -122,12 +122,15 @@ class DraDriver:
         }
 
     def unregistered(self) -> list[str]:
-        """Returns the driver's name while the kubelet has not registered it."""
+        """Returns the driver's name while the kubelet has not registered it, or its slice is missing."""
+        if not self._context.sampler.snapshot().devices:
+            return []  # a node without devices has nothing to publish
         return [] if self._servicer.registered and self._slices.published else [DRA_DRIVER]
 
     def withheld(self) -> dict[str, str]:
         """Returns, by UUID, why a device without a fault cannot be given to a pod by the device plugin."""
-        return {device.info.uuid: WITHHELD for device in self._context.sampler.snapshot().devices}
+        devices = self._context.sampler.snapshot().devices
+        return {device.info.uuid: WITHHELD for device in devices if device.health.state is HealthState.HEALTHY}
 
     async def close(self) -> None:
         """Stops serving and removes the sockets. The files of claims stay, because their containers may start again."""

@@ -23,7 +23,7 @@ class IdleGpus:
     def __init__(self) -> None:
         self.opening: Exception | None = None
         self.open_count = 0
-        self.infos = tuple(
+        self.infos: tuple[DeviceInfo, ...] = tuple(
             DeviceInfo(f"GPU-{index}", index, "NVIDIA H100", memory_total_mib=80_000, nodes=(f"/dev/nvidia{index}",))
             for index in range(4)
         )
@@ -48,7 +48,7 @@ class IdleGpus:
         return "580.1"
 
     def device_count(self) -> int:
-        return 4
+        return len(self.infos)
 
     def identify(self, slot: int) -> str:
         return self.infos[slot].uuid

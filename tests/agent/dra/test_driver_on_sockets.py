@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpufleet_agent.agent import Agent
-from gpufleet_agent.devices.base import DeviceLostError
+from gpufleet_agent.devices.base import DeviceInfo, DeviceLostError
 from gpufleet_agent.dra.server import DriverSockets
 from gpufleet_agent.plugin.inject.strategies import InjectorSettings
 from gpufleet_agent.proto import dra_health_pb2 as health_pb
@@ -29,11 +29,12 @@ class DraRig:
 
 
 @asynccontextmanager
-async def running(kubelet: FakeKubelet, **settings: Any) -> AsyncIterator[DraRig]:
+async def running(kubelet: FakeKubelet, *, infos: tuple[DeviceInfo, ...] | None = None) -> AsyncIterator[DraRig]:
     folder = kubelet.directory
     (folder / "registry").mkdir(exist_ok=True)
     sockets = DriverSockets(folder / "plugins", folder / "registry")
     api, hardware = DraObjectApi(), IdleGpus()
+    hardware.infos = hardware.infos if infos is None else infos
     agent = make_agent(
         kubelet,
         api,
@@ -42,7 +43,6 @@ async def running(kubelet: FakeKubelet, **settings: Any) -> AsyncIterator[DraRig
         plugins_dir=sockets.plugins_dir,
         plugins_registry_dir=sockets.registry_dir,
         injection=InjectorSettings(cdi_root=folder / "cdi"),
-        **settings,
     )
     async with kubelet, running_agent(agent), DraKubelet(sockets) as dra:
         yield DraRig(agent, api, hardware, dra, folder / "cdi")
@@ -50,12 +50,12 @@ async def running(kubelet: FakeKubelet, **settings: Any) -> AsyncIterator[DraRig
 
 async def test_driver_registers_with_both_services_and_no_device_plugin(kubelet: FakeKubelet) -> None:
     async with running(kubelet) as one:
+        await one.api.until_slice(1)
         assert one.agent.plugins.unregistered() == [DRA_DRIVER]
         info = await one.kubelet.register()
         assert (info.type, info.name) == ("DRAPlugin", DRA_DRIVER)
         assert info.endpoint == str(one.kubelet.sockets.driver)
         assert list(info.supported_versions) == ["v1.DRAPlugin", "v1alpha1.DRAResourceHealth"]
-        await one.api.until_slice(1)
         assert one.agent.plugins.unregistered() == []
         assert kubelet.registrations == []
     assert not one.kubelet.sockets.registration.exists()
@@ -117,6 +117,13 @@ async def test_lost_socket_is_served_again(kubelet: FakeKubelet) -> None:
         await one.kubelet.register()
         one.kubelet.sockets.registration.unlink()
         assert (await one.kubelet.register()).name == DRA_DRIVER
+
+
+async def test_node_without_devices_is_ready_without_a_slice(kubelet: FakeKubelet) -> None:
+    async with running(kubelet, infos=()) as one:
+        await one.kubelet.register()
+        assert one.agent.plugins.unregistered() == []
+        assert one.api.applied == 0
 
 
 async def test_status_offers_no_device_to_pods_with_extended_resources(kubelet: FakeKubelet) -> None:
