@@ -18,6 +18,7 @@ from gpufleet_api.telemetry import GPUTelemetry, ObjectMeta, TelemetrySpec
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
+from gpufleet_operator.cache.compact import compact, without_unread
 from gpufleet_operator.model.heartbeats import NodeLease
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
 from gpufleet_operator.model.objects import BoundPod, Node, NodeCondition, Service, Telemetry, Workload
@@ -87,7 +88,7 @@ def workload(body: Json) -> Workload:
     meta = body["metadata"]
     model, invalid = None, ""
     try:
-        model = GPUWorkload.model_validate(body)
+        model = compact(GPUWorkload.model_validate(body))
         status = model.status
     except ValidationError as error:
         invalid = _first_error(error)
@@ -112,7 +113,7 @@ def telemetry(body: Json) -> Telemetry:
     meta = body["metadata"]
     unreadable = ""
     try:
-        model = GPUTelemetry.model_validate(body)
+        model = compact(GPUTelemetry.model_validate(without_unread(body)))
     except ValidationError as error:
         unreadable = f"the status of the agent is invalid: {_first_error(error)}"
         spec = TelemetrySpec.model_validate(body.get("spec") or {})

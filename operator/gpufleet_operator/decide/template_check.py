@@ -56,12 +56,12 @@ def check_template(
     """Validates the template of one workload. Never raises."""
     try:
         errors = validate.validate_template(model.spec, resources, policy)
-        if not errors and not model.spec.adopts:
-            _try(workload, model, resources, policy)
+        checked = not errors and not model.spec.adopts
+        pod_type = _try(workload, model, resources, policy) if checked else None
     except Exception as error:  # noqa: BLE001 - any exception fails this workload only
         message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
         return TemplateCheck(workload.generation, (message,), unexpected_error=traceback.format_exc())
-    return TemplateCheck(workload.generation, errors, _hash(model))
+    return TemplateCheck(workload.generation, errors, _hash(model), pod_type)
 
 
 def _hash(model: GPUWorkload) -> str:
@@ -72,10 +72,12 @@ def _hash(model: GPUWorkload) -> str:
         return ""
 
 
-def _try(workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy) -> None:
-    """Does everything that reads the template later on."""
+def _try(workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy) -> PodType | None:
+    """Does everything that reads the template later on, and returns what a replica requests; None for shares."""
     name = build.pod_name(workload.name, 0, workload.uid)
     body = build.build(workload, model.spec, 0, name, resources, policy=policy)
     pod_needs(body["spec"])
     pod_traits(workload.namespace, body["metadata"]["labels"], body["spec"])
-    PodType.of(request(model, resources=resources), 1)
+    requested = request(model, resources=resources)
+    pod_type = PodType.of(requested, 1)
+    return pod_type if requested.devices.share is None else None

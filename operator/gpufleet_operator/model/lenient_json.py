@@ -8,6 +8,8 @@ Json = Mapping[str, Any]
 
 def as_map(value: Any) -> Json:
     """Returns the value if it is a map, else an empty one."""
+    if type(value) is dict:  # spares the slow test of an abstract class, thousands of times in a list of pods
+        return value
     return value if isinstance(value, Mapping) else {}
 
 

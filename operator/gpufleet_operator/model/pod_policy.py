@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from gpufleet_api.names import FOREIGN_RESOURCES, SCHEDULERS, TOLERATED_TAINTS
@@ -26,6 +27,7 @@ class PodPolicy:
 DEFAULT_POLICY: Final = PodPolicy()
 
 
+@lru_cache(maxsize=4096)
 def _matches(pattern: str, name: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
+from gpufleet_operator.placement.packing import PodType
 
 _MAX_MESSAGE_LENGTH = 1024
 
@@ -84,6 +85,9 @@ class TemplateCheck:
     """In the grammar of `field.Error`; empty: pods can be created from it."""
     template_hash: str = ""
     """Hash of what pods are built from, which says which pods have the template; empty: none can have it."""
+    pod_type: PodType | None = None
+    """What a replica requests, for the mix; None: it requests shares, which are parts of the devices of the fleet, or
+    the template is invalid."""
     unexpected_error: str = ""
     """Traceback of an exception that the template caused although no rule rejected it: a rule is missing."""
 

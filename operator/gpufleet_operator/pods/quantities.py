@@ -8,6 +8,7 @@ import math
 import re
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Final
 
 MAX_AMOUNT: Final = 2**60
@@ -34,6 +35,16 @@ def quantity(text: Any) -> Fraction:
     Raises:
         ValueError: The text is not a quantity.
     """
+    return _parsed(text) if isinstance(text, str) else _parse(text)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Fraction:
+    """Parses a text once: thousands of pods have the same few amounts."""
+    return _parse(text)
+
+
+def _parse(text: Any) -> Fraction:
     if text is None:
         return Fraction(0)
     found = _FORM.fullmatch(str(text)) if _may_be_number(text) else None
@@ -62,6 +73,15 @@ def whole(text: Any, *, malformed: int = MAX_AMOUNT) -> int:
 
 
 def _rounded_up(text: Any, parts: int, malformed: int) -> int:
+    return _rounded(text, parts, malformed) if isinstance(text, str) else _round(text, parts, malformed)
+
+
+@lru_cache(maxsize=4096)
+def _rounded(text: str, parts: int, malformed: int) -> int:
+    return _round(text, parts, malformed)
+
+
+def _round(text: Any, parts: int, malformed: int) -> int:
     try:
         return min(MAX_AMOUNT, max(0, math.ceil(quantity(text) * parts)))
     except ValueError:

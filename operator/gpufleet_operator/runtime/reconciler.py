@@ -133,15 +133,12 @@ class Reconciler:
 
     def _snapshot(self, changes: Changes) -> Snapshot:
         workloads, limits = self._cache.workloads.items, self._limits
-        changed = workloads.keys() if changes.everything else changes.workloads
+        changed = self._templates.keys() | workloads.keys() if changes.everything else changes.workloads
         for uid in changed:
-            workload = workloads.get(uid)
+            known, workload = self._templates.pop(uid, None), workloads.get(uid)
             if workload is not None:
-                known = self._templates.pop(uid, None)
                 checked = {} if known is None else {uid: known}
                 self._templates |= check_templates({uid: workload}, checked, limits.resources, limits.pod_policy)
-        for uid in self._templates.keys() - workloads.keys() if changes.everything else changed - workloads.keys():
-            self._templates.pop(uid, None)
         return self._cache.snapshot(
             now=self._clock.now(),
             name_seed=self._name_seed(),

@@ -63,15 +63,21 @@ class RequestMix:
         """Counts a workload. Returns False if its size is unknown yet."""
         if workload.model is None or template is None or template.errors:
             return True  # invalid: it gets no pods
-        requested = request(workload.model, resources=self._resources)
-        if requested.pod.cpu_milli > _MAX_CPU_MILLI or requested.pod.memory_bytes > _MAX_MEMORY_BYTES:
-            return True
-        # Of whole devices the memory does not matter; to sort the memory of a large fleet takes milliseconds.
-        device_memory_mib = 0 if requested.devices.share is None else _median_memory_mib(telemetry.values())
-        if requested.devices.share is not None and not device_memory_mib:
-            return False
-        self._census.observe(PodType.of(requested, device_memory_mib), len(requested.replicas))
+        pod_type = template.pod_type
+        if pod_type is None:
+            requested = request(workload.model, resources=self._resources)
+            # Of whole devices the memory does not matter; to sort the memory of a large fleet takes milliseconds.
+            device_memory_mib = 0 if requested.devices.share is None else _median_memory_mib(telemetry.values())
+            if requested.devices.share is not None and not device_memory_mib:
+                return not _fits_a_node(requested.pod.cpu_milli, requested.pod.memory_bytes)
+            pod_type = PodType.of(requested, device_memory_mib)
+        if _fits_a_node(pod_type.cpu_milli, pod_type.memory_bytes):
+            self._census.observe(pod_type, workload.model.spec.replicas)
         return True
+
+
+def _fits_a_node(cpu_milli: int, memory_bytes: int) -> bool:
+    return cpu_milli <= _MAX_CPU_MILLI and memory_bytes <= _MAX_MEMORY_BYTES
 
 
 def _median_memory_mib(telemetry: Iterable[Telemetry]) -> int:

@@ -1,0 +1,54 @@
+"""Compact models equal those that they were made from."""
+
+from typing import Any
+
+from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_operator.cache import decode
+from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.cache.compact import UNREAD_OF_DEVICES, compact, without_unread
+from gpufleet_testing.operator import make
+from gpufleet_testing.operator.synthetic import SyntheticFleet
+
+FLEET = SyntheticFleet(2, 2, 0, make.NOW)
+
+
+def test_compact_model_is_equal_and_has_the_same_given_fields() -> None:
+    body = FLEET.telemetry(0)
+    plain, small = GPUTelemetry.model_validate(body), compact(GPUTelemetry.model_validate(body))
+
+    assert small == plain
+    assert small.model_dump(exclude_unset=True) == plain.model_dump(exclude_unset=True)
+
+
+def test_decoded_telemetry_has_everything_but_what_nothing_reads() -> None:
+    body = FLEET.telemetry(0)
+    plain, found = GPUTelemetry.model_validate(body), decode.telemetry(body).model
+
+    assert found.status is not None
+    assert plain.status is not None
+    for small, full in zip(found.status.devices, plain.status.devices, strict=True):
+        dumped = full.model_dump(by_alias=True)
+        assert small.model_dump(by_alias=True) == {
+            key: ([] if isinstance(value, list) else None) if key in UNREAD_OF_DEVICES else value
+            for key, value in dumped.items()
+        }
+    assert {field.alias for field in type(found.status.devices[0]).model_fields.values()} >= UNREAD_OF_DEVICES
+
+
+def test_status_that_is_not_a_map_is_left_to_the_validation() -> None:
+    odd: tuple[Any, ...] = (None, 7, [], {"devices": 3}, {"devices": [4]})
+    for status in odd:
+        body = {"metadata": {"name": "n"}, "status": status}
+        assert without_unread(body) == body
+
+
+def test_equal_texts_of_two_objects_are_stored_once() -> None:
+    cache = Cache()
+    FLEET.fill(cache)
+    one, other = (cache.telemetry.by_name[name].status for name in ("node-00000", "node-00001"))
+    assert one is not None
+    assert other is not None
+    assert one.devices[0].model is other.devices[0].model
+    assert (
+        one.devices[0].nvlink_peers[0] is one.devices[1].uuid or one.devices[1].nvlink_peers[0] is one.devices[0].uuid
+    )
