@@ -105,8 +105,10 @@ WORKLOAD: Final = ApiResource(
     short_name="gpuw",
     scope="Namespaced",
     columns=(
-        PrinterColumn("Ready", "string", ".status.ready", "Ready replicas, of all replicas."),
-        PrinterColumn("Status", "string", ".status.state", "Pending, Running, Complete, Failed or Suspended."),
+        PrinterColumn("Ready", "string", ".status.ready", "Ready or succeeded replicas, of all replicas."),
+        PrinterColumn(
+            "Status", "string", ".status.state", "Pending, Running, Complete, Failed, Suspended, ScaledToZero or Idle."
+        ),
         PrinterColumn("Reason", "string", ".status.reason", "Reason of the condition Ready, Complete or Suspended."),
         PrinterColumn("GPUs", "integer", ".status.gpus", "Devices that are reserved for the replicas."),
         PrinterColumn("Nodes", "string", ".status.nodes", "Nodes of the replicas."),
@@ -142,7 +144,7 @@ TELEMETRY: Final = ApiResource(
     short_name="gput",
     scope="Cluster",
     columns=(
-        PrinterColumn("Status", "string", f"{_FRESH}.reason", "Ready, Stale, NoDriver or Invalid."),
+        PrinterColumn("Status", "string", f"{_FRESH}.reason", "Fresh, Stale, NoDriver or Invalid."),
         PrinterColumn("GPUs", "integer", f"{_SUMMARY}.devices", "Devices of the node."),
         PrinterColumn("Healthy", "integer", f"{_SUMMARY}.healthy", "Devices without a fault."),
         PrinterColumn("Allocated", "integer", f"{_SUMMARY}.allocated", "Devices that containers hold."),

@@ -37,7 +37,7 @@ REPLICA_LABEL: Final = f"{GROUP}/replica"
 """On a pod of a workload: the index of its replica."""
 
 ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
-"""On a pod of a workload: how often its replica was started again before."""
+"""On a pod of a workload: number of the attempt, from 0."""
 
 TEMPLATE_HASH_LABEL: Final = f"{GROUP}/template-hash"
 """On a pod of a workload: hash of what the pod was built from."""
@@ -95,7 +95,7 @@ ENV_PREFIX: Final = "GPUFLEET_"
 ENV_REPLICA: Final = "GPUFLEET_REPLICA"
 ENV_REPLICAS: Final = "GPUFLEET_REPLICAS"
 ENV_ATTEMPT: Final = "GPUFLEET_ATTEMPT"
-"""How often the replica was started again before."""
+"""Number of the attempt, from 0."""
 ENV_LEADER_ADDRESS: Final = "GPUFLEET_LEADER_ADDRESS"
 """DNS name of replica 0. Set when network.enableDNSHostnames is true."""
 ENV_SHARD_START: Final = "GPUFLEET_SHARD_START"
@@ -109,10 +109,10 @@ AGENT_FIELD_MANAGER: Final = "gpufleet-agent"
 OPERATOR_FIELD_MANAGER: Final = "gpufleet-operator"
 
 ASSIGN_VERB: Final = "assign"
-"""Custom verb on gputelemetries that allows to write reservations and to release gated pods."""
+"""Custom verb on gputelemetries that allows writing reservations and releasing gated pods."""
 
 CORDON_VERB: Final = "cordon"
-"""Custom verb on gputelemetries that allows to take devices out of service."""
+"""Custom verb on gputelemetries that allows taking devices out of service."""
 
 NODE_CONDITION: Final = "GPUHealthy"
 """Type of the condition that the operator writes to Nodes with GPUs."""
@@ -132,7 +132,7 @@ class ThrottleReason(StrEnum):
 
 
 class MemoryModel(StrEnum):
-    """How the memory of a device belongs to the machine, where it is not the device's alone."""
+    """How a device shares its memory with the node."""
 
     UNIFIED = "Unified"
     """Device and CPU use the same memory."""
@@ -148,7 +148,7 @@ class TelemetryState(StrEnum):
     NO_DRIVER = "NoDriver"
 
 
-FOREIGN_RESOURCES = ("nvidia.com/*", "amd.com/gpu", "gpu.intel.com/*")
+FORBIDDEN_RESOURCES = ("nvidia.com/*", "amd.com/gpu", "gpu.intel.com/*")
 """Resources of other device plugins. Their devices have no reservation, and two plugins may serve the same device."""
 SCHEDULERS = ("default-scheduler",)
 """Schedulers that every cluster has."""

@@ -17,7 +17,7 @@ Schema = dict[str, Any]
 
 RESTART_POLICY: Final = Cel(
     "has(self.restartPolicy)",
-    "must be set: Never or OnFailure for work that ends, Always for a service that runs until it is deleted",
+    "must be one of Never, OnFailure (for workloads that complete) or Always (for services)",
     reason="FieldValueRequired",
     field_path=".restartPolicy",
 )
@@ -131,8 +131,8 @@ def _spec() -> Schema:
     fields = _open(
         required=["containers"],
         restartPolicy={
-            "description": "When a container that ended is started again in its pod. Never or OnFailure: for work "
-            "that ends. Always: for a service that runs until it is deleted. Required.",
+            "description": "Restart policy for the containers of the pod. Never or OnFailure: for workloads that "
+            "complete. Always: for services. Required.",
             "type": "string",
             "enum": ["Always", "OnFailure", "Never"],
         },

@@ -1,7 +1,7 @@
 """Converts a pydantic model to a Kubernetes structural schema.
 
 Pydantic emits JSON schema (2020-12). The apiserver accepts a subset of OpenAPI v3 and drops or rejects the rest.
-Whatever cannot be converted raises an error, so that no constraint exists in the model only. Strings, lists, maps and
+What cannot be converted raises an error, so that no constraint exists in the model only. Strings, lists, maps and
 integers must have limits, because the apiserver rejects CEL rules whose cost it cannot bound.
 """
 
@@ -50,7 +50,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "discriminator": "a union has no structural schema: use one optional field per variant and a Cel rule",
     "number": "use an integer and name the unit, such as a percentage or milliwatts",
     "duration": "Go and ISO 8601 write durations differently: use integer seconds",
-    "binary": "use a string and say how it is encoded",
+    "binary": "use a string and document its encoding",
 }
 
 _NOT_IN_RE2: Final = re.compile(r"\(\?<?[=!]|\(\?P=|\\[1-9]")

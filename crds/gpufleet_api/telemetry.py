@@ -104,7 +104,7 @@ class CordonedDevice(ApiModel):
     until: Timestamp | None = None
     """Time at which the device returns to service. Absent: when the entry is removed."""
     drain: bool = False
-    """True: the pods of GPUWorkloads that hold the device are evicted, as far as PodDisruptionBudgets allow, and placed
+    """True: the pods of GPUWorkloads that hold the device are evicted, subject to PodDisruptionBudgets, and placed
     elsewhere. False: they keep it."""
 
 
@@ -251,10 +251,9 @@ class DeviceHolder(ApiModel):
     compute_percent: PromisedPercent | None = None
     """Compute of the device that is promised to the container, in percent."""
     utilization_percent: Percent | None = None
-    """Part of the device's compute utilization that the container's processes have, in percent."""
+    """Compute utilization of the device by the container's processes, in percent."""
     terminating: bool | None = None
-    """True when the kubelet does not list the pod any more, as after a forced deletion, but a process of it still
-    runs."""
+    """True when the kubelet no longer lists the pod, as after a forced deletion, but a process of it still runs."""
     overuse: MemoryOveruse | None = None
     """Set while the container uses more of the device's memory than it was promised."""
 
@@ -287,8 +286,8 @@ class Device(ApiModel):
     memory_reserved_mib: MiB | None = None
     """Memory that the driver reserves, in MiB. Free memory is the total minus the memory in use and reserved."""
     memory_model: MemoryModel | None = None
-    """Unified: the device uses the memory of the machine, and the memory values above are the machine's. NUMA: the
-    operating system manages the device's memory as a NUMA node. Absent: the memory is the device's own."""
+    """Unified: the device uses node memory, and the memory values above are those of the node. NUMA: the operating
+    system manages the device's memory as a NUMA node. Absent: the memory is the device's own."""
     utilization_percent: Percent | None = None
     """Compute utilization, in percent."""
     memory_utilization_percent: Percent | None = None
@@ -330,8 +329,8 @@ class Summary(ApiModel):
     """Totals over the node's devices. A total of a quantity that no device reports is absent."""
 
     state: TelemetryState | None = None
-    """Ready: the driver answers. Stale: no device was sampled in the last 90 seconds. NoDriver: no GPU driver answers
-    on the node. When the agent does not run, the last state stays; see `observedAt`."""
+    """Ready: the driver is available. Stale: no device was sampled in the last 90 seconds. NoDriver: the GPU driver is
+    not available on the node. When the agent does not run, the last state stays; see `observedAt`."""
     devices: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
     """Number of devices."""
     healthy: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
@@ -366,15 +365,15 @@ class TelemetryStatus(ApiModel):
     agent_version: Annotated[str, Field(max_length=64)]
     """Version of the agent."""
     driver_version: Annotated[str, Field(max_length=64)] | None = None
-    """Version of the GPU driver. Absent while no driver answers."""
+    """Version of the GPU driver. Absent while the driver is not available."""
     boot_id: Annotated[str, Field(max_length=64)] | None = None
     """Boot ID of the node. Faults reported in an earlier boot are over."""
     transport: Transport | None = None
     """How the node's devices get into containers. DRA: by ResourceClaims, so that the node offers no extended resource,
     and no pod of a GPUWorkload is placed on it. Absent: DevicePlugin."""
     processes_observed: bool | None = None
-    """True when the agent sees the processes of the node: a container is in `allocatedTo` until its pod has no process.
-    Absent otherwise: a container of a pod that was deleted by force may run without being listed."""
+    """True when the agent can list the processes of the node: a container is in `allocatedTo` until its pod has no
+    process. Absent otherwise: a container of a pod that was deleted by force may run without being listed."""
     devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListMap("uuid")] = []
     """Devices of the node, by NVML index."""
     summary: Summary

@@ -201,13 +201,13 @@ class WorkloadSpec(ApiModel):
         Cel(
             "!has(self.distribution) || !has(self.distribution.weights)"
             " || size(self.distribution.weights) == self.replicas",
-            "must have one number for each of spec.replicas, so spec.replicas cannot be changed while weights are set",
+            "must have spec.replicas items",
             field_path=".distribution.weights",
         ),
         Cel(
             "!has(self.distribution) || self.replicas == oldSelf.replicas",
-            "may not be changed when spec.distribution is set: running replicas keep their shards;"
-            " use spec.suspend to stop all of them",
+            "field is immutable while spec.distribution is set: running replicas keep their shards;"
+            " set spec.suspend to delete all pods",
             reason=_FORBIDDEN,
             field_path=".replicas",
         ),
@@ -250,8 +250,8 @@ class WorkloadSpec(ApiModel):
     Defaults to 1."""
     template: Annotated[dict[str, Any], FreeForm(POD_TEMPLATE)] | None = None
     """Template of the pods. The operator adds a scheduling gate and the device request to each pod. A change replaces
-    the pods as updateStrategy says; their devices stay reserved. Without template, the operator creates no pods: it
-    places the pods of the namespace with the label gpufleet.dev/workload, whatever created them."""
+    the pods according to updateStrategy; their devices stay reserved. Without template, the operator creates no pods:
+    it places the pods of the namespace with the label gpufleet.dev/workload, whatever created them."""
     devices: Devices = Devices()
     requirements: Requirements | None = None
     placement: Placement = Placement()

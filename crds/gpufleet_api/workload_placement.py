@@ -78,7 +78,7 @@ class Placement(ApiModel):
     gang: bool = False
     """When true, either all replicas are placed or none is. Defaults to false."""
     gang_timeout_seconds: Seconds = 600
-    """Time in seconds after which a gang that has run and has lost replicas gives its devices back, if it is still
+    """Time in seconds after which a gang that has run and has lost replicas releases its devices, if it is still
     incomplete. Defaults to 600."""
     on_degraded: OnDegraded = OnDegraded.IGNORE
     """What happens when a device of a running replica becomes Unhealthy. Ignore: the condition Degraded becomes True

@@ -1,4 +1,4 @@
-"""How the replicas of a GPUWorkload end, how a changed template reaches them, and how the pods find each other."""
+"""Run policy, update strategy and network of a GPUWorkload."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -24,8 +24,9 @@ class RunPolicy(ApiModel):
     """How the workload ends, and what happens when a replica fails."""
 
     backoff_limit: Annotated[int, Field(ge=0, le=2**31 - 1)] = 6
-    """Number of failures of the application, in all replicas together, after which the workload fails at the next one.
-    What the cluster causes (evictions, preemptions, lost nodes, rejected pods) does not count. Defaults to 6."""
+    """Number of failures of all replicas that are tolerated: the next one fails the workload. With OnFailure, container
+    restarts count as well, and the workload fails when they reach the limit. Has no effect with Always. Evictions,
+    preemptions, lost nodes and rejected pods do not count. Defaults to 6."""
     active_deadline_seconds: Seconds | None = None
     """Time in seconds from status.startTime after which the workload fails and its pods are deleted. There is no limit
     when the field is absent."""
@@ -47,7 +48,7 @@ class UpdateStrategyType(StrEnum):
 
 
 class UpdateStrategy(ApiModel):
-    """How a changed template reaches the pods. A replaced replica keeps its devices."""
+    """How pods are replaced when spec.template changes. A replica keeps its devices."""
 
     type: UpdateStrategyType = UpdateStrategyType.ROLLING_UPDATE
     """RollingUpdate: the operator replaces the pods. OnDelete: a pod gets the new template after a user has deleted it.
@@ -61,9 +62,9 @@ class UpdateStrategy(ApiModel):
 
 
 class Network(ApiModel):
-    """How the pods reach each other."""
+    """DNS names of the pods."""
 
     enable_dns_hostnames: bool = True
     """When true, a headless Service with the name of the workload gives each pod the DNS name
-    <workload>-<replica>.<workload>.<namespace>.svc, and GPUFLEET_LEADER_ADDRESS has the name of replica 0. Defaults to
-    true."""
+    <workload>-<replica>.<workload>.<namespace>.svc; a name that is not a DNS-1035 label gets a hash.
+    GPUFLEET_LEADER_ADDRESS has the name of replica 0. Defaults to true."""

@@ -27,6 +27,7 @@ class WorkloadState(StrEnum):
     COMPLETE = "Complete"
     FAILED = "Failed"
     SUSPENDED = "Suspended"
+    SCALED_TO_ZERO = "ScaledToZero"
     IDLE = "Idle"
     """Without a template: there is no pod to place, and none runs."""
 
@@ -35,7 +36,7 @@ class PlacementState(StrEnum):
     """Lifecycle state of a replica."""
 
     PENDING = "Pending"
-    """No devices are reserved yet. The pod, if it exists, is held by its scheduling gate."""
+    """No devices are reserved yet. The pod, if it exists, has the scheduling gate."""
     RESERVED = "Reserved"
     """Devices are reserved; the pod is not bound to its node yet."""
     BOUND = "Bound"
@@ -75,9 +76,9 @@ class ReplicaPlacement(ApiModel):
     the kubelet reports exactly the reserved devices. Mismatch: the kubelet reports other devices, the pod is being
     replaced. Rejected: the kubelet rejected the pod, which is being replaced. Succeeded and Failed: the pod ended."""
     attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    """Number of times that the replica was started again, as in GPUFLEET_ATTEMPT. Absent means 0."""
+    """Number of the attempt, from 0, as in GPUFLEET_ATTEMPT. Absent means 0."""
     failures: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    """Number of times that the application failed in the replica. Absent means 0."""
+    """Number of failures of the replica. Absent means 0."""
     ready: bool | None = None
     """True when the pod is Ready and holds its devices."""
     pod: Name | None = None
@@ -97,8 +98,8 @@ class ReplicaPlacement(ApiModel):
     """Details of the state, for people."""
 
 
-class RejectionSummary(ApiModel):
-    """Number of devices that fail one filter."""
+class IneligibleDevices(ApiModel):
+    """Number of devices that fail one filter first."""
 
     reason: Annotated[str, Field(min_length=1, max_length=64)]
     """First filter that the devices fail, such as InsufficientFreeMemory."""
@@ -121,15 +122,15 @@ class NearestMiss(ApiModel):
     """What it lacks, with numbers, for people."""
 
 
-class NodeRefusal(ApiModel):
-    """A rejection of a replica's pod by kube-scheduler or by a kubelet."""
+class NodeRejection(ApiModel):
+    """A rejection of a replica's pod on a node."""
 
     replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
     """Index of the replica."""
     node: Name
-    """Node that was rejected or that rejected the pod."""
+    """Node of the devices that were reserved for the pod."""
     by: Annotated[str, Field(max_length=32)]
-    """Component that rejected: kube-scheduler or kubelet."""
+    """Component that rejected the pod: kube-scheduler, kubelet or gpufleet."""
     message: Text
     """The component's own message."""
     time: Timestamp
@@ -145,11 +146,11 @@ class Explanation(ApiModel):
     """Number of devices in the fleet."""
     devices_eligible: Annotated[int, Field(ge=0, le=2**31)]
     """Number of devices that pass all filters."""
-    rejections: Annotated[list[RejectionSummary], Field(max_length=32), ListMap("reason")] = []
+    ineligible_devices: Annotated[list[IneligibleDevices], Field(max_length=32), ListMap("reason")] = []
     """Number of devices by the first filter that they fail."""
     nearest_miss: NearestMiss | None = None
-    refusals: Annotated[list[NodeRefusal], Field(max_length=32)] = []
-    """Recent rejections by kube-scheduler or kubelets."""
+    node_rejections: Annotated[list[NodeRejection], Field(max_length=32)] = []
+    """Recent rejections of pods by kube-scheduler, kubelets or gpufleet, latest first."""
 
 
 ReplicaCount = Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
@@ -165,8 +166,8 @@ class WorkloadStatus(ApiModel):
     Stalled follow kstatus."""
     state: WorkloadState | None = None
     """Summary of the workload. Pending: no replica runs. Running: at least one replica runs. Complete: all replicas
-    succeeded. Failed: the workload failed for good. Suspended: spec.suspend is true, or spec.replicas is 0.
-    Idle: there is no template, and no pod runs or waits."""
+    succeeded. Failed: the workload failed. Suspended: spec.suspend is true. ScaledToZero: spec.replicas is 0. Idle:
+    there is no template, and no pod runs or waits."""
     reason: Annotated[str, Field(max_length=64)] | None = None
     """Reason of the state: that of the condition Ready, or of Complete or Suspended, for which Ready is absent."""
     ready: Annotated[str, Field(max_length=16)] | None = None
@@ -182,13 +183,14 @@ class WorkloadStatus(ApiModel):
     succeeded: ReplicaCount | None = None
     """Number of replicas that succeeded."""
     failed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    """Number of failures of the application in all replicas, which runPolicy.backoffLimit limits."""
+    """Number of failures of all replicas, which runPolicy.backoffLimit limits. Replicas that restart together count
+    one."""
     selector: Annotated[str, Field(max_length=256)] | None = None
     """Label selector of the pods, for the scale subresource."""
     start_time: Timestamp | None = None
     """Time at which the workload first had all of its devices. Reset when it is resumed after spec.suspend."""
     completion_time: Timestamp | None = None
-    """Time at which the workload was complete or failed."""
+    """Time at which the workload became complete or failed."""
     gpus: Annotated[int, Field(ge=0, le=MAX_REPLICAS * MAX_DEVICES_PER_REPLICA)] | None = None
     """Number of devices that are reserved for the replicas."""
     nodes: Annotated[str, Field(max_length=1024)] | None = None

@@ -97,7 +97,7 @@ def test_replicas_can_change_unless_items_are_distributed(admin: Client, full_wo
     change = {"spec": {"replicas": 3}}
     rejected = admin.patch(f"{WORKLOADS}/immutable", change)
     assert (rejected.status, rejected.fields) == (422, {"spec.replicas"})
-    assert "may not be changed when spec.distribution is set" in rejected.message
+    assert "field is immutable while spec.distribution is set" in rejected.message
     assert admin.create(WORKLOADS, workload("scaled"), dry_run=None).allowed
     assert admin.patch(f"{WORKLOADS}/scaled", change).allowed
     assert admin.patch(f"{WORKLOADS}/scaled/scale", change).allowed

@@ -21,7 +21,7 @@ CORDONED = {"spec": {"cordoned": [{"uuid": "GPU-1", "reason": "fan"}]}}
 FRESH = {
     "type": "Fresh",
     "status": "True",
-    "reason": "Ready",
+    "reason": "Fresh",
     "message": "",
     "lastTransitionTime": "2026-01-01T00:00:00Z",
 }
@@ -116,7 +116,7 @@ class TestAssignments:
 class TestCordoned:
     """Only subjects with the verb cordon take devices out of service; they write no reservation."""
 
-    def test_others_cannot_cordon(self, accounts: Accounts) -> None:
+    def test_subject_without_verb_cannot_cordon(self, accounts: Accounts) -> None:
         for caller in (accounts.agent, accounts.user, accounts.operator):
             assert_denied(caller.patch(f"{TELEMETRY}/{accounts.node}", CORDONED), CORDONED_NEEDS_THE_VERB)
         created = accounts.user.create(TELEMETRY, telemetry("made-up", **CORDONED))

@@ -101,7 +101,7 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
         workload(placement={"gang": True}, replicas=3, distribution=weighted(1, 2, 3)),
         workload(placement={"gang": True}, replicas=3, distribution=weighted(1, 2)),
         "spec.distribution.weights",
-        "must have one number for each of spec.replicas, so spec.replicas cannot be changed while weights are set",
+        "must have spec.replicas items",
     ),
     "distribution needs a gang": (
         WORKLOADS,
@@ -144,7 +144,7 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
         with_template({"spec": {**TEMPLATE["spec"], "restartPolicy": "OnFailure"}}),
         with_template({"spec": {"containers": TEMPLATE["spec"]["containers"]}}),
         "spec.template.spec.restartPolicy",
-        "must be set: Never or OnFailure for work that ends, Always for a service",
+        "must be one of Never, OnFailure (for workloads that complete) or Always (for services)",
     ),
     "a container": (
         WORKLOADS,

@@ -90,10 +90,10 @@ def test_rollout_restart_on_a_full_fleet_says_what_it_waits_for(namespace: TestN
     fleet.api.delete(path)
 
 
-def test_refused_job_without_retries_completes(namespace: TestNamespace, fleet: Fleet) -> None:
+def test_rejected_job_without_retries_completes(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: the tracking finalizer is removed, then the pod is deleted: the Job counts nothing.
 
-    kube-scheduler refuses the first node: a volume's node affinity is known only to it.
+    kube-scheduler rejects the first node: a volume's node affinity is known only to it.
     """
     first, second = fleet.nodes
     best, other = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from gpufleet_e2e.faults.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.proof import Holding
 from gpufleet_e2e.proof.contract import ANNOTATION, REPLICA_LABEL, WORKLOAD_LABEL
 from gpufleet_e2e.support.api import Api, JsonObject, events, pods
-from gpufleet_e2e.support.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import GATE, gpuworkload, plain_pod, pod_spec
 from gpufleet_e2e.support.polling import eventually

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from gpufleet_e2e.faults.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.proof import Source
 from gpufleet_e2e.proof.api_reader import describe_conditions
 from gpufleet_e2e.support.api import JsonObject
-from gpufleet_e2e.support.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually

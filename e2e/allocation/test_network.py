@@ -65,7 +65,7 @@ def test_service_is_restored_and_goes_with_its_workload(namespace: TestNamespace
     assert not namespace.all_pods("names"), "blockOwnerDeletion: the workload is gone after its pods"
 
 
-def test_foreign_service_is_untouched_and_named_in_degraded(namespace: TestNamespace, fleet: Fleet) -> None:
+def test_service_of_another_owner_is_kept_and_named_in_degraded(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: creation fails on the name; the pods run, Degraded quotes the conflict until the name is free."""
     path = f"{NAMESPACES}/{namespace.name}/services"
     foreign = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}}
@@ -74,7 +74,7 @@ def test_foreign_service_is_untouched_and_named_in_degraded(namespace: TestNames
     namespace.apply(gpuworkload("taken"))
     message = namespace.wait_condition("taken", "Degraded", "True", "ServiceCreateFailed")
     assert message == (
-        "the pods have no DNS names, Service taken cannot be created: Service taken already exists with another owner"
+        "cannot write Service taken: Service taken already exists with another owner; pods may have no DNS names"
     )
     namespace.verify("taken")
     assert _service(namespace, "taken") == before
@@ -83,7 +83,7 @@ def test_foreign_service_is_untouched_and_named_in_degraded(namespace: TestNames
     assert _service(namespace, "taken")["metadata"]["ownerReferences"][0]["kind"] == "GPUWorkload"
 
 
-def test_names_that_dns_forbids_and_no_names_at_all(namespace: TestNamespace, fleet: Fleet) -> None:
+def test_names_are_converted_to_dns_labels_or_disabled(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: a Service needs a DNS-1035 label; a similar one with a hash resolves. Without names nothing is set."""
     ask = 'until nslookup "$GPUFLEET_LEADER_ADDRESS.cluster.local" | grep -A1 ^Name:; do sleep 1; done; exec sleep 999'
     namespace.apply(

@@ -14,7 +14,7 @@ def test_deletion_frees_the_devices(namespace: TestNamespace, fleet: Fleet) -> N
     namespace.apply(gpuworkload("first", count=8, node=node))
     first = namespace.devices("first")
     namespace.apply(gpuworkload("second", count=8, node=node))
-    namespace.wait_condition("second", "Placed", "False", "NoDevices")
+    namespace.wait_condition("second", "Placed", "False", "NoDevicesAvailable")
     namespace.delete("first")
     second = namespace.verify("second")["second"].replicas[0].picked
     assert second == first == tuple(sorted(fleet.gpus[node].uuids))

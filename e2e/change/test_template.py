@@ -79,7 +79,7 @@ def _run(namespace: TestNamespace, fleet: Fleet, replicas: int = 1, **spec: obje
     namespace.apply(manifest)
     found = _devices(namespace)
     namespace.apply(gpuworkload("greedy", uuids=uuids))
-    namespace.wait_condition("greedy", "Placed", "False", "NoDevices")
+    namespace.wait_condition("greedy", "Placed", "False", "NoDevicesAvailable")
     return found
 
 

@@ -16,7 +16,7 @@ def work(command: str) -> JsonObject:
     return pod_spec(container(command=("sh", "-c", command)), restartPolicy="Never")
 
 
-def test_work_that_ends_completes_fails_or_expires(namespace: TestNamespace, fleet: Fleet) -> None:
+def test_finished_workloads_are_complete_failed_or_deleted(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: outcomes are conditions that are stored before pods are deleted; attempts are labels of pods.
 
     Four workloads side by side: exit code 0; exit code 3, one failure more than allowed; a deadline; a TTL.
@@ -32,7 +32,7 @@ def test_work_that_ends_completes_fails_or_expires(namespace: TestNamespace, fle
     message = namespace.wait_condition("fails", "Failed", "True", "BackoffLimitExceeded", within=END_SECONDS)
     print(message)
     assert "exit code 3" in message
-    assert "backoffLimit is 1" in message
+    assert "exceeds spec.runPolicy.backoffLimit (1)" in message
     pods = namespace.all_pods("fails")
     assert sorted(pod["metadata"]["labels"]["gpufleet.dev/attempt"] for pod in pods) == ["0", "1"]
     assert {pod["status"]["phase"] for pod in pods} == {"Failed"}

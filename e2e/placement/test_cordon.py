@@ -42,7 +42,7 @@ def cordon(fleet: Fleet) -> Iterator[Cordon]:
 
 
 def test_cordoned_gpu_is_drained_and_returns_by_itself(namespace: TestNamespace, fleet: Fleet, cordon: Cordon) -> None:
-    """Mechanism: the eviction API refuses as long as the budget does; `until` is compared with the current time."""
+    """Mechanism: the eviction API rejects as long as the budget does; `until` is compared with the current time."""
     namespace.apply(gpuworkload("serves", node=cordon.node, labels={"app": "serves"}))
     (uuid,) = namespace.devices("serves")
     before = namespace.pod("serves")["metadata"]["uid"]
@@ -58,7 +58,7 @@ def test_cordoned_gpu_is_drained_and_returns_by_itself(namespace: TestNamespace,
     fleet.api.delete(f"{budgets}/serves")
     eventually(lambda: _replaced(namespace, before), within=READY_SECONDS)
     assert namespace.devices("serves") != (uuid,)
-    print(namespace.event("serves", "DeviceDrained"))
+    print(namespace.event("serves", "PodEvicted"))
 
     eventually(lambda: _two_are_not_free(fleet, cordon.node), within=READY_SECONDS)
     end = datetime.now(UTC) + timedelta(seconds=UNTIL_SECONDS)
@@ -86,7 +86,7 @@ def test_drain_moves_a_pod_without_a_workload(namespace: TestNamespace, fleet: F
         held = eventually(lambda: _held(namespace, cordon, 2), within=READY_SECONDS)
         moved = next(pod for pod in held if pod != "alone")
         cordon.set(*({"uuid": uuid, "reason": "fan", "drain": True} for uuid in held.values()))
-        print(namespace.event(moved, "DeviceDrained"))
+        print(namespace.event(moved, "PodEvicted"))
         eventually(lambda: _in_use(fleet, cordon, f"{held['alone']}: {namespace.name}/alone"), within=READY_SECONDS)
         fleet.api.delete(f"{pods(namespace.name)}/alone")
         eventually(lambda: _drained(fleet, cordon), within=READY_SECONDS)

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from gpufleet_e2e.faults.fault_injection import reservations_denied
 from gpufleet_e2e.proof import compare_shards
-from gpufleet_e2e.support.fault_injection import reservations_denied
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import SHARD, container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually, never
@@ -16,7 +16,7 @@ def test_gang_that_does_not_fit_reserves_nothing(namespace: TestNamespace, fleet
     Without `gang`, the same request would hold the devices of the replica that fits.
     """
     namespace.apply(gpuworkload("gang", replicas=2, count=12, placement={"gang": True}))
-    message = namespace.wait_condition("gang", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("gang", "Placed", "False", "NoDevicesAvailable")
     print(message)
     assert "1 of 2 replicas would fit" in message
     never(lambda: _holds_nothing(namespace), for_seconds=4)
@@ -31,7 +31,7 @@ def test_gang_on_two_nodes(namespace: TestNamespace, fleet: Fleet) -> None:
     namespace.apply(gpuworkload("obstacle", node=fleet.nodes[1]))
     namespace.verify("obstacle")
     namespace.apply(gpuworkload("gang", replicas=3, count=8, placement={"gang": True}))
-    namespace.wait_condition("gang", "Placed", "False", "NoDevices")
+    namespace.wait_condition("gang", "Placed", "False", "NoDevicesAvailable")
     namespace.delete("obstacle")
     replicas = namespace.verify("gang")["gang"].replicas
     assert sorted(replica.node for replica in replicas) == sorted([fleet.nodes[0]] * 2 + [fleet.nodes[1]])
@@ -46,7 +46,7 @@ def test_gang_denied_on_one_node_releases_the_other(namespace: TestNamespace, fl
     first, second = fleet.nodes
     with reservations_denied(fleet.api, second, namespace.name):
         namespace.apply(gpuworkload("gang", replicas=3, count=8, placement={"gang": True}))
-        namespace.wait_condition("gang", "Placed", "False", "NoDevices")
+        namespace.wait_condition("gang", "Placed", "False", "NoDevicesAvailable")
         eventually(lambda: _holds_nothing(namespace), within=5)
         assert all(pod["spec"].get("schedulingGates") for pod in namespace.pods("gang"))
         namespace.apply(gpuworkload("other", count=16, node=first))

@@ -6,11 +6,11 @@ import pytest
 
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import JsonObject, workloads
-from gpufleet_e2e.support.kstatus import verdicts
+from gpufleet_e2e.support.kstatus import statuses
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import READY_SECONDS, TestNamespace
-from gpufleet_testing.kstatus import verdict
+from gpufleet_testing.kstatus import kstatus
 
 EXPECTED = {
     "runs": "Current",
@@ -37,7 +37,7 @@ def leaving(namespace: TestNamespace) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("leaving")
-def test_each_state_has_its_verdict(namespace: TestNamespace) -> None:
+def test_each_state_has_its_kstatus_status(namespace: TestNamespace) -> None:
     def ends(code: int) -> JsonObject:
         return pod_spec(container(command=("sh", "-c", f"exit {code}")), restartPolicy="Never")
 
@@ -53,11 +53,11 @@ def test_each_state_has_its_verdict(namespace: TestNamespace) -> None:
 
     def found() -> None:
         bodies = [namespace.workload(name) for name in EXPECTED]
-        given = dict(zip(EXPECTED, verdicts(bodies), strict=True))
+        given = dict(zip(EXPECTED, statuses(bodies), strict=True))
         assert given == EXPECTED, "; ".join(
             namespace.describe(name) for name in EXPECTED if given[name] != EXPECTED[name]
         )
-        assert given == {name: str(verdict(body)) for name, body in zip(EXPECTED, bodies, strict=True)}
+        assert given == {name: str(kstatus(body)) for name, body in zip(EXPECTED, bodies, strict=True)}
         assert objects.condition(bodies[1], "Suspended").get("status") == "True"
 
     eventually(found, within=READY_SECONDS)

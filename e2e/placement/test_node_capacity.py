@@ -41,15 +41,15 @@ def test_node_without_capacity_is_not_picked(
         gpuworkload("here-only", node=first, template=template),
     )
     assert namespace.devices("anywhere") == (other,), "it was placed on the node without capacity"
-    message = namespace.wait_condition("here-only", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("here-only", "Placed", "False", "NoDevicesAvailable")
     print(message)
     explanation = namespace.workload("here-only")["status"]["explanation"]
-    assert {one["reason"]: one["devices"] for one in explanation["rejections"]}[reason] == 16, explanation
+    assert {one["reason"]: one["devices"] for one in explanation["ineligibleDevices"]}[reason] == 16, explanation
     assert words in message
     assert explanation["nearestMiss"]["node"] == first, explanation
     for name in ("anywhere", "here-only"):
-        refusals = namespace.workload(name)["status"].get("explanation", {}).get("refusals", [])
-        assert not refusals, f"rejected by the scheduler: {refusals}"
+        rejections = namespace.workload(name)["status"].get("explanation", {}).get("nodeRejections", [])
+        assert not rejections, f"rejected by the scheduler: {rejections}"
     fleet.api.delete(f"{pods(namespace.name)}/full")
     eventually(lambda: _gone(namespace, "full"), within=20)
     began = monotonic()

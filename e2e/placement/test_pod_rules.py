@@ -41,7 +41,7 @@ def test_spread_that_ignores_affinity_is_counted_as_the_scheduler_does(namespace
     with _node_without_devices(fleet.api, f"cpu-{namespace.name[-4:]}"):
         template = _spread("ignore", nodeAffinityPolicy="Ignore")
         namespace.apply(gpuworkload("ignore", replicas=3, placement={"strategy": "Pack"}, template=template))
-        message = namespace.wait_condition("ignore", "Placed", "False", "NoDevices", within=30)
+        message = namespace.wait_condition("ignore", "Placed", "False", "NoDevicesAvailable", within=30)
         assert "24 on a node that does not match the topology spread constraints" in message, message
         _keeps_its_pods(namespace, "ignore", 3)
     namespace.verify("ignore")
@@ -50,7 +50,7 @@ def test_spread_that_ignores_affinity_is_counted_as_the_scheduler_does(namespace
 def test_replica_without_a_node_of_its_own_waits(namespace: TestNamespace) -> None:
     """Mechanism: required anti-affinity among the replicas. The third is never pinned, so no pod is replaced."""
     namespace.apply(gpuworkload("apart", replicas=3, template=_apart("apart")))
-    message = namespace.wait_condition("apart", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("apart", "Placed", "False", "NoDevicesAvailable")
     print(message)
     assert "24 on a node that does not match the pod anti-affinity" in message
     explanation = namespace.workload("apart")["status"]["explanation"]
@@ -64,7 +64,7 @@ def test_gang_that_must_be_apart_reserves_nothing(namespace: TestNamespace, flee
     """Mechanism: rules count for the gang as a whole. Its other pods wait with their gates, and others get the GPUs."""
     template = _apart("apart")
     namespace.apply(gpuworkload("apart", replicas=3, placement={"gang": True}, template=template))
-    message = namespace.wait_condition("apart", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("apart", "Placed", "False", "NoDevicesAvailable")
     assert "2 of 3 replicas would fit" in message
     namespace.apply(gpuworkload("other", count=16, node=fleet.nodes[0]))
     namespace.verify("other")
@@ -81,7 +81,7 @@ def test_host_port_in_use_is_not_picked(namespace: TestNamespace, fleet: Fleet) 
     fleet.api.create(pods(namespace.name), blocker)
     eventually(lambda: _bound(namespace, "blocker"), within=20)
     namespace.apply(gpuworkload("port", replicas=2, template=pod_spec(container(ports=ports))))
-    message = namespace.wait_condition("port", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("port", "Placed", "False", "NoDevicesAvailable")
     assert "24 on a node whose host port is in use" in message, message
     assert f"host port {PORT}/TCP is in use on the node" in message
     _keeps_its_pods(namespace, "port", 2)
@@ -113,7 +113,7 @@ def _keeps_its_pods(namespace: TestNamespace, name: str, number: int) -> None:
 
     never(few, for_seconds=CHURN_SECONDS)
     assert len(seen) == number
-    assert "refusals" not in namespace.workload(name)["status"].get("explanation", {})
+    assert "nodeRejections" not in namespace.workload(name)["status"].get("explanation", {})
 
 
 def _bound(namespace: TestNamespace, pod: str) -> None:

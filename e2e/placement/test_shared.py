@@ -40,7 +40,7 @@ def test_shared_device_is_not_given_as_a_whole(namespace: TestNamespace, fleet: 
     assert len(_slots(fleet, shared[0])) == len(names)
 
     namespace.apply(gpuworkload("whole", uuids=shared))
-    message = namespace.wait_condition("whole", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("whole", "Placed", "False", "NoDevicesAvailable")
     assert "in use" in message, message
     namespace.apply(part("four", two, memory=30_000))
     (other,) = namespace.devices("four")
@@ -62,7 +62,7 @@ def test_promised_memory_is_kept_free_until_deletion(namespace: TestNamespace, f
     namespace.apply(part("big", (only,), memory=60_000), part("small", (only,), memory=20_000))
     namespace.verify("big", "small")
     namespace.apply(part("late", (only,), memory=30_000))
-    message = namespace.wait_condition("late", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("late", "Placed", "False", "NoDevicesAvailable")
     assert "free memory" in message, message
     namespace.delete("big")
     assert namespace.devices("late") == (only,)
@@ -90,7 +90,7 @@ def test_unmanaged_pods_get_share_slots_but_no_shared_device(namespace: TestName
     (device,) = eventually(lambda: _holding(namespace, "guest"), within=20).devices
     assert device.partition("::")[0] == uuids[7], "it did not get the device that is shared already"
     fleet.api.create(pods(namespace.name), plain_pod("greedy", count=8, **here))
-    eventually(lambda: _refused(namespace, "greedy"), within=20)
+    eventually(lambda: _rejected(namespace, "greedy"), within=20)
     fleet.api.create(pods(namespace.name), plain_pod("modest", count=7, **here))
     assert set(eventually(lambda: _holding(namespace, "modest"), within=20).devices) == set(uuids[:7])
     namespace.verify("owner")
@@ -151,7 +151,7 @@ def _holding(namespace: TestNamespace, pod: str) -> Holding:
     return found[0]
 
 
-def _refused(namespace: TestNamespace, pod: str) -> None:
+def _rejected(namespace: TestNamespace, pod: str) -> None:
     status = namespace.fleet.api.get(f"{pods(namespace.name)}/{pod}")["status"]
     assert (status["phase"], status.get("reason")) == ("Failed", "UnexpectedAdmissionError"), status
     assert "InsufficientUnreservedDevices" in status["message"], status["message"]

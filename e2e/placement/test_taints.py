@@ -54,7 +54,7 @@ def test_vendor_taint_is_tolerated_and_others_are_named(namespace: TestNamespace
 
     taints.set(VENDOR, {**FAN, "effect": "NoExecute"})
     eventually(lambda: _replaced(namespace, before), within=15)
-    message = namespace.wait_condition("runs", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("runs", "Placed", "False", "NoDevicesAvailable")
     print(message)
     assert "example.com/fan=broken:NoExecute" in message
     assert not namespace.workload("runs")["status"].get("failed"), "the eviction counts as a failure"

@@ -29,10 +29,10 @@ def test_too_hot_until_it_cools(namespace: TestNamespace, fleet: Fleet) -> None:
     for uuid, celsius in ((warm, 84), (hot, 95)):
         eventually(partial(_reports, fleet, node, uuid, temperature_celsius=celsius), within=SOON_SECONDS)
     namespace.apply(gpuworkload("cool-only", uuids=(warm, hot), requirements={"maxTemperatureCelsius": 80}))
-    message = namespace.wait_condition("cool-only", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("cool-only", "Placed", "False", "NoDevicesAvailable")
     print(message)
     explanation = namespace.workload("cool-only")["status"]["explanation"]
-    counted = {one["reason"]: one["devices"] for one in explanation["rejections"]}
+    counted = {one["reason"]: one["devices"] for one in explanation["ineligibleDevices"]}
     assert counted["TemperatureTooHigh"] == 2, explanation
     assert counted["NotInIncludeUUIDs"] == 22, explanation
     assert explanation["nearestMiss"]["device"] == warm, explanation
@@ -97,10 +97,12 @@ def test_too_full_or_too_busy_until_readings_change(namespace: TestNamespace, fl
     eventually(lambda: _reports(fleet, node, near, **obstacle.bad), within=SOON_SECONDS)
     eventually(lambda: _reports(fleet, node, far, **obstacle.other), within=SOON_SECONDS)
     namespace.apply(gpuworkload("picky", uuids=(near, far), requirements=obstacle.requirements))
-    message = namespace.wait_condition("picky", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("picky", "Placed", "False", "NoDevicesAvailable")
     print(message)
     explanation = namespace.workload("picky")["status"]["explanation"]
-    assert {one["reason"]: one["devices"] for one in explanation["rejections"]}[obstacle.reason] == 2, explanation
+    assert {one["reason"]: one["devices"] for one in explanation["ineligibleDevices"]}[obstacle.reason] == 2, (
+        explanation
+    )
     assert explanation["nearestMiss"]["device"] == near, explanation
     assert re.search(obstacle.words, explanation["nearestMiss"]["message"]), explanation
     assert re.search(obstacle.words, message), "the condition does not name the nearest miss"
@@ -117,9 +119,10 @@ def test_in_use_until_it_is_free(namespace: TestNamespace, fleet: Fleet) -> None
     namespace.apply(gpuworkload("holder", count=2, uuids=uuids))
     namespace.verify("holder")
     namespace.apply(gpuworkload("waiter", uuids=uuids))
-    print(namespace.wait_condition("waiter", "Placed", "False", "NoDevices"))
+    print(namespace.wait_condition("waiter", "Placed", "False", "NoDevicesAvailable"))
     counted = {
-        one["reason"]: one["devices"] for one in namespace.workload("waiter")["status"]["explanation"]["rejections"]
+        one["reason"]: one["devices"]
+        for one in namespace.workload("waiter")["status"]["explanation"]["ineligibleDevices"]
     }
     assert counted["DeviceInUse"] == 2
     _still_gated(namespace, "waiter")
@@ -135,9 +138,10 @@ def test_unhealthy_until_it_recovers(namespace: TestNamespace, fleet: Fleet) -> 
     fleet.gpus[node].lose(lost)
     eventually(lambda: _healthy(fleet, node, 7), within=ALLOCATABLE_SECONDS)
     namespace.apply(gpuworkload("waiter", uuids=(lost,)))
-    print(namespace.wait_condition("waiter", "Placed", "False", "NoDevices"))
+    print(namespace.wait_condition("waiter", "Placed", "False", "NoDevicesAvailable"))
     counted = {
-        one["reason"]: one["devices"] for one in namespace.workload("waiter")["status"]["explanation"]["rejections"]
+        one["reason"]: one["devices"]
+        for one in namespace.workload("waiter")["status"]["explanation"]["ineligibleDevices"]
     }
     assert counted["DeviceUnhealthy"] == 1
     assert namespace.workload("waiter")["status"]["explanation"]["nearestMiss"]["device"] == lost
@@ -161,10 +165,12 @@ def test_more_devices_than_exist(namespace: TestNamespace, fleet: Fleet) -> None
         gpuworkload("big", requirements={"minFreeMemoryMiB": 200_000}),
     )
     for name, reason, devices in (("wide", "InsufficientDevices", 8), ("big", "InsufficientFreeMemory", 24)):
-        message = namespace.wait_condition(name, "Placed", "False", "NoDevices")
+        message = namespace.wait_condition(name, "Placed", "False", "NoDevicesAvailable")
         print(message)
         explanation = namespace.workload(name)["status"]["explanation"]
-        assert {one["reason"]: one["devices"] for one in explanation["rejections"]}[reason] == devices, explanation
+        assert {one["reason"]: one["devices"] for one in explanation["ineligibleDevices"]}[reason] == devices, (
+            explanation
+        )
         assert explanation["devicesConsidered"] == 24
         assert str(devices) in message
     never(lambda: _nothing_reserved(namespace), for_seconds=3)

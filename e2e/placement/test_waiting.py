@@ -13,7 +13,7 @@ SOON_SECONDS = 10
 SAID_SECONDS = 5
 
 
-def test_gated_pod_says_why_until_it_is_released(namespace: TestNamespace, fleet: Fleet) -> None:
+def test_gated_pod_has_event_until_released(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: the event precedes the annotation, and one patch removes annotation and gate."""
     node = fleet.nodes[1]
     namespace.apply(gpuworkload("holds", count=len(fleet.gpus[node].uuids), node=node))

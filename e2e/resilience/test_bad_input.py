@@ -123,9 +123,9 @@ def test_affinity_matches_no_node(namespace: TestNamespace, fleet: Fleet) -> Non
     term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["nowhere"]}]}
     template = pod_spec(affinity={"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [term]}}})
     namespace.apply(gpuworkload("lonely", template=template))
-    print(namespace.wait_condition("lonely", "Placed", "False", "NoDevices"))
+    print(namespace.wait_condition("lonely", "Placed", "False", "NoDevicesAvailable"))
     explanation = namespace.workload("lonely")["status"]["explanation"]
-    counted = {one["reason"]: (one["devices"], one["nodes"]) for one in explanation["rejections"]}
+    counted = {one["reason"]: (one["devices"], one["nodes"]) for one in explanation["ineligibleDevices"]}
     assert counted["NodeAffinityMismatch"] == (24, 2), explanation
 
 
@@ -139,7 +139,7 @@ def test_huge_resource_amounts(namespace: TestNamespace) -> None:
     namespace.apply(gpuworkload("nothing", **_requests(cpu=None)))
     namespace.verify("nothing")
     for case in HUGE:
-        print(case, namespace.wait_condition(case, "Placed", "False", "NoDevices"))
+        print(case, namespace.wait_condition(case, "Placed", "False", "NoDevicesAvailable"))
 
 
 def test_pod_rejected_by_the_apiserver(namespace: TestNamespace) -> None:

@@ -1,8 +1,8 @@
 """The operator is killed between the reservation and the release of a pod, or is down while objects change."""
 
+from gpufleet_e2e.faults.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import JsonObject
-from gpufleet_e2e.support.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import GATE, gpuworkload
 from gpufleet_e2e.support.polling import eventually

@@ -26,7 +26,7 @@ def test_gated_pods_follow_and_running_pods_stay(namespace: TestNamespace, fleet
     (device,) = namespace.devices("runs")
     before = _container(namespace)
     for name, resource in (("whole", WHOLE), ("part", SHARED)):
-        namespace.wait_condition(name, "Placed", "False", "NoDevices")
+        namespace.wait_condition(name, "Placed", "False", "NoDevicesAvailable")
         _check_requested(namespace, name, resource)
     try:
         fleet.install(values={"resource": NEW_WHOLE, "sharedResource": NEW_SHARED})

@@ -42,7 +42,7 @@ def test_device_cools_among_noisy_neighbors(namespace: TestNamespace, fleet: Fle
     fleet.gpus[node].report(hot, temperature_celsius=95)
     eventually(lambda: _hot(fleet, node, hot), within=SOON_SECONDS)
     namespace.apply(gpuworkload("cool-only", uuids=(hot,), requirements={"maxTemperatureCelsius": 80}))
-    print(namespace.wait_condition("cool-only", "Placed", "False", "NoDevices"))
+    print(namespace.wait_condition("cool-only", "Placed", "False", "NoDevicesAvailable"))
     with _changing_load(fleet.gpus[node], neighbors):
         _wait_for_the_worst_moment(fleet, node)
         fleet.gpus[node].report(hot, temperature_celsius=60)

@@ -7,12 +7,12 @@ from time import monotonic
 
 import pytest
 
+from gpufleet_e2e.faults.network_partition import without_apiserver
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import NODES, TELEMETRY, JsonObject, pods
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.manifests import gpuworkload
-from gpufleet_e2e.support.network_partition import without_apiserver
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
@@ -152,8 +152,8 @@ def test_row_remap(namespace: TestNamespace, fleet: Fleet, node: str) -> None:
     assert namespace.devices("on-it") == (faulty,)
 
 
-def test_recovery_action(fleet: Fleet, node: str) -> None:
-    """Mechanism: what the driver says that a GPU needs is a fault as long as it says so; "none" ends that of an XID."""
+def test_recovery_action_is_a_fault_while_reported(fleet: Fleet, node: str) -> None:
+    """Mechanism: the driver's recovery action is a fault while it is reported; "none" ends the fault of an XID."""
     faulty = fleet.gpus[node].uuids[0]
     fleet.gpus[node].report(faulty, recovery_action=1)
     fleet.gpus[node].xid(faulty, 109)

@@ -38,15 +38,17 @@ def test_stale_node_is_skipped_until_it_reports_again(namespace: TestNamespace, 
     assert frozen in message
     _wait_fresh(fleet, frozen, "False", "Stale")
     rows = fleet.cluster.kubectl("get", "gputelemetries").stdout.splitlines()
-    assert {row.split()[0]: row.split()[1] for row in rows[1:]} == {frozen: "Stale", fleet.nodes[1]: "Ready"}, rows
+    assert {row.split()[0]: row.split()[1] for row in rows[1:]} == {frozen: "Stale", fleet.nodes[1]: "Fresh"}, rows
     healthy = objects.condition(fleet.api.get(f"{NODES}/{frozen}"), "GPUHealthy")
     assert (healthy["status"], healthy["reason"]) == ("Unknown", "Stale"), healthy
     namespace.apply(gpuworkload("here-only", node=frozen), gpuworkload("anywhere", replicas=2, count=3))
-    message = namespace.wait_condition("here-only", "Placed", "False", "NoDevices")
+    message = namespace.wait_condition("here-only", "Placed", "False", "NoDevicesAvailable")
     print(message)
     assert f"older than {STALE_SECONDS} s" in message
     explanation = namespace.workload("here-only")["status"]["explanation"]
-    assert {one["reason"]: one["devices"] for one in explanation["rejections"]}["TelemetryStale"] == 16, explanation
+    assert {one["reason"]: one["devices"] for one in explanation["ineligibleDevices"]}["TelemetryStale"] == 16, (
+        explanation
+    )
     assert {replica.node for replica in namespace.verify("anywhere")["anywhere"].replicas} == {fleet.nodes[1]}
     fleet.thaw_agent(frozen)
     began = monotonic()
@@ -54,7 +56,7 @@ def test_stale_node_is_skipped_until_it_reports_again(namespace: TestNamespace, 
     print(f"picked again {monotonic() - began:.1f} s after the agent continued")
     namespace.verify("here-only", "runs", "anywhere")
     namespace.wait_condition("runs", "Degraded", "False", "AsExpected")
-    _wait_fresh(fleet, frozen, "True", "Ready")
+    _wait_fresh(fleet, frozen, "True", "Fresh")
     assert _container(namespace) == before, "a running pod changed"
 
 

@@ -20,5 +20,5 @@ def _load_without(module: str, optional: str) -> None:
 
 # rich makes prettier tracebacks, which a daemon has no use for: 7 MiB and 0.2 s.
 _load_without("structlog", "rich")
-# HTTP/2, which lightkube doesn't ask for unless told to: 1 MiB.
+# HTTP/2, which lightkube uses only on request: 1 MiB.
 _load_without("httpcore2", "h2")

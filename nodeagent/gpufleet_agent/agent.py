@@ -34,11 +34,11 @@ from gpufleet_agent.plugin.transport import DeviceTransport
 from gpufleet_agent.podresources.claimed_devices import ClaimedDevices
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.completeness import CompletenessCheck
-from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holders, Holdings
 from gpufleet_agent.podresources.kubelet_checkpoint import KubeletCheckpoint
 from gpufleet_agent.podresources.poller import PodResourcesPoller
-from gpufleet_agent.processes.living_pods import living_pods, sees_node_processes
+from gpufleet_agent.podresources.terminating_pods import TerminatingPods
+from gpufleet_agent.processes.pods_with_process import pods_with_process, sees_node_processes
 from gpufleet_agent.publish.deadband import stale_after
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import WritePolicy
@@ -151,7 +151,7 @@ class _Base:
     events: EventRecorder
     holdings: Holdings
     completeness: CompletenessCheck
-    departures: Departures
+    terminating_pods: TerminatingPods
 
     @property
     def by_profile(self) -> bool:
@@ -189,7 +189,7 @@ def build_agent(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
         base.holdings,
         base.completeness,
         claims=claims,
-        departures=base.departures,
+        terminating_pods=base.terminating_pods,
         assignments=lambda: base.telemetry.assignments,
         idle=in_flight.idle,
         changes=base.status_changed,
@@ -249,8 +249,8 @@ def _build_base(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
         events=EventRecorder(api),
         holdings=Holdings(settings.shared_resource),
         completeness=CompletenessCheck(settings.pod_resources_socket, settings.own_pod),
-        departures=Departures(
-            living_pods,
+        terminating_pods=TerminatingPods(
+            pods_with_process,
             KubeletCheckpoint(settings.device_plugin_dir).pod_uids,
             sees_processes=sees_node_processes(),
         ),
@@ -308,7 +308,7 @@ def _build_publisher(
         sampler=base.sampler,
         telemetry=base.telemetry,
         holdings=base.holdings,
-        departures=base.departures,
+        terminating_pods=base.terminating_pods,
         overuse=overuse,
         plugins=plugins,
         agent_version=base.version,

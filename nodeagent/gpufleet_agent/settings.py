@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpufleet_agent.devices.xids.policy import UnknownXidPolicy, XidPolicy
+from gpufleet_agent.devices.xids.policy import XidPolicy, XidWithoutActionPolicy
 from gpufleet_agent.metrics.options import HostnameLabel, MetricsOptions, PodLabels
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
@@ -121,7 +121,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     options["xids"] = XidPolicy(
         ignored=options.pop("ignore_xids"),
         fatal=options.pop("fatal_xids"),
-        unknown=UnknownXidPolicy(options.pop("on_unknown_xid")),
+        unknown=XidWithoutActionPolicy(options.pop("on_xid_without_action")),
     )
     return AgentSettings(listen_host=host, listen_port=port, pod_matching=pod_matching, **options)
 
@@ -239,7 +239,7 @@ def _add_metrics(parser: FlagParser) -> None:
     parser.flag(
         "--metrics-pod-labels",
         default.pod_labels.value,
-        "Exclusive: DCGM's series of a device that is not shared are labeled with its pod; Joined: none are",
+        "Exclusive: DCGM's series of a device that is not shared are labeled with its pod; None: none are",
         choices=[labels.value for labels in PodLabels],
     )
     parser.flag(
@@ -263,10 +263,10 @@ def _add_health(parser: FlagParser) -> None:
     ):
         parser.flag(flag, "", description, type=_xids, metavar="LIST")
     parser.flag(
-        "--on-unknown-xid",
+        "--on-xid-without-action",
         DEFAULTS.xids.unknown.value,
         "what an XID is for which NVIDIA's catalog has no action that the node could take",
-        choices=[choice.value for choice in UnknownXidPolicy],
+        choices=[choice.value for choice in XidWithoutActionPolicy],
     )
 
 

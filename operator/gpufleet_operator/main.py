@@ -82,10 +82,10 @@ class Informers:
     telemetry: Informer[Telemetry]
     pods: Informer[Pod]
     nodes: Informer[Node]
-    foreign_pods: Informer[BoundPod]
+    other_pods: Informer[BoundPod]
     services: Informer[Service]
     nodes_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    foreign_pods_listed: asyncio.Event = field(default_factory=asyncio.Event)
+    other_pods_listed: asyncio.Event = field(default_factory=asyncio.Event)
     services_listed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -100,7 +100,7 @@ class Informers:
             telemetry=informer(paths.TELEMETRIES, {}, cache.telemetry),
             pods=informer(paths.PODS, paths.OF_WORKLOADS, cache.pods),
             nodes=informer(paths.NODES, {}, cache.nodes),
-            foreign_pods=informer(paths.PODS, paths.FOREIGN_PODS, cache.foreign_pods),
+            other_pods=informer(paths.PODS, paths.OTHER_PODS, cache.other_pods),
             services=informer(paths.SERVICES, paths.OF_WORKLOADS, cache.services),
         )
 
@@ -180,7 +180,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
         await stack.enter_async_context(serve(settings.host, settings.port, health, metrics.registry))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(informers.nodes.run(informers.nodes_listed.set))
-            tasks.create_task(informers.foreign_pods.run(informers.foreign_pods_listed.set))
+            tasks.create_task(informers.other_pods.run(informers.other_pods_listed.set))
             tasks.create_task(informers.services.run(informers.services_listed.set))
             tasks.create_task(_reconcile(reconciler, informers))
             tasks.create_task(LeasePoller(api, cache, clock).run(settings.lease_poll_interval_seconds))
@@ -195,7 +195,7 @@ async def _reconcile(reconciler: Reconciler, informers: Informers) -> None:
         with attempt:
             await informers.list_watched_by_kopf()
     await informers.nodes_listed.wait()
-    await informers.foreign_pods_listed.wait()
+    await informers.other_pods_listed.wait()
     await informers.services_listed.wait()
     log.info("caches synced")
     freeze_garbage_collector()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from gpufleet_api.names import (
-    FOREIGN_RESOURCES,
+    FORBIDDEN_RESOURCES,
     MAX_SHARED_SLOTS,
     NODE_CONDITION,
     RESOURCE,
@@ -26,8 +26,8 @@ _MAX_SECONDS = {
     "relist_interval": 86_400.0,
     "unschedulable_grace": 600.0,
     "lease_poll_interval": 60.0,
-    "scheduling_deadline": 3600.0,
-    "refusal_hold": 86_400.0,
+    "scheduling_timeout": 3600.0,
+    "max_retry_pause": 86_400.0,
     "restart_backoff": 600.0,
 }
 """The chart's schema has the same limits."""
@@ -54,22 +54,22 @@ class OperatorSettings:
 
     Increase it where kube-scheduler is slow, or where its result changes by itself (autoscaled storage).
     """
-    scheduling_deadline_seconds: float = 60.0
+    scheduling_timeout_seconds: float = 60.0
     """How long a placed pod may have no response of any scheduler before its devices are given back."""
-    refusal_hold_seconds: float = 600.0
-    """How long a replica whose pods were refused several times in a row is not tried again while nothing changes."""
+    max_retry_pause_seconds: float = 600.0
+    """Longest pause between two retries of a replica whose pods were rejected, while no node changes."""
     lease_poll_interval_seconds: float = 3.0
     """Time between two reads of the nodes' leases."""
     schedulers: tuple[str, ...] = SCHEDULERS
     """Names that `schedulerName` of a template may have."""
-    foreign_resources: tuple[str, ...] = FOREIGN_RESOURCES
-    """Resources of other device plugins, which templates may not request; `*` stands for any characters."""
+    forbidden_resources: tuple[str, ...] = FORBIDDEN_RESOURCES
+    """Resources of other device plugins, which templates may not request; `*` matches any characters."""
     tolerate_taints: tuple[str, ...] = TOLERATED_TAINTS
     """Keys of NoSchedule taints that the pods of workloads tolerate."""
     node_conditions: str = "true"
     """Whether Nodes with GPUs get the condition GPUHealthy, which requires the permission to patch their status."""
     restart_backoff_seconds: float = 10.0
-    """Time from the first failure of a replica until it starts again. It doubles with each failure, up to 600 s."""
+    """Time from the first failure of a replica until it restarts. It doubles with each failure, up to 600 s."""
     host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
     port: int = 8080
     log_level: str = "info"
@@ -81,9 +81,9 @@ class OperatorSettings:
             resources=Resources(self.resource, self.shared_resource, self.shared_slots),
             stale_after=timedelta(seconds=self.stale_after_seconds),
             unschedulable_grace=timedelta(seconds=self.unschedulable_grace_seconds),
-            scheduling_deadline=timedelta(seconds=self.scheduling_deadline_seconds),
-            refusal_hold=timedelta(seconds=self.refusal_hold_seconds),
-            pod_policy=PodPolicy(self.foreign_resources, self.schedulers, self.tolerate_taints),
+            scheduling_timeout=timedelta(seconds=self.scheduling_timeout_seconds),
+            max_retry_pause=timedelta(seconds=self.max_retry_pause_seconds),
+            pod_policy=PodPolicy(self.forbidden_resources, self.schedulers, self.tolerate_taints),
             node_conditions=self.node_conditions == "true",
             restart_base=timedelta(seconds=self.restart_backoff_seconds),
         )
@@ -109,16 +109,16 @@ def parse(arguments: Sequence[str] | None = None) -> OperatorSettings:
         ("resync_interval", "maximum time between two reconcile passes"),
         ("relist_interval", "time between two lists that the caches are compared with"),
         ("unschedulable_grace", "how long kube-scheduler may report a placed pod as unschedulable"),
-        ("scheduling_deadline", "how long a placed pod may have no response of any scheduler"),
-        ("refusal_hold", "maximum pause after several refused pods in a row"),
+        ("scheduling_timeout", "how long a placed pod may have no response of any scheduler"),
+        ("max_retry_pause", "maximum pause after several consecutive rejected pods"),
         ("lease_poll_interval", "time between two reads of the nodes' leases"),
-        ("restart_backoff", "time until a failed replica starts again; it doubles with each failure, up to 600 s"),
+        ("restart_backoff", "time until a failed replica restarts; it doubles with each failure, up to 600 s"),
     ):
         flag = f"--{name.replace('_', '-')}-seconds"
         parser.seconds(flag, getattr(default, f"{name}_seconds"), _MAX_SECONDS[name], description)
     for name, description, text in (
         ("schedulers", "schedulers that a template may name", "NAMES"),
-        ("foreign_resources", "resources of other device plugins that a template may not request", "PATTERNS"),
+        ("forbidden_resources", "resources of other device plugins that a template may not request", "PATTERNS"),
         ("tolerate_taints", "keys of NoSchedule taints that pods of workloads tolerate", "KEYS"),
     ):
         parser.names(f"--{name.replace('_', '-')}", getattr(default, name), description, text)

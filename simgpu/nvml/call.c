@@ -4,7 +4,7 @@
 
 #include "sim.h"
 
-unsigned int sim_initialised;
+unsigned int sim_initialized;
 
 static struct nvmlDevice_st handles[SIM_MAX_GPUS];
 static struct nvmlDevice_st mig_handles[SIM_MAX_GPUS * SIM_MAX_MIG];
@@ -35,7 +35,7 @@ nvmlReturn_t sim_enter_node(struct sim_state **state) {
     sim_lock();
     *state = sim_current();
     nvmlReturn_t result = NVML_SUCCESS;
-    if (sim_initialised == 0) result = NVML_ERROR_UNINITIALIZED;
+    if (sim_initialized == 0) result = NVML_ERROR_UNINITIALIZED;
     else if (*state == NULL) result = NVML_ERROR_DRIVER_NOT_LOADED;
     else result = (*state)->error;
     if (result != NVML_SUCCESS) sim_unlock();

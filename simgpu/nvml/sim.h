@@ -144,7 +144,7 @@ struct sim_state {
     char driver[NVML_VERSION_SIZE];
     int cuda;
     nvmlReturn_t error;    /* what every call answers; 0: none */
-    unsigned int delay_ms; /* of initialisation */
+    unsigned int delay_ms; /* of initialization */
     struct sim_gpu *gpus;
     unsigned int gpu_count;
     struct sim_xid xids[SIM_MAX_XIDS];
@@ -182,7 +182,7 @@ struct nvmlDevice_st {
     unsigned int index; /* of the GPU */
     unsigned int mig;   /* place of the MIG device in the GPU's list; SIM_NO_INSTANCE: the GPU itself */
 };
-extern unsigned int sim_initialised;
+extern unsigned int sim_initialized;
 /* Called once, under the lock, before the first handle is returned. */
 void sim_number_handles(void);
 nvmlDevice_t sim_handle(unsigned int index);

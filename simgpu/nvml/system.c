@@ -17,7 +17,7 @@ SIM_EXPORT nvmlReturn_t nvmlInitWithFlags(unsigned int flags) {
     sim_lock();
     state = sim_current();
     nvmlReturn_t result = state == NULL ? NVML_ERROR_DRIVER_NOT_LOADED : state->error;
-    if (result == NVML_SUCCESS && sim_initialised++ == 0) {
+    if (result == NVML_SUCCESS && sim_initialized++ == 0) {
         sim_number_handles();
         control = sim_open_control();
     }
@@ -30,8 +30,8 @@ SIM_EXPORT nvmlReturn_t nvmlInit(void) { return nvmlInitWithFlags(0); }
 
 SIM_EXPORT nvmlReturn_t nvmlShutdown(void) {
     sim_lock();
-    nvmlReturn_t result = sim_initialised == 0 ? NVML_ERROR_UNINITIALIZED : NVML_SUCCESS;
-    if (sim_initialised > 0 && --sim_initialised == 0 && control >= 0) {
+    nvmlReturn_t result = sim_initialized == 0 ? NVML_ERROR_UNINITIALIZED : NVML_SUCCESS;
+    if (sim_initialized > 0 && --sim_initialized == 0 && control >= 0) {
         close(control);
         control = -1;
     }

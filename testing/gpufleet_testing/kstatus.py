@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Verdict(StrEnum):
+class KStatus(StrEnum):
     """Status of an object."""
 
     CURRENT = "Current"
@@ -18,20 +18,20 @@ class Verdict(StrEnum):
     TERMINATING = "Terminating"
 
 
-def verdict(body: Mapping[str, Any]) -> Verdict:
+def kstatus(body: Mapping[str, Any]) -> KStatus:
     """Returns the status of a custom resource; the first rule that applies counts."""
     meta, status = body["metadata"], body.get("status") or {}
     if meta.get("deletionTimestamp"):
-        return Verdict.TERMINATING
+        return KStatus.TERMINATING
     if "generation" in meta and status.get("observedGeneration", meta["generation"]) != meta["generation"]:
-        return Verdict.IN_PROGRESS
+        return KStatus.IN_PROGRESS
     conditions = status.get("conditions") or []
     for condition in conditions:
         if condition["status"] == "True" and condition["type"] == "Reconciling":
-            return Verdict.IN_PROGRESS
+            return KStatus.IN_PROGRESS
         if condition["status"] == "True" and condition["type"] == "Stalled":
-            return Verdict.FAILED
+            return KStatus.FAILED
     for condition in conditions:
         if condition["type"] == "Ready":
-            return Verdict.CURRENT if condition["status"] == "True" else Verdict.IN_PROGRESS
-    return Verdict.CURRENT
+            return KStatus.CURRENT if condition["status"] == "True" else KStatus.IN_PROGRESS
+    return KStatus.CURRENT

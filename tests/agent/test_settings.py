@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from gpufleet_agent.devices.xids.policy import UnknownXidPolicy, XidPolicy
+from gpufleet_agent.devices.xids.policy import XidPolicy, XidWithoutActionPolicy
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.resources import MigStrategy, Served
@@ -29,7 +29,7 @@ def test_every_flag_sets_its_setting() -> None:
         "--mig-strategy": "mixed",
         "--ignore-xids": "31, 43",
         "--fatal-xids": "119",
-        "--on-unknown-xid": "Fault",
+        "--on-xid-without-action": "Fault",
         "--device-list-strategy": "cdi-cri,envvar",
         "--driver-root": "/run/nvidia/driver",
         "--cdi-root": "/etc/cdi",
@@ -57,7 +57,7 @@ def test_every_flag_sets_its_setting() -> None:
         listen_host="::",
         listen_port=8080,
         mig_strategy=MigStrategy.MIXED,
-        xids=XidPolicy(ignored=frozenset({31, 43}), fatal=frozenset({119}), unknown=UnknownXidPolicy.FAULT),
+        xids=XidPolicy(ignored=frozenset({31, 43}), fatal=frozenset({119}), unknown=XidWithoutActionPolicy.FAULT),
         injection=InjectorSettings(
             strategies=frozenset({DeviceListStrategy.CDI_CRI, DeviceListStrategy.ENVVAR}),
             pass_device_specs=True,
@@ -124,7 +124,7 @@ def test_every_flag_sets_its_setting() -> None:
         ),
         (["--device-list-strategy", ""], "'': must be a comma-separated list of envvar"),
         (["--mig-strategy", "all"], "invalid choice"),
-        (["--on-unknown-xid", "fault"], "invalid choice"),
+        (["--on-xid-without-action", "fault"], "invalid choice"),
         (["--ignore-xids", "31;43"], "'31;43': must be a comma-separated list of numbers from 1 to 9999"),
         (["--fatal-xids", "0"], "'0': must be a comma-separated list of numbers from 1 to 9999"),
         (

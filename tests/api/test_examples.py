@@ -16,7 +16,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
 def unknown_fields(schema: dict[str, Any], value: Any, path: str) -> Iterator[str]:
-    """What strict field validation would refuse."""
+    """What strict field validation would reject."""
     if isinstance(value, dict) and "properties" in schema:
         for name, item in value.items():
             if name in schema["properties"]:

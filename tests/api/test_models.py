@@ -117,9 +117,9 @@ WORKLOAD_OBJECT: dict[str, Any] = {
             "message": "3 GPUs lack 2,148 MiB",
             "devicesConsidered": 8,
             "devicesEligible": 5,
-            "rejections": [{"reason": "FreeMemory", "devices": 3, "nodes": 1}],
+            "ineligibleDevices": [{"reason": "FreeMemory", "devices": 3, "nodes": 1}],
             "nearestMiss": {"node": "node-2", "device": "GPU-9", "reason": "FreeMemory", "message": "lacks 2,148 MiB"},
-            "refusals": [
+            "nodeRejections": [
                 {
                     "replica": 1,
                     "node": "node-2",

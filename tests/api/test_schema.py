@@ -234,7 +234,7 @@ def test_construct_is_converted(case: str) -> None:
     assert schema.get("required", []) == (["field"] if default is ... else [])
 
 
-REFUSED: dict[str, tuple[Any, str]] = {
+REJECTED: dict[str, tuple[Any, str]] = {
     "gt": (Annotated[int, Field(gt=0, le=9)], "exclusiveMinimum"),
     "lt": (Annotated[int, Field(ge=0, lt=9)], "exclusiveMaximum"),
     "float": (Annotated[float, Field(ge=0, le=1)], "number"),
@@ -274,9 +274,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REJECTED)
 def test_construct_is_rejected_by_name(case: str) -> None:
-    annotation, construct = REFUSED[case]
+    annotation, construct = REJECTED[case]
     with pytest.raises(SchemaError) as caught:
         structural_schema(model_of(annotation))
     assert caught.value.construct == construct

@@ -94,7 +94,7 @@ def test_every_value_of_the_schema_has_a_description(schema: dict[str, Any]) -> 
         (("agent", "migStrategy"), "all"),
         (("health", "ignoreXids"), ["79"]),
         (("health", "fatalXids"), [0]),
-        (("health", "onUnknownXid"), "fault"),
+        (("health", "onXidWithoutAction"), "fault"),
         (("agent", "deviceListStrategies"), ["cdi"]),
         (("agent", "deviceListStrategies"), []),
         (("agent", "cdi", "kind"), "gpu"),

@@ -37,7 +37,7 @@ def test_conditions_page_lists_every_value_of_the_annotation(wait: WaitingFor) -
 
 
 def test_conditions_page_lists_every_reason_twice() -> None:
-    paths = [f"status/{name}.py" for name in ("conditions", "ready", "outcome")] + ["decide/life/run_policy.py"]
+    paths = [f"status/{name}.py" for name in ("conditions", "ready", "outcome")] + ["decide/lifecycle/run_policy.py"]
     source = "".join((ROOT / "operator/gpufleet_operator" / path).read_text(encoding="utf-8") for path in paths)
     calls = ("_true(", "_false(", "Outcome.success(", "Outcome.failure(")
     reasons = {part.split('"')[1] for call in calls for part in source.split(call)[1:] if part[0] == '"'}

@@ -37,7 +37,7 @@ def test_every_flag_sets_its_setting() -> None:
             "1",
             "--schedulers",
             "default-scheduler, volcano",
-            "--foreign-resources",
+            "--forbidden-resources",
             "",
             "--tolerate-taints",
             "nvidia.com/gpu,dedicated",
@@ -53,7 +53,7 @@ def test_every_flag_sets_its_setting() -> None:
     assert (settings.host, settings.port) == ("::1", 9)
     assert settings.limits().resources == Resources("nvidia.com/gpu", "example.com/part", 4)
     assert settings.limits().pod_policy == PodPolicy(
-        foreign_resources=(),
+        forbidden_resources=(),
         schedulers=("default-scheduler", "volcano"),
         tolerated_taints=("nvidia.com/gpu", "dedicated"),
     )

@@ -76,7 +76,7 @@ def test_public_class_names_are_unique() -> None:
 
 
 def test_folders_hold_at_most_fourteen_modules() -> None:
-    modules = Counter(str(path.parent.relative_to(ROOT)) for path in python_files(*PRODUCT) if path.stem != "__init__")
+    modules = Counter(str(path.parent.relative_to(ROOT)) for path in python_files() if path.stem != "__init__")
     assert {folder: count for folder, count in modules.items() if count > MAX_MODULES} == {}
 
 

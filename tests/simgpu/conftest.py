@@ -1,4 +1,4 @@
-"""nvidia-ml-py, initialised on the simulated node."""
+"""nvidia-ml-py, initialized on the simulated node."""
 
 from collections.abc import Iterator
 

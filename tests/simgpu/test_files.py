@@ -61,9 +61,9 @@ def test_missing_compiler_is_named_with_the_fix(tmp_path: Path, monkeypatch: pyt
 
 
 def test_failing_compiler_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusing = shutil.which("false")
-    assert refusing is not None
-    monkeypatch.setenv("CC", refusing)
+    rejecting = shutil.which("false")
+    assert rejecting is not None
+    monkeypatch.setenv("CC", rejecting)
     with pytest.raises(CompilerError, match="failed with 1"):
         build_library(tmp_path)
     assert files(tmp_path) == []

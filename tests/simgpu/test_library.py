@@ -285,7 +285,7 @@ def test_missing_state_file_means_no_driver(simulated: Simulated) -> None:
 def test_calls_before_init_and_after_shutdown_fail(simulated: Simulated) -> None:
     pynvml.nvmlInit()
     pynvml.nvmlShutdown()
-    assert pynvml.nvmlDeviceGetCount() == 4, "initialised twice, shut down once"
+    assert pynvml.nvmlDeviceGetCount() == 4, "initialized twice, shut down once"
     pynvml.nvmlShutdown()
     with answers(pynvml.NVML_ERROR_UNINITIALIZED):
         pynvml.nvmlDeviceGetCount()
@@ -298,12 +298,12 @@ def test_calls_before_init_and_after_shutdown_fail(simulated: Simulated) -> None
     ("text", "problem"),
     [
         ("gpu 1", "line 1: gpu 1: the next is 0"),
-        ("gpu 0\n  colour red", "line 2: no field `colour`"),
+        ("gpu 0\n  color red", "line 2: no field `color`"),
         ("gpu 0\n  power_milliwatts much", "line 2: `much` is not a number"),
         ("gpu 0\n  power_milliwatts 1 2", "line 2: too much on the line"),
         ("gpu 0\n  fail all 1000000000", "line 2: 1000000000 is not within"),
         ("gpu 0\n  series none.txt loop 0", "line 2: "),
-        ("colour red", "line 1: `colour` is not known here"),
+        ("color red", "line 1: `color` is not known here"),
         ("xid 2 0 79\nxid 2 0 79", "line 2: xid sequences must rise"),
     ],
 )

@@ -102,14 +102,14 @@ def test_render_follows_the_documented_format() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["gpu 1", "colour red", "gpu 0\ncolour red", "gpu 0\nfail colour 3", "gpu 0\nprocess 1 2 X", "xid 1", "cuda x"],
+    ["gpu 1", "color red", "gpu 0\ncolour red", "gpu 0\nfail color 3", "gpu 0\nprocess 1 2 X", "xid 1", "cuda x"],
 )
 def test_parse_rejects_a_bad_line_with_its_number(line: str) -> None:
     with pytest.raises(StateFormatError, match=r"line \d: "):
         parse(line)
 
 
-@pytest.mark.parametrize("change", [{"name": ""}, {"name": "two\nlines"}, {"fail": {"colour": 3}}])
+@pytest.mark.parametrize("change", [{"name": ""}, {"name": "two\nlines"}, {"fail": {"color": 3}}])
 def test_render_rejects_values_that_do_not_fit_on_a_line(change: dict[str, Any]) -> None:
     with pytest.raises(StateFormatError):
         render(make_node("l4", 1).with_gpu(0, **change))

@@ -9,11 +9,11 @@ from gpufleet_testbed.errors import ClusterError, ConflictError, HostError, NotR
 def test_up_passes_the_choices_on(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def refuse(config: ClusterConfig, *, detach: bool) -> None:
+    def reject(config: ClusterConfig, *, detach: bool) -> None:
         asked.append((config, detach))
         raise ConflictError("another one")
 
-    monkeypatch.setattr(lifecycle, "up", refuse)
+    monkeypatch.setattr(lifecycle, "up", reject)
     assert command_line.main(["--name", "mine", "up", "--nodes", "3", "--no-image", "--provider", "local"]) == 1
     expected = ClusterConfig.from_environment(nodes=3, name="mine", project_image=False, provider=Provider.LOCAL)
     assert asked == [(expected, True)]

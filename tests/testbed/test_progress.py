@@ -18,7 +18,7 @@ def test_a_log_gets_one_line_per_step_with_its_duration() -> None:
     assert stream.getvalue() == "   2.5 s  building\n"
 
 
-def test_a_failed_step_says_so() -> None:
+def test_failed_step_is_reported() -> None:
     stream = io.StringIO()
     with pytest.raises(ValueError, match="reason"), Progress(stream, lambda: 0.0).step("building"):
         raise ValueError("reason")

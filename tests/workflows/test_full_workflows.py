@@ -107,7 +107,7 @@ async def test_full_workflow_heterogeneous_devices() -> None:
     assert sizes == {"GPU-big": 160, "GPU-sma": 32}
     cluster.apply("late", requirements={"maxTemperatureCelsius": 80})
     cluster.settle()
-    assert {r.reason: r.devices for r in cluster.explanation("late").rejections} == {
+    assert {r.reason: r.devices for r in cluster.explanation("late").ineligible_devices} == {
         "DeviceInUse": 8,
         "DeviceUnhealthy": 1,
         "TelemetryStale": 1,

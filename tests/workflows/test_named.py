@@ -22,7 +22,7 @@ from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_operator.distribution import apportion
-from gpufleet_operator.fleet.engine_input import NodeInfo, node_state
+from gpufleet_operator.fleet.engine_input import UNKNOWN_NODE, node_state
 from gpufleet_operator.placement import Fleet, place, rank_devices
 from gpufleet_operator.placement.errors import InvalidCapacityError, InvalidFleetError, PlacementError
 from gpufleet_operator.placement.model import DeviceNeeds, Request
@@ -51,7 +51,7 @@ def fleet_of(status: dict[str, Any]) -> Fleet:
     """The operator's fleet of one node that published this."""
     body = {"metadata": {"name": "a"}, "spec": {}, "status": status}
     telemetry = GPUTelemetry.model_validate(body)
-    return Fleet.of([node_state(telemetry, NodeInfo(), age_seconds=1, stale_after_seconds=90)])
+    return Fleet.of([node_state(telemetry, UNKNOWN_NODE, age_seconds=1, stale_after_seconds=90)])
 
 
 def test_concurrent_recording() -> None:
@@ -218,7 +218,7 @@ async def test_cancellation_during_recording() -> None:
 
 
 async def test_unregistered_device() -> None:
-    """Refused by name wherever a UUID comes in: hardware, recording, fleet, ranking, requests."""
+    """Rejected by name wherever a UUID comes in: hardware, recording, fleet, ranking, requests."""
     hardware = fake_hardware(gpu("GPU-0", 0))
     hardware.open()
     hardware.device_count()

@@ -52,9 +52,9 @@ def _listed(lists: ObjectLists, kind: ObjectKind) -> list[Document]:
     return [Document(_CLUSTER, kind.kind, kind.api_version, one["metadata"]["name"], one) for one in lists.of(kind)]
 
 
-def cluster_rules(resource: str, schedulers: str, foreign_resources: str, tolerate_taints: str) -> ClusterRules:
+def cluster_rules(resource: str, schedulers: str, forbidden_resources: str, tolerate_taints: str) -> ClusterRules:
     """Returns the operator's settings; the lists are separated by commas, as its flags."""
-    policy = PodPolicy(_names(foreign_resources), _names(schedulers), _names(tolerate_taints))
+    policy = PodPolicy(_names(forbidden_resources), _names(schedulers), _names(tolerate_taints))
     return ClusterRules(Resources(resource), policy)
 
 

@@ -75,7 +75,7 @@ def explain(
     stale_after: opt.StaleAfter = None,
     resource: opt.Resource = opt.DEFAULT_RESOURCE,
     schedulers: opt.Schedulers = opt.DEFAULT_SCHEDULERS,
-    foreign_resources: opt.ForeignResources = opt.DEFAULT_FOREIGN_RESOURCES,
+    forbidden_resources: opt.ForbiddenResources = opt.DEFAULT_FORBIDDEN_RESOURCES,
     tolerate_taints: opt.TolerateTaints = opt.DEFAULT_TOLERATE_TAINTS,
     node: opt.Nodes = None,
     limit: opt.Limit = None,
@@ -84,7 +84,7 @@ def explain(
 ) -> None:
     """Show why a GPUWorkload or pod waits and why it has its GPUs, or why each GPU is not eligible for a request.
 
-    With a name: the operator's reasons, refusals of schedulers and kubelets, and events. Without a name: every GPU with
+    With a name: the operator's reasons, rejections of schedulers and kubelets, events. Without a name: every GPU with
     the first filter that it fails for one replica of the manifest, or for a request for one healthy, free GPU.
     """
     from gpufleet_cli.output.rendering import OutputOptions  # noqa: PLC0415 - keeps --help fast
@@ -100,7 +100,7 @@ def explain(
     from gpufleet_cli.commands import devices  # noqa: PLC0415 - as above
     from gpufleet_cli.commands.sources import cluster_rules  # noqa: PLC0415 - as above
 
-    rules = cluster_rules(resource, schedulers, foreign_resources, tolerate_taints)
+    rules = cluster_rules(resource, schedulers, forbidden_resources, tolerate_taints)
     request = devices.RequestOptions(files or (), workload, min_free_memory, rules, (now, stale_after))
     devices.explain(request, ctx.obj, node or (), limit, options)
 

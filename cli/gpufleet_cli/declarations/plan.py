@@ -18,7 +18,7 @@ def simulate(
     stale_after: opt.StaleAfter = None,
     resource: opt.Resource = opt.DEFAULT_RESOURCE,
     schedulers: opt.Schedulers = opt.DEFAULT_SCHEDULERS,
-    foreign_resources: opt.ForeignResources = opt.DEFAULT_FOREIGN_RESOURCES,
+    forbidden_resources: opt.ForbiddenResources = opt.DEFAULT_FORBIDDEN_RESOURCES,
     tolerate_taints: opt.TolerateTaints = opt.DEFAULT_TOLERATE_TAINTS,
     without: opt.Without = None,
     free: opt.Free = None,
@@ -37,7 +37,7 @@ def simulate(
     from gpufleet_cli.commands import simulate as command  # noqa: PLC0415 - keeps --help fast
     from gpufleet_cli.commands.sources import cluster_rules, edits  # noqa: PLC0415 - as above
 
-    rules = cluster_rules(resource, schedulers, foreign_resources, tolerate_taints)
+    rules = cluster_rules(resource, schedulers, forbidden_resources, tolerate_taints)
     code = command.simulate(
         files,
         ctx.obj,
@@ -89,7 +89,7 @@ def rank(
     stale_after: opt.StaleAfter = None,
     resource: opt.Resource = opt.DEFAULT_RESOURCE,
     schedulers: opt.Schedulers = opt.DEFAULT_SCHEDULERS,
-    foreign_resources: opt.ForeignResources = opt.DEFAULT_FOREIGN_RESOURCES,
+    forbidden_resources: opt.ForbiddenResources = opt.DEFAULT_FORBIDDEN_RESOURCES,
     tolerate_taints: opt.TolerateTaints = opt.DEFAULT_TOLERATE_TAINTS,
     node: opt.Nodes = None,
     limit: opt.Limit = None,
@@ -104,7 +104,7 @@ def rank(
     from gpufleet_cli.commands.sources import cluster_rules  # noqa: PLC0415 - as above
     from gpufleet_cli.output.rendering import OutputOptions  # noqa: PLC0415 - as above
 
-    rules = cluster_rules(resource, schedulers, foreign_resources, tolerate_taints)
+    rules = cluster_rules(resource, schedulers, forbidden_resources, tolerate_taints)
     request = devices.RequestOptions(files or (), workload, min_free_memory, rules, (now, stale_after))
     devices.rank(request, ctx.obj, node or (), limit, OutputOptions(output, not no_headers))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from gpufleet_api.names import DRA_DRIVER, FOREIGN_RESOURCES, RESOURCE, TOLERATED_TAINTS, Transport
+from gpufleet_api.names import DRA_DRIVER, FORBIDDEN_RESOURCES, RESOURCE, TOLERATED_TAINTS, Transport
 from gpufleet_cli.cluster.kinds import (
     AGENTS,
     BINDINGS,
@@ -186,4 +186,4 @@ def _is_component(body: Json, component: str) -> bool:
 
 
 def _is_gpu(resource: str, ours: str) -> bool:
-    return resource == ours or resource.startswith(tuple(pattern.rstrip("*") for pattern in FOREIGN_RESOURCES))
+    return resource == ours or resource.startswith(tuple(pattern.rstrip("*") for pattern in FORBIDDEN_RESOURCES))

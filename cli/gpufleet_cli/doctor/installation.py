@@ -102,7 +102,7 @@ def pod_security(facts: ClusterFacts) -> Iterator[Diagnosed]:
         if levels.get(namespace) in _RESTRICTING:
             cause = f"{_ENFORCE}={levels[namespace]} rejects the agents' pods, which mount the kubelet's sockets"
             cure = f"kubectl label namespace {namespace} {_ENFORCE}=privileged --overwrite"
-            yield Diagnosed("PodSecurityRefusesAgent", f"namespace/{namespace}", cause, cure)
+            yield Diagnosed("PodSecurityRejectsAgent", f"namespace/{namespace}", cause, cure)
 
 
 def runtime_class(facts: ClusterFacts) -> Iterator[Diagnosed]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from gpufleet_api.names import DRA_DRIVER, FOREIGN_RESOURCES
+from gpufleet_api.names import DRA_DRIVER, FORBIDDEN_RESOURCES
 from gpufleet_cli.cluster.kinds import SLICES, TELEMETRY, WORKLOADS
 from gpufleet_cli.doctor.facts import ClusterFacts, flag, name_of, pod_spec, tolerates
 from gpufleet_cli.doctor.finding import Diagnosed
@@ -97,7 +97,7 @@ def _slices(facts: ClusterFacts, node: str, reported: int) -> Iterator[Diagnosed
 
 def second_plugins(facts: ClusterFacts) -> Iterator[Diagnosed]:
     """Nodes on which another device plugin offers the same GPUs."""
-    foreign = tuple(pattern.rstrip("*") for pattern in FOREIGN_RESOURCES)
+    foreign = tuple(pattern.rstrip("*") for pattern in FORBIDDEN_RESOURCES)
     for name, gpus in sorted(facts.view.nodes.items()):
         capacity = as_map(as_map(as_map(facts.nodes.get(name)).get("status")).get("capacity"))
         found = [k for k, v in capacity.items() if k.startswith(foreign) and k != facts.resource and str(v) != "0"]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.names import API_VERSION, TELEMETRY_KIND
@@ -14,7 +14,7 @@ from gpufleet_cli.input.node_files import load_nodes, load_pods
 from gpufleet_cli.input.telemetry_age import AgePolicy
 from gpufleet_common import timestamps
 from gpufleet_common.field_errors import duplicate, invalid
-from gpufleet_operator.fleet.engine_input import UNKNOWN_CAPACITY, NodeInfo, node_state
+from gpufleet_operator.fleet.engine_input import UNKNOWN_CAPACITY, UNKNOWN_NODE, node_state
 from gpufleet_operator.model.objects import BoundPod
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
@@ -72,7 +72,7 @@ def load(objects: FleetDocuments, extended: Collection[str] = ()) -> LoadedFleet
     notes: list[str] = []
     pods = load_pods(objects.pods) if objects.nodes else ()
     known = load_nodes(objects.nodes, pods) if objects.nodes else None
-    unknown = NodeInfo(free_extended=dict.fromkeys(extended, UNKNOWN_CAPACITY))
+    unknown = replace(UNKNOWN_NODE, free_extended=dict.fromkeys(extended, UNKNOWN_CAPACITY))
     fleet = Fleet()
     where: dict[str, str] = {}
     used: dict[str, GPUTelemetry] = {}

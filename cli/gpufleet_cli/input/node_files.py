@@ -8,29 +8,29 @@ from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.documents import Document
 from gpufleet_common.field_errors import duplicate, invalid, required
 from gpufleet_operator.cache import decode
-from gpufleet_operator.fleet.engine_input import NodeInfo
-from gpufleet_operator.fleet.node_capacity import node_info
+from gpufleet_operator.fleet.node_capacity import node_without_devices
 from gpufleet_operator.model.objects import BoundPod, Node
+from gpufleet_operator.placement.model import NodeState
 from gpufleet_operator.pods.quantities import quantity
 
 T = TypeVar("T")
 _ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 
 
-def load_nodes(nodes: Iterable[Document], pods: Iterable[BoundPod]) -> Mapping[str, NodeInfo]:
+def load_nodes(nodes: Iterable[Document], pods: Iterable[BoundPod]) -> Mapping[str, NodeState]:
     """Returns labels, taints and free capacity by node: allocatable minus the requests of the pods bound to it.
 
     Raises:
         InputError: A Node cannot be used, or occurs twice.
     """
     used = _used(pods)
-    found: dict[str, NodeInfo] = {}
+    found: dict[str, NodeState] = {}
     for document in nodes:
         if document.name in found:
             raise InputError(f"{document}: {duplicate('metadata.name', document.name)}")
         if not _object(document, "status").get("allocatable"):
             raise InputError(f"{document}: {required('status.allocatable')}")
-        found[document.name] = node_info(_decode(document, _node), used.get(document.name, {}))
+        found[document.name] = node_without_devices(_decode(document, _node), used.get(document.name, {}))
     return found
 
 

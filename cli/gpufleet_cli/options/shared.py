@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from gpufleet_api.names import FOREIGN_RESOURCES, RESOURCE, SCHEDULERS, STALE_AFTER_SECONDS, TOLERATED_TAINTS
+from gpufleet_api.names import FORBIDDEN_RESOURCES, RESOURCE, SCHEDULERS, STALE_AFTER_SECONDS, TOLERATED_TAINTS
 from gpufleet_cli.options.choices import OutputFormat
 from gpufleet_cli.options.parsers import choice, integer, seconds
 
@@ -72,10 +72,10 @@ Schedulers: TypeAlias = Annotated[
         rich_help_panel=_REQUEST_PANEL,
     ),
 ]
-ForeignResources: TypeAlias = Annotated[
+ForbiddenResources: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--foreign-resources",
+        "--forbidden-resources",
         metavar="PATTERNS",
         help="Resources of other device plugins that a template may not request, as the operator's flag.",
         rich_help_panel=_REQUEST_PANEL,
@@ -91,7 +91,7 @@ TolerateTaints: TypeAlias = Annotated[
     ),
 ]
 DEFAULT_SCHEDULERS = ",".join(SCHEDULERS)
-DEFAULT_FOREIGN_RESOURCES = ",".join(FOREIGN_RESOURCES)
+DEFAULT_FORBIDDEN_RESOURCES = ",".join(FORBIDDEN_RESOURCES)
 DEFAULT_TOLERATE_TAINTS = ",".join(TOLERATED_TAINTS)
 
 Now: TypeAlias = Annotated[

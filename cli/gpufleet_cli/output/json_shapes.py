@@ -103,7 +103,7 @@ def counts(considered: int, eligible: int, rejected: Iterable[ReasonCount]) -> J
     return {
         "devicesConsidered": considered,
         "devicesEligible": eligible,
-        "rejections": [{"reason": r.reason, "devices": r.devices, "nodes": r.nodes} for r in rejected],
+        "ineligibleDevices": [{"reason": r.reason, "devices": r.devices, "nodes": r.nodes} for r in rejected],
     }
 
 
@@ -146,7 +146,7 @@ def _why_not(why: Diagnosis, by_node: Mapping[str, Sequence[ReasonCount]]) -> Js
         "nearestMiss": near
         and {"node": near.node, "device": near.device, "reason": near.reason, "message": near.message},
         "nodes": [
-            {"name": name, "rejections": [{"reason": r.reason, "devices": r.devices} for r in rejected]}
+            {"name": name, "ineligibleDevices": [{"reason": r.reason, "devices": r.devices} for r in rejected]}
             for name, rejected in by_node.items()
         ],
     }

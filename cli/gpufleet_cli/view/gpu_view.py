@@ -166,7 +166,7 @@ def _state(status: Json, age: float | None, limit: float) -> tuple[str, str]:
     if age is not None and age > limit:
         return "Stale", f"the last report of the agent is {age:.0f} s old"
     state = text(as_map(status.get("summary")).get("state")) or "Ready"
-    return state, "" if state == "Ready" else "no GPU driver answers on the node"
+    return state, "" if state == "Ready" else "driver not available on the node"
 
 
 def _reservations(spec: Json) -> Mapping[str, tuple[PodUse, ...]]:

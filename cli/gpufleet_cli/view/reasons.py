@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gpufleet_api.names import FOREIGN_RESOURCES, RESOURCE_PREFIX
+from gpufleet_api.names import FORBIDDEN_RESOURCES, RESOURCE_PREFIX
 from gpufleet_cli.view.event_view import EventView
 from gpufleet_cli.view.fleet_view import FleetView
 from gpufleet_cli.view.gpu_view import GPUView
@@ -14,7 +14,7 @@ from gpufleet_cli.view.workload_view import ConditionView, PlacementView, Worklo
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
 
 _MAX_EVENTS = 8
-_GPU_PREFIXES = (RESOURCE_PREFIX, *(pattern.rstrip("*") for pattern in FOREIGN_RESOURCES))
+_GPU_PREFIXES = (RESOURCE_PREFIX, *(pattern.rstrip("*") for pattern in FORBIDDEN_RESOURCES))
 _TERMS = (
     ("memory", "free memory"),
     ("utilization", "unused compute"),
@@ -71,9 +71,9 @@ def waiting_facts(workload: WorkloadView) -> Iterator[WaitingFact]:
     for condition in workload.conditions:
         if condition is not verdict and not condition.expected and condition.message != verdict.message:
             yield WaitingFact(str(condition))
-    for refusal in maps(explanation.get("refusals")):
-        replica, node, by = number(refusal.get("replica")), text(refusal.get("node")), text(refusal.get("by"))
-        yield WaitingFact(f"{by} refused replica {replica} on {node}: {text(refusal.get('message'))}")
+    for rejection in maps(explanation.get("nodeRejections")):
+        replica, node, by = number(rejection.get("replica")), text(rejection.get("node")), text(rejection.get("by"))
+        yield WaitingFact(f"{by} rejected replica {replica} on {node}: {text(rejection.get('message'))}")
 
 
 def explain_pod(view: FleetView, pod: PodView, events: Sequence[EventView], other: Iterable[GPUView] = ()) -> TextTree:
@@ -120,7 +120,7 @@ def _explanation_details(explanation: Json, verdict: ConditionView) -> Iterator[
     message = text(explanation.get("message"))
     if message and message not in verdict.message:
         yield message
-    for rejection in maps(explanation.get("rejections")):
+    for rejection in maps(explanation.get("ineligibleDevices")):
         devices, nodes = number(rejection.get("devices")), number(rejection.get("nodes"))
         gpus_, nodes_ = "GPU" if devices == 1 else "GPUs", "node" if nodes == 1 else "nodes"
         yield f"{devices:,} {gpus_} on {nodes:,} {nodes_}: {text(rejection.get('reason'))}"

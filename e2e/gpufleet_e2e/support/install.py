@@ -13,7 +13,7 @@ BY_HAND = "by-hand"
 """A scheduler that does not exist: tests bind the pods that name it."""
 
 
-SCHEDULING_DEADLINE_SECONDS = 25
+SCHEDULING_TIMEOUT_SECONDS = 25
 """Tests bind pods by hand sooner."""
 
 
@@ -48,7 +48,7 @@ def install(
             "resyncIntervalSeconds": 2,
             "restartBackoffSeconds": 1,
             "schedulers": ["default-scheduler", BY_HAND],
-            "schedulingDeadlineSeconds": SCHEDULING_DEADLINE_SECONDS,
+            "schedulingTimeoutSeconds": SCHEDULING_TIMEOUT_SECONDS,
         },
         **(values or {}),
     }

@@ -1,4 +1,4 @@
-"""The verdicts of kstatus, by which Flux, `kubectl wait` plugins and Config Sync judge an object: its own Go code."""
+"""The statuses of kstatus, by which Flux, `kubectl wait` plugins and Config Sync judge an object: its own Go code."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ _BUILD_SECONDS = 400
 """The first build compiles 260 packages."""
 
 
-def verdicts(objects: Sequence[Mapping[str, Any]]) -> list[str]:
+def statuses(objects: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the status of each object: Current, InProgress, Failed, Terminating, NotFound or Unknown."""
     text = json.dumps({"items": list(objects)})
     done = subprocess.run([_program()], input=text, capture_output=True, text=True, check=True, timeout=30)

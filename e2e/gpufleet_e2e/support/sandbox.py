@@ -132,10 +132,10 @@ class TestNamespace:
         def rejected() -> JsonObject:
             found = self.workload(name)
             placed = objects.condition(found, "Placed")
-            assert (placed.get("status"), placed.get("reason")) == ("False", "NoDevices"), self.describe(name)
+            assert (placed.get("status"), placed.get("reason")) == ("False", "NoDevicesAvailable"), self.describe(name)
             assert not objects.is_true(found, "Ready"), self.describe(name)
             explanation: JsonObject = found["status"]["explanation"]
-            counts = {one["reason"]: one["devices"] for one in explanation["rejections"]}
+            counts = {one["reason"]: one["devices"] for one in explanation["ineligibleDevices"]}
             assert counts.get(reason) == devices, f"{name} is rejected by {counts}"
             return explanation
 

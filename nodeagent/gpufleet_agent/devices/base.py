@@ -46,7 +46,7 @@ class Recovery(StrEnum):
     """What ends a fault. Values of `recovery` in GPUTelemetry."""
 
     AUTOMATIC = "Automatic"
-    """No action: it ends when it is not observed any more."""
+    """No action: it ends when it is no longer observed."""
     RESET = "Reset"
     """The device must be reset, its driver reloaded, or the node rebooted."""
     REBOOT = "Reboot"
@@ -56,7 +56,7 @@ class Recovery(StrEnum):
 
 
 class RecoveryAction(StrEnum):
-    """What the driver says that a device needs."""
+    """Recovery action that the driver reports for a device."""
 
     NONE = "None"
     RESET = "Reset"
@@ -258,7 +258,7 @@ class Hardware(Protocol):
     def devices(self) -> tuple[DeviceInfo, ...]:
         """Returns the devices identified since `open()`, sorted by index, from memory. Never blocks.
 
-        May change as devices are read: a failed link has no peer any more.
+        May change as devices are read: a failed link no longer has a peer.
         """
 
     def read(self, uuid: str) -> Reading:

@@ -13,7 +13,7 @@ from typing import Any
 import pynvml
 import structlog
 
-from gpufleet_agent.devices import machine_memory
+from gpufleet_agent.devices import node_memory
 from gpufleet_agent.devices import nvml_mig as mig
 from gpufleet_agent.devices import nvml_values as values
 from gpufleet_agent.devices.base import (
@@ -273,7 +273,7 @@ def _memory(device: NvmlDevice) -> tuple[Number | None, Number | None, Number | 
         HardwareError: As `Hardware.read`.
     """
     if device.info is not None and device.info.memory_model is MemoryModel.UNIFIED:
-        return (*machine_memory.read(), None)
+        return (*node_memory.read(), None)
     return values.memory_mib(device.ask("memory", values.memory))
 
 
@@ -296,7 +296,7 @@ def _describe(index: int, device: NvmlDevice, parent: str | None) -> DeviceInfo:
     capabilities = mig.capability_nodes(minor, device.instances) if device.instances else ()
     memory = ask("memory", values.memory)
     model_of_memory = _memory_model(device, memory)
-    total = machine_memory.read()[0] if model_of_memory is MemoryModel.UNIFIED else values.memory_mib(memory)[0]
+    total = node_memory.read()[0] if model_of_memory is MemoryModel.UNIFIED else values.memory_mib(memory)[0]
     pci = ask("PCI", pynvml.nvmlDeviceGetPciInfo)
     capability = ask("compute capability", pynvml.nvmlDeviceGetCudaComputeCapability)
     return DeviceInfo(

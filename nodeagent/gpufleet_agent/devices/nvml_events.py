@@ -48,7 +48,7 @@ class NvmlEvents:
         self._devices = devices
         self._xids = xids
         self._registered: set[str] = set()
-        self._refused: set[str] = set()
+        self._rejected: set[str] = set()
         self._pending = pending
         self._set: Any = None
         self._known: Mapping[str, NvmlDevice] = {}
@@ -66,7 +66,7 @@ class NvmlEvents:
         if self._set is None:
             self._set = pynvml.nvmlEventSetCreate()
         devices = self._devices()
-        if devices is not self._known or len(self._registered) + len(self._refused) < len(devices):
+        if devices is not self._known or len(self._registered) + len(self._rejected) < len(devices):
             self._known = devices
             self._register(devices)
         if not self._registered:
@@ -116,13 +116,13 @@ class NvmlEvents:
                 self._registered.add(uuid)  # by another partition of the same GPU
                 continue
             # A device that does not answer might block this call, and with it the events of all devices.
-            if uuid in self._registered or uuid in self._refused or not device.answers:
+            if uuid in self._registered or uuid in self._rejected or not device.answers:
                 continue
             try:
                 pynvml.nvmlDeviceRegisterEvents(device.reporter, _types(device.reporter), self._set)
             except pynvml.NVMLError as error:
                 if error.value in NEVER_SUPPORTED:
-                    self._refused.add(uuid)
+                    self._rejected.add(uuid)
                 # Otherwise it is retried before the next wait.
             else:
                 self._registered.add(uuid)

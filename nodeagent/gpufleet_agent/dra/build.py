@@ -15,7 +15,7 @@ from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.podresources.claimed_devices import ClaimedDevices, OwnClaim
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.poller import PodResourcesPoller
-from gpufleet_agent.processes.living_pods import living_pods, sees_node_processes
+from gpufleet_agent.processes.pods_with_process import pods_with_process, sees_node_processes
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import SnapshotSource
@@ -53,7 +53,7 @@ def build_driver(
             registry=registry,
             observer=ClaimObserver(holdings, poller, telemetry, counters),
             devices_changed=devices_changed,
-            living=living_pods if sees_node_processes() else None,
+            living=pods_with_process if sees_node_processes() else None,
             rng=rng,
         )
     )

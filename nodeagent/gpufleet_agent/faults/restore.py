@@ -1,7 +1,7 @@
 """Restores faults and acknowledgments from the GPUTelemetry object after a restart of the agent.
 
 The driver reports some faults only once: an XID is a single event, and a device that fell off the bus is not even
-listed any more. After a restart, the evidence of them is the last status, and the fault file on the node.
+listed any more. After a restart, they are known from the last status and from the fault file on the node.
 """
 
 import time
@@ -35,7 +35,7 @@ class FaultRestorer:
     An annotation remains on the object and is part of every version of it. Applied again it would also cover later
     faults whenever its time is not in the past by the node's clock: because it is in the future, or because the clock
     was set back. So acknowledgments that the checkpoint lists as applied are not applied again: the faults that they
-    covered are not in the checkpoint, and those in it came later, whatever the clock shows. If an earlier process may
+    covered are not in the checkpoint, and those in it came later, regardless of the clock. If an earlier process may
     have applied them, they apply up to its last status at most, and not at all while their time is in the future.
 
     Args:

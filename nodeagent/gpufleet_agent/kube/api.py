@@ -71,7 +71,7 @@ class EventApi(Protocol):
         """Creates an event. Does nothing if the same event exists already.
 
         Raises:
-            ObjectNotFoundError: The pod's namespace does not exist any more.
+            ObjectNotFoundError: The pod's namespace no longer exists.
             RejectedError: Forbidden, or the namespace is being deleted.
             KubeError: No response.
         """

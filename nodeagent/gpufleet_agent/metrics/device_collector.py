@@ -1,6 +1,6 @@
 """Device readings under DCGM's names and labels, so that dashboards and alerts for dcgm-exporter keep working.
 
-Each device has one series per field, so that sums over devices are right whoever holds them. Built from memory at each
+Each device has one series per field, so that sums over devices are correct for any holders. Built from memory at each
 scrape: devices and pods that are gone have no series, nor have values that the hardware does not report.
 """
 
@@ -217,7 +217,7 @@ class DeviceCollector(Collector):
     def _pod(self, device: DeviceSnapshot, holders: Holders) -> dict[str, str]:
         """Returns the labels of the only holder of a device, if it holds the whole device."""
         held = holders.get(device.info.uuid, ())
-        if self._options.pod_labels is PodLabels.JOINED or len(held) != 1 or held[0].shared:
+        if self._options.pod_labels is PodLabels.NONE or len(held) != 1 or held[0].shared:
             return {}
         key = held[0].key
         return {"namespace": key.namespace, "pod": key.pod, "container": key.container}

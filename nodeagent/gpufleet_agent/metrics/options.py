@@ -9,7 +9,7 @@ class PodLabels(StrEnum):
 
     EXCLUSIVE = "Exclusive"
     """Those of a device that one container holds as a whole, as from dcgm-exporter."""
-    JOINED = "Joined"
+    NONE = "None"
     """None: queries join `gpufleet_device_holder`."""
 
 

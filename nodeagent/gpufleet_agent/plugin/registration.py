@@ -72,7 +72,7 @@ def next_step(
 
     Args:
         state: What the plugin did last.
-        wanted: Whether there is a device to advertise. A plugin that serves goes on without one.
+        wanted: Whether there is a device to advertise. A plugin that serves continues without one.
         ours: Socket at the plugin's path now.
         kubelet: Socket at the kubelet's path now.
         now: Time by the clock of `state.unwatched_since`, in seconds.

@@ -17,14 +17,14 @@ class HoldingContainer:
 
     key: ContainerKey
     pod_uid: str | None = None
-    """Of the allocated assignment; None: the pod has none, or it is not known any more."""
+    """Of the allocated assignment; None: the pod has none, or it is no longer known."""
     shared: bool = False
     """Whether it holds a slot."""
     memory_mib: int | None = None
     """Memory of the device promised to it; None: nothing, or the whole device."""
     compute_percent: int | None = None
     terminating: bool = False
-    """The kubelet does not list it any more, but a process of its pod runs."""
+    """The kubelet no longer lists it, but a process of its pod runs."""
     process_uid: str | None = None
     """Pod UID in the cgroups of its processes; None: unknown."""
 

@@ -43,9 +43,9 @@ class ListedContainer:
     claimed: tuple[ClaimedDevice, ...] = ()
     """Devices of ResourceClaims, which `claimed_devices` adds to `devices`."""
     pod_uid: str | None = None
-    """None: unknown. The kubelet's list does not have it; `departures` adds it to containers with devices."""
+    """None: unknown. The kubelet's list does not have it; `terminating_pods` adds it to containers with devices."""
     terminating: bool = False
-    """The kubelet does not list it any more, but a process of its pod runs."""
+    """The kubelet no longer lists it, but a process of its pod runs."""
 
     def of(self, resource: str) -> frozenset[str]:
         """Returns the device IDs of one resource."""

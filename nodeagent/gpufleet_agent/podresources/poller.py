@@ -15,9 +15,9 @@ from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.podresources.claimed_devices import ClaimedDevices
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.completeness import CompletenessCheck
-from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
+from gpufleet_agent.podresources.terminating_pods import TerminatingPods
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 
@@ -42,7 +42,7 @@ class PodResourcesPoller:
         holdings: Holdings to update.
         completeness: Detects lists that lack pods.
         claims: Adds the devices of ResourceClaims.
-        departures: Adds the containers that run although the kubelet dropped them.
+        terminating_pods: Adds the containers that run although the kubelet dropped them.
         assignments: Returns the reservations of this node; None: not read yet.
         idle: Waits for a moment without an allocation in flight (`InFlightAllocation.idle`).
         changes: Notified when a list differs from the one before.
@@ -58,7 +58,7 @@ class PodResourcesPoller:
         completeness: CompletenessCheck,
         *,
         claims: ClaimedDevices,
-        departures: Departures,
+        terminating_pods: TerminatingPods,
         assignments: Callable[[], Iterable[Assignment] | None],
         idle: Callable[[], AbstractAsyncContextManager[None]],
         changes: VersionSignal,
@@ -70,7 +70,7 @@ class PodResourcesPoller:
         self._holdings = holdings
         self._completeness = completeness
         self._claims = claims
-        self._departures = departures
+        self._terminating_pods = terminating_pods
         self._assignments = assignments
         self._idle = idle
         self._changes = changes
@@ -145,7 +145,7 @@ class PodResourcesPoller:
         listing = self._claims.resolve(listing)
         complete = self._completeness.check(listing, asyncio.get_running_loop().time())
         if complete:
-            listing = await self._departures.complete(listing, self._assignments(), self._holdings.allocated)
+            listing = await self._terminating_pods.complete(listing, self._assignments(), self._holdings.allocated)
         if self._holdings.update(listing, began, complete=complete):
             self._changes.notify()
         return self._holdings.listing

@@ -6,8 +6,8 @@ from dataclasses import replace
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.overuse.monitor import OveruseMonitor
 from gpufleet_agent.plugin.transport import DeviceTransport
-from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holdings
+from gpufleet_agent.podresources.terminating_pods import TerminatingPods
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.sampling.snapshot import SnapshotSource
 from gpufleet_api.names import Transport
@@ -20,7 +20,7 @@ class StatusSource:
         sampler: Devices and health.
         telemetry: Reservations as last read.
         holdings: Containers that hold devices.
-        departures: Containers that run although the kubelet dropped them.
+        terminating_pods: Containers that run although the kubelet dropped them.
         overuse: Containers that use more memory than they reserved.
         plugins: Devices that are withheld.
         agent_version: Version of this program.
@@ -35,7 +35,7 @@ class StatusSource:
         sampler: SnapshotSource,
         telemetry: TelemetryWatch,
         holdings: Holdings,
-        departures: Departures,
+        terminating_pods: TerminatingPods,
         overuse: OveruseMonitor,
         plugins: DeviceTransport,
         agent_version: str,
@@ -46,7 +46,7 @@ class StatusSource:
         self._sampler = sampler
         self._telemetry = telemetry
         self._holdings = holdings
-        self._departures = departures
+        self._terminating_pods = terminating_pods
         self._overuse = overuse
         self._plugins = plugins
         self._agent_version = agent_version
@@ -76,7 +76,7 @@ class StatusSource:
             agent_version=self._agent_version,
             boot_id=self._boot_id,
             transport=self._transport,
-            processes_observed=self._departures.observed,
+            processes_observed=self._terminating_pods.observed,
             overuse=self._overuse.active,
             usages=self._overuse.containers,
             withheld=self._plugins.withheld(),

@@ -113,7 +113,7 @@ class DriverSession:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for device in self._devices:
-                device.first_read.set()  # no read will come any more
+                device.first_read.set()  # no further read follows
         for task in tasks:
             if task is not watch and not task.cancelled():
                 await task  # raises

@@ -8,8 +8,8 @@ docs/concepts/health.md, and a test compares the two):
               end after `recover_reads` good reads in a row, once slow reads succeed as well.
     events    Begin with one event. End when the device was reset: it came back from DeviceLost or ResetRequired, or
               from DriverUnavailable if the driver itself reported that it was not loaded. Or when an administrator
-              acknowledged them. Or after `recover_reads` reads in a row by which the driver says that the device needs
-              nothing. Or, unless they need a reset, after `quiet_seconds` without another event while reads succeed.
+              acknowledged them. Or after `recover_reads` reads in a row in which the driver reports the action *none*.
+              Or, unless they need a reset, after `quiet_seconds` without another event while reads succeed.
     readings  See `conditions`: last as long as readings show them. Some are warnings, not faults.
 
 An event caused by an application, and a sample rejected as invalid, change nothing here: they are counted.
@@ -47,7 +47,7 @@ _NEEDS_RESET = frozenset({ReadFault.DEVICE_LOST, ReadFault.RESET_REQUIRED})
 def is_one_time(code: str) -> bool:
     """Returns whether the hardware may not report this fault again to a process that starts later.
 
-    Events are reported once. A lost device may not be listed any more, and a device that needed a reset may have got
+    Events are reported once. A lost device may no longer be listed, and a device that needed a reset may have got
     it: coming back is what ends its events.
     """
     return code not in ALL_THRESHOLDS and (code not in READ_FAULTS or code in _NEEDS_RESET)
@@ -126,7 +126,7 @@ class DeviceHealth:
         self._good = 0
         self._good_since = 0.0
         self._unneeded_reads = 0
-        """Good reads since the last event in which the driver says that the device needs nothing."""
+        """Good reads since the last event in which the driver reports the action *none*."""
         self._reset_due = False
         """A device that comes back now was reset."""
         self._failures = 0
@@ -139,7 +139,7 @@ class DeviceHealth:
         Args:
             at: Now.
             wall: Now.
-            action: What the driver says that the device needs; None: it does not say.
+            action: Recovery action that the driver reports; None: not reported.
         """
         self._failures = 0
         shown = frozenset(code for code in self._reasons if code in READ_FAULTS)
@@ -238,7 +238,7 @@ class DeviceHealth:
             until: Events before this are acknowledged; seconds since the epoch.
             at: Now.
             wall: Now.
-            unreported: Thresholds that readings do not report any more: nothing else would end them.
+            unreported: Thresholds that readings no longer report: nothing else would end them.
         """
         # If the clock was set back since, an event's wall time may be in the future; its monotonic age is always right.
         ended = {code for code, last in self._events.items() if min(last.wall, wall - (at - last.at)) <= until}

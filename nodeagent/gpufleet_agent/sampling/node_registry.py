@@ -346,7 +346,7 @@ class NodeRegistry:
 
     def _not_listed(self, device: DeviceRecord, now: Instant) -> bool:
         # An unlisted device that did not identify itself may be this one, and only slow.
-        message = "the driver does not list it any more"
+        message = "the driver no longer lists it"
         return device.health.failed_read(ReadFault.DEVICE_LOST, message, now.wall, sure=not self._unlisted)
 
     def _device(self, uuid: str) -> DeviceRecord:

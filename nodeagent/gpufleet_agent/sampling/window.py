@@ -1,6 +1,6 @@
 """The recent samples of one device in a ring of fixed size, with up-to-date statistics.
 
-The momentary utilization of a GPU says little; placement uses the window's mean and 95th percentile. A sample takes
+The momentary utilization of a GPU is noisy; placement uses the window's mean and 95th percentile. A sample takes
 eight bytes for its time and for each of four quantities, and each quantity is also kept in sorted order: one minute at
 one sample per second is 4.5 kB. The cost of the statistics does not depend on the window's length, because they are
 read every second on the event loop, under the registry's lock.

@@ -9,8 +9,8 @@ from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.decode import Decoder
 from gpufleet_operator.cache.store import NamedStore, SelectorStore, TombstoneStore
 from gpufleet_operator.model.cluster.change_tracker import ChangeTracker
-from gpufleet_operator.model.heartbeats import Heartbeats
 from gpufleet_operator.model.lenient_json import Json
+from gpufleet_operator.model.node_leases import NodeLeases
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Service, Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
@@ -47,7 +47,7 @@ class PodStore(TombstoneStore[Pod]):
             self.deleted.pop(new.uid, None)
 
 
-class ForeignPodStore(SelectorStore[BoundPod]):
+class OtherPodStore(SelectorStore[BoundPod]):
     """Pods without a workload, with the sum of their requests per node."""
 
     def __init__(self, decode: Callable[[Json], BoundPod | None], changed: Callable[[], None]) -> None:
@@ -82,14 +82,14 @@ class Cache:
         self.nodes: NamedStore[Node] = NamedStore(decoder.bind(decode.node), changed)
         self.pods = PodStore(decoder.bind(decode_pod.pod), changed)
         self.services: SelectorStore[Service] = SelectorStore(decoder.bind(decode.service), changed)
-        self.foreign_pods = ForeignPodStore(decoder.bind(decode.bound_pod), changed)
-        self.heartbeats = Heartbeats()
+        self.other_pods = OtherPodStore(decoder.bind(decode.bound_pod), changed)
+        self.node_leases = NodeLeases()
         self.workloads.observer = self.tracker.workload
         self.telemetry.observer = self.tracker.telemetry
         self.nodes.observer = self.tracker.node
         self.pods.observer = self.tracker.pod
         self.services.observer = self.tracker.service
-        self.foreign_pods.observer = self.tracker.foreign_pod
+        self.other_pods.observer = self.tracker.other_pod
 
     def snapshot(
         self,
@@ -111,9 +111,9 @@ class Cache:
             deleted_pods=self.pods.deleted,
             nodes=self.nodes.by_name,
             services=self.services.items,
-            foreign_requests=self.foreign_pods.requests,
-            heartbeats=self.heartbeats,
-            foreign_pods=self.foreign_pods.items,
+            other_requests=self.other_pods.requests,
+            node_leases=self.node_leases,
+            other_pods=self.other_pods.items,
             templates=templates,
             previous_state=state,
             limits=limits,

@@ -19,8 +19,8 @@ from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.cache.compact import compact, without_unread
-from gpufleet_operator.model.heartbeats import NodeLease
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
+from gpufleet_operator.model.node_leases import NodeLease
 from gpufleet_operator.model.objects import BoundPod, Node, NodeCondition, Service, Telemetry, Workload
 from gpufleet_operator.pods import requests, traits
 from gpufleet_operator.pods.network import SERVICE_FIELDS

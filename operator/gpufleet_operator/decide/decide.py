@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gpufleet_operator.decide.adoption.replacement import with_methods
-from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
-from gpufleet_operator.decide.life.run_policy import expired
+from gpufleet_operator.decide.gang_creation import due_creations, remove_incomplete_gangs, retry_when_freed
+from gpufleet_operator.decide.lifecycle.run_policy import expired
 from gpufleet_operator.decide.moments import due_moments, earliest
 from gpufleet_operator.decide.plan import FleetSource, place_waiting
 from gpufleet_operator.decide.replicas import assess
 from gpufleet_operator.decide.reports import collect_reports
-from gpufleet_operator.decide.retries.holds import apply_holds
-from gpufleet_operator.decide.retries.refusals import count_refusals
+from gpufleet_operator.decide.retries.rejections import count_rejections
+from gpufleet_operator.decide.retries.retry_pauses import apply_retry_pauses
 from gpufleet_operator.decide.retries.stuck_pods import remove_stuck_pods
-from gpufleet_operator.decide.rolling.rollout import roll
+from gpufleet_operator.decide.rolling.rollout import apply_update_strategy
 from gpufleet_operator.decide.rolling.successors import pass_on
 from gpufleet_operator.decide.services import collect_restored_services, collect_services, with_restored
 from gpufleet_operator.decide.state import advance, next_state
@@ -23,9 +23,7 @@ from gpufleet_operator.ledger.ledger import read_ledger
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-
-_NO_WORKLOAD = "NoWorkload"
-"""Wait reason of a gated pod that is not the pod of any replica."""
+from gpufleet_operator.report.gated_pods import WaitingFor
 
 
 def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
@@ -36,20 +34,19 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
         source: Where the fleet comes from; None: it is built from the snapshot.
     """
     # 1. Carry over the state of the previous pass, updated by what the snapshot shows.
-    state = advance(snapshot)
+    state = retry_when_freed(snapshot, advance(snapshot))
 
     # 2. Read the ledger and assess every replica of the workloads with a valid template.
     ledger = read_ledger(snapshot, state)
-    state = retry_when_freed(snapshot, state)
     assessed: Sequence[WorkloadReplicas] = tuple(
-        apply_holds(snapshot, state, remove_stuck_pods(snapshot, state, each))
+        apply_retry_pauses(snapshot, state, remove_stuck_pods(snapshot, state, each))
         for each in assess(snapshot, state, ledger)
     )
     creations = due_creations(snapshot, state, assessed)
-    assessed = take_back(state, assessed, creations)
+    assessed = remove_incomplete_gangs(state, assessed, creations)
 
     # 3. Choose the pods of an older template to replace now, and pass their devices on to their successors.
-    ledger, assessed = roll(snapshot, ledger, assessed)
+    ledger, assessed = apply_update_strategy(snapshot, ledger, assessed)
     ledger, assessed = pass_on(snapshot, state, ledger, assessed)
     assessed = tuple(with_methods(each) for each in assessed)
 
@@ -61,16 +58,23 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
     restored_services = collect_restored_services(snapshot, state)
     writes = collect_writes(snapshot, state, assessed, plan, creations)
 
-    # 6. Count the refusals of this pass, and collect the statuses that explain them.
-    refusals = count_refusals(snapshot, state.refusals, assessed)
-    statuses = collect_statuses(snapshot, state, refusals, assessed, plan)
+    # 6. Count the rejections of this pass, and collect the statuses that explain them.
+    rejections = count_rejections(snapshot, state.rejections, assessed)
+    statuses = collect_statuses(snapshot, state, rejections, assessed, plan)
 
     # 7. Collect the reports to people: conditions of nodes, explanations of gated pods.
-    reports, state = collect_reports(snapshot, state, assessed, plan, writes)
+    reports = collect_reports(snapshot, state, assessed, plan, writes)
 
-    # 8. Make the state for the next pass.
+    # 8. Build the state for the next pass.
     after = next_state(
-        snapshot, state, assessed, refusals=refusals, ledger=plan.ledger, writes=writes, statuses=statuses
+        snapshot,
+        state,
+        assessed,
+        rejections=rejections,
+        ledger=plan.ledger,
+        writes=writes,
+        statuses=statuses,
+        reports=reports,
     )
     after = with_restored(snapshot, after, restored_services)
     moments, waits = due_moments(snapshot, after, assessed), _waits(snapshot, assessed)
@@ -84,7 +88,7 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
         reserves=writes.reserves,
         releases=writes.releases,
         statuses=statuses,
-        reports=reports,
+        reports=reports.to_write,
         expired=tuple(e for e in expired(snapshot) if not state.is_backing_off(e.key, snapshot.now)),
         state=after,
         due=earliest(moments),
@@ -101,7 +105,7 @@ def _waits(snapshot: Snapshot, assessed: Sequence[WorkloadReplicas]) -> dict[str
     """Returns what each gated pod waits for, by uid."""
     reasons: dict[str, str] = {r.pod.uid: r.wait_reason for a in assessed for r in a.replicas if r.pod is not None}
     reasons |= {one.pod.uid: one.reason for a in assessed for one in a.unplaced}
-    return {uid: str(reasons.get(uid, _NO_WORKLOAD)) for uid, pod in snapshot.pods.items() if pod.gates}
+    return {uid: str(reasons.get(uid, WaitingFor.WORKLOAD)) for uid, pod in snapshot.pods.items() if pod.gates}
 
 
 def _unexpected_errors(snapshot: Snapshot) -> dict[str, str]:

@@ -67,7 +67,7 @@ class _Holders:
             workload = self.snapshot.workloads.get(pod.workload_uid)
             if uuid is not None and workload is not None and pod.node == node and _may_run(pod):
                 yield self._eviction(pod, uuid, workload.uid, workload.name)
-        for other in self.snapshot.foreign_pods.values():
+        for other in self.snapshot.other_pods.values():
             uuid = holders.get((other.traits.namespace, other.name))
             if uuid is not None and other.node == node and other.movable and not other.deleting:
                 yield EvictPod("", "", other.traits.namespace, other.name, other.uid, self._message(uuid))

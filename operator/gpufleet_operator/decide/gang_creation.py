@@ -1,7 +1,7 @@
 """Creates the pods of a gang together or not at all, oldest gang first.
 
 A gated pod counts against the quota of its namespace. If the apiserver rejects one pod of a gang, the others are
-deleted again, so that they hold no quota while the gang waits.
+deleted, so that they use no quota while the gang waits.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from gpufleet_operator.model.state_types import Backoff, PassState
 
 
 def retry_when_freed(snapshot: Snapshot, state: PassState) -> PassState:
-    """Ends the backoff of workloads that wait for quota, as soon as a pod in their namespace is gone.
+    """Ends the backoff of workloads that wait for quota, as soon as a pod in their namespace has ended.
 
     Their own gated pods do not count: those of a gang are deleted because it waits.
     """
@@ -29,13 +29,13 @@ def retry_when_freed(snapshot: Snapshot, state: PassState) -> PassState:
         for pod in snapshot.pods.values()
         if pod.namespace in namespaces and not (pod.gates and pod.workload_uid in waiting) and not pod.terminal
     )
-    freed = {name for name in namespaces if counts[name] < state.quota_holders.get(name, 0)}
+    freed = {name for name in namespaces if counts[name] < state.pods_in_quota.get(name, 0)}
     backoffs = dict(state.write_backoffs)
     for uid, namespace in waiting.items():
         if namespace in freed:
             key = create_key(uid)
             backoffs[key] = replace(backoffs[key], count=0, until=snapshot.now)
-    return replace(state, write_backoffs=backoffs, quota_holders={name: counts[name] for name in namespaces})
+    return replace(state, write_backoffs=backoffs, pods_in_quota={name: counts[name] for name in namespaces})
 
 
 def due_creations(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]) -> tuple[str, ...]:
@@ -43,42 +43,44 @@ def due_creations(snapshot: Snapshot, state: PassState, assessed: Sequence[Workl
 
     A gang that waits for quota is tried before each younger one of its namespace, even if its own backoff is not over.
     """
-    missing = [a for a in sorted(assessed, key=precedence) if any(_is_missing(r) and not r.held for r in a.replicas)]
+    missing = [
+        a for a in sorted(assessed, key=precedence) if any(_is_missing(r) and not r.retry_paused for r in a.replicas)
+    ]
     due: list[str] = []
     later_gangs: set[str] = set()
-    for found in reversed(missing):
-        workload, gang = found.workload, found.spec.placement.gang
+    for each in reversed(missing):
+        workload, gang = each.workload, each.spec.placement.gang
         own = not state.is_backing_off(create_key(workload.uid), snapshot.now)
-        dragged = gang and workload.namespace in later_gangs and _quota_backoff(state, workload.uid) is not None
-        if own or dragged:
+        forced = gang and workload.namespace in later_gangs and _quota_backoff(state, workload.uid) is not None
+        if own or forced:
             due.append(workload.uid)
         if own and gang:
             later_gangs.add(workload.namespace)
     return tuple(reversed(due))
 
 
-def take_back(
+def remove_incomplete_gangs(
     state: PassState, assessed: Sequence[WorkloadReplicas], due: Sequence[str]
 ) -> tuple[WorkloadReplicas, ...]:
     """Adds the removal of the pods of gangs whose other pods were rejected and are not created in this pass."""
-    return tuple(found if found.workload.uid in due else _without_pods(state, found) for found in assessed)
+    return tuple(each if each.workload.uid in due else _without_pods(state, each) for each in assessed)
 
 
-def _without_pods(state: PassState, found: WorkloadReplicas) -> WorkloadReplicas:
-    backoff = state.write_backoffs.get(create_key(found.workload.uid))
+def _without_pods(state: PassState, assessed: WorkloadReplicas) -> WorkloadReplicas:
+    backoff = state.write_backoffs.get(create_key(assessed.workload.uid))
     rejected = backoff is not None and backoff.by == "apiserver"
-    if backoff is None or not rejected or not found.spec.placement.gang or has_started(found):
-        return found
-    if not any(_is_missing(replica) for replica in found.replicas):
-        return found
+    if backoff is None or not rejected or not assessed.spec.placement.gang or has_started(assessed):
+        return assessed
+    if not any(_is_missing(replica) for replica in assessed.replicas):
+        return assessed
     message = f"the apiserver rejected another pod of the gang: {backoff.message}"
-    listed = {removal.pod.uid for removal in found.removals}
+    listed = {removal.pod.uid for removal in assessed.removals}
     added = tuple(
         Removal(replica.pod, replica.index, RemovalReason.INCOMPLETE_GANG, message)
-        for replica in found.replicas
+        for replica in assessed.replicas
         if replica.pod is not None and replica.gated and replica.pod.uid not in listed
     )
-    return replace(found, removals=(*found.removals, *added))
+    return replace(assessed, removals=(*assessed.removals, *added))
 
 
 def _is_missing(replica: Replica) -> bool:

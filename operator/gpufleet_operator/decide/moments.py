@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from gpufleet_operator.decide.assessment.pod_assessor import unschedulable_grace
-from gpufleet_operator.decide.life.run_policy import expiry, next_moments
+from gpufleet_operator.decide.lifecycle.run_policy import expiry, next_moments
 from gpufleet_operator.decide.services import RESTORE_INTERVAL
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.ledger import exit_delay, reservations
@@ -43,11 +43,11 @@ def _moments(
     for key, backoff in state.write_backoffs.items():
         # Its message is reported until it is dropped.
         yield SubjectKind.KEY, key, backoff.until if backoff.until > snapshot.now else backoff.until + BACKOFF_RESET
-    for (uid, *_), refusal in state.refusals.backoffs.items():
-        yield SubjectKind.WORKLOAD, uid, refusal.until
-    for (uid, _), hold in state.refusals.holds.items():
-        yield SubjectKind.WORKLOAD, uid, hold.until
-        yield SubjectKind.WORKLOAD, uid, hold.untried_until
+    for (uid, *_), rejection in state.rejections.backoffs.items():
+        yield SubjectKind.WORKLOAD, uid, rejection.until
+    for (uid, _), pause in state.rejections.pauses.items():
+        yield SubjectKind.WORKLOAD, uid, pause.until
+        yield SubjectKind.WORKLOAD, uid, pause.untried_until
     for uid, at in state.services_restored.items():
         yield SubjectKind.WORKLOAD, uid, at + RESTORE_INTERVAL
     for node, cordon_end in cordons.ends(snapshot):
@@ -63,8 +63,8 @@ def _pod_moments(snapshot: Snapshot, state: PassState) -> Iterator[tuple[Subject
         node = snapshot.pods[uid].target_node
         if node is not None:
             yield pod, uid, since + unschedulable_grace(snapshot, node)
-    for uid, since in state.silent_since.items():
-        yield pod, uid, since + limits.scheduling_deadline
+    for uid, since in state.unanswered_since.items():
+        yield pod, uid, since + limits.scheduling_timeout
     for uid, since in state.unhealthy_since.items():
         yield pod, uid, since + limits.degraded_grace
     for uid, since in state.kept_since.items():

@@ -14,7 +14,7 @@ from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.adoption.requests import alike_replicas, common_pod, namesake_nodes, with_reasons
 from gpufleet_operator.decide.adoption.settled_nodes import unsettled_nodes
 from gpufleet_operator.decide.assignment import new_assignment
-from gpufleet_operator.decide.retries.refusals import excluded_nodes
+from gpufleet_operator.decide.retries.rejections import excluded_nodes
 from gpufleet_operator.decide.shards import Range, assigned_ranges, divide
 from gpufleet_operator.fleet.build import BuiltFleet, build
 from gpufleet_operator.fleet.engine_input import request, share
@@ -89,7 +89,7 @@ def place_waiting(
 
 
 def stale_reservations(assessed: WorkloadReplicas) -> tuple[Replica, ...]:
-    """Returns gated replicas whose reservation is not usable any more or part of an incomplete gang."""
+    """Returns gated replicas whose reservation is no longer usable or part of an incomplete gang."""
     reserved = [r for r in assessed.replicas if r.reservation is not None and r.gated]
     if assessed.spec.placement.gang and _is_incomplete(assessed) and not has_started(assessed):
         return tuple(reserved)
@@ -194,15 +194,15 @@ class _Planner:
     def _excluded_nodes(
         self, workload_uid: str, replicas: Sequence[Replica], unsettled: frozenset[str]
     ) -> dict[int, frozenset[str]]:
-        """Returns per replica the nodes that refused it, and those whose last write failed.
+        """Returns per replica the nodes that rejected it, and those whose last write failed.
 
         A node that could not be written is skipped, so that another node is taken, and a gang does not hold its other
         nodes while it waits.
         """
-        refused = excluded_nodes(self.snapshot, self.state, workload_uid, (r.index for r in replicas))
+        rejected = excluded_nodes(self.snapshot, self.state, workload_uid, (r.index for r in replicas))
         namesakes = namesake_nodes(self.ledger, replicas)
         always = self.unwritable | unsettled
-        excluded = {index: always | nodes | namesakes.get(index, frozenset()) for index, nodes in refused.items()}
+        excluded = {index: always | nodes | namesakes.get(index, frozenset()) for index, nodes in rejected.items()}
         # Without an entry the engine can use its memo of explanations.
         return {index: nodes for index, nodes in excluded.items() if nodes}
 

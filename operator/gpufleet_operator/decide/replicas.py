@@ -12,9 +12,9 @@ from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.adoption.adopted_pods import AdoptedPodAssessor
 from gpufleet_operator.decide.assessment.pod_assessor import PodAssessor
-from gpufleet_operator.decide.life import attempts
-from gpufleet_operator.decide.life.attempts import ReplicaPods
-from gpufleet_operator.decide.life.run_policy import apply_run_policy
+from gpufleet_operator.decide.lifecycle import attempts
+from gpufleet_operator.decide.lifecycle.attempts import ReplicaPods
+from gpufleet_operator.decide.lifecycle.run_policy import apply_run_policy
 from gpufleet_operator.fleet.node_health import unreachable_reason
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.ledger.verify import nodes_with_device_status, rejected_by_kubelet
@@ -83,7 +83,7 @@ class _ReplicaAssessor(PodAssessor):
         replicas = []
         for pods_of in found:
             self.remove(
-                pods_of.obsolete, pods_of.index, RemovalReason.RESTARTED, f"attempt {pods_of.attempt} replaces it"
+                pods_of.obsolete, pods_of.index, RemovalReason.RESTARTED, f"superseded by attempt {pods_of.attempt}"
             )
             replica = self._replica(pods_of, starts.get(pods_of.index))
             unreachable = self._unreachable(replica)
@@ -108,7 +108,7 @@ class _ReplicaAssessor(PodAssessor):
 
     def _finished(self, outcome: Outcome, pods: Iterable[Pod]) -> WorkloadReplicas:
         """Removes the pods that have not ended; the others are kept for their logs until the workload is deleted."""
-        message = "the workload is complete" if outcome.complete else "the workload has failed"
+        message = "workload is complete" if outcome.complete else "workload has failed"
         for pod in pods:
             if not pod.terminal:
                 index = _NO_REPLICA if pod.replica is None else pod.replica
@@ -138,14 +138,14 @@ class _ReplicaAssessor(PodAssessor):
         if self.spec.suspend:
             self.remove(active, index, RemovalReason.SUSPENDED, "spec.suspend is true")
             return Replica(index, PlacementState.PENDING, message="suspended")
-        ended = self._ended(index, [p for p in present if p.phase is PodPhase.FAILED])
+        ended = self._terminal(index, [p for p in present if p.phase is PodPhase.FAILED])
         if ended is not None and ended.state is PlacementState.FAILED:
             return ended
         if active:
             active.sort(key=lambda p: (bool(p.gates), p.uid not in self.ledger.active, p.created, p.uid))
             self.remove(active[1:], index, RemovalReason.SURPLUS, f"superseded by pod {active[0].name}")
             return self.gated(index, active[0]) if active[0].gates else self.released(index, active[0])
-        return ended or self._missing(found, start)
+        return ended or self._without_pod(found, start)
 
     def _unreachable(self, replica: Replica) -> str:
         """Returns why the node of a bound pod does not respond: its kubelet does not change the pod's conditions."""
@@ -153,7 +153,7 @@ class _ReplicaAssessor(PodAssessor):
             return ""
         return unreachable_reason(self.snapshot, replica.pod.node) or ""
 
-    def _missing(self, found: ReplicaPods, start: datetime | None) -> Replica:
+    def _without_pod(self, found: ReplicaPods, start: datetime | None) -> Replica:
         if self.template_errors:
             message = "spec.template is invalid: no pod is created"
             return Replica(found.index, PlacementState.PENDING, WaitReason.VALID_TEMPLATE, message=message)
@@ -166,7 +166,7 @@ class _ReplicaAssessor(PodAssessor):
             found.index, PlacementState.PENDING, WaitReason.RESTART_BACKOFF, message=message, starts_at=start
         )
 
-    def _ended(self, index: int, pods: list[Pod]) -> Replica | None:
+    def _terminal(self, index: int, pods: list[Pod]) -> Replica | None:
         """Replaces pods that the cluster ended. A pod whose application failed is kept."""
         result = None
         for pod in pods:

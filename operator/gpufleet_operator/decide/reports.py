@@ -1,7 +1,7 @@
 """Collects the reports of a pass, without those that are backing off."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -10,8 +10,8 @@ from gpufleet_operator.decide.writes import Writes
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.report_actions import ExplainPod, Reports, WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import PassState, Reported
-from gpufleet_operator.report.gated_pods import Placements, explained, explanations
+from gpufleet_operator.model.state_types import PassState, Reported, UpToDateNode
+from gpufleet_operator.report.gated_pods import GateContext, explained, explanations
 from gpufleet_operator.report.node_reports import MESSAGE_INTERVAL, node_reports
 
 MAX_PER_PASS = 64
@@ -20,15 +20,23 @@ MAX_PER_PASS = 64
 Report = TypeVar("Report", WriteTelemetryConditions, WriteNodeCondition, ExplainPod)
 
 
+@dataclass(frozen=True, slots=True)
+class CollectedReports:
+    """The reports to write, and what the next pass has to know about them: see `PassState`."""
+
+    to_write: Reports
+    reported: Mapping[str, Reported]
+    up_to_date_nodes: Mapping[str, UpToDateNode]
+
+
 def collect_reports(
     snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas], plan: Plan, writes: Writes
-) -> tuple[Reports, PassState]:
-    """Returns the reports to write, and the state with what was reported when."""
+) -> CollectedReports:
 
     def due(reports: Iterable[Report]) -> tuple[Report, ...]:
         return tuple(islice((r for r in reports if not state.is_backing_off(r.key, snapshot.now)), MAX_PER_PASS))
 
-    placements = Placements(
+    context = GateContext(
         assessed={a.workload.uid: a for a in assessed},
         ledger=plan.ledger,
         unplaced=plan.unplaced,
@@ -36,9 +44,9 @@ def collect_reports(
     )
     nodes = node_reports(snapshot)
     reports = Reports(
-        telemetry=due(nodes.telemetry), nodes=due(nodes.nodes), pods=due(explanations(snapshot, state, placements))
+        telemetry=due(nodes.telemetry), nodes=due(nodes.nodes), pods=due(explanations(snapshot, state, context))
     )
-    return reports, replace(state, reported=_reported(snapshot, reports), settled_nodes=nodes.settled)
+    return CollectedReports(reports, _reported(snapshot, reports), nodes.up_to_date)
 
 
 def _reported(snapshot: Snapshot, reports: Reports) -> Mapping[str, Reported]:
@@ -49,5 +57,5 @@ def _reported(snapshot: Snapshot, reports: Reports) -> Mapping[str, Reported]:
         **explained(snapshot),
         **{write.key: Reported(now) for write in reports.telemetry},
         **{write.key: Reported(now) for write in reports.nodes},
-        **{pod.key: Reported(now, pod.words) for pod in reports.pods},
+        **{pod.key: Reported(now, pod.note_without_numbers) for pod in reports.pods},
     }

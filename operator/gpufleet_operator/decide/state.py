@@ -1,11 +1,12 @@
-"""The state that a pass hands to the next one: backoffs, refusals, and when observed conditions began."""
+"""The state that a pass hands to the next one: backoffs, rejections, and when observed conditions began."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gpufleet_common import timestamps
-from gpufleet_operator.decide.retries.refusals import kept_refusals
+from gpufleet_operator.decide.reports import CollectedReports
+from gpufleet_operator.decide.retries.rejections import kept_rejections
 from gpufleet_operator.decide.writes import Writes
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
 from gpufleet_operator.ledger.device_usage import held_by
@@ -14,7 +15,7 @@ from gpufleet_operator.model.actions import WriteStatus
 from gpufleet_operator.model.objects import Pod, Reservation, Telemetry
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState, Refusals
+from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState, Rejections
 
 WRITE_BASE_SECONDS = 0.5
 WRITE_CAP_SECONDS = 60.0
@@ -28,7 +29,7 @@ def advance(snapshot: Snapshot) -> PassState:
     ended = {uid: previous.ended.get(uid, (now, o.report)) for uid, o in observed.items() if o.pod_has_ended}
     return replace(
         previous,
-        refusals=kept_refusals(snapshot),
+        rejections=kept_rejections(snapshot),
         write_backoffs={key: b for key, b in previous.write_backoffs.items() if now < b.until + BACKOFF_RESET},
         pending_creates={key: name for key, name in previous.pending_creates.items() if key[0] in snapshot.workloads},
         unschedulable_since={
@@ -36,8 +37,8 @@ def advance(snapshot: Snapshot) -> PassState:
             for uid, pod in snapshot.pods.items()
             if is_unschedulable(pod)
         },
-        silent_since={
-            uid: previous.silent_since.get(uid, now) for uid, pod in snapshot.pods.items() if is_unanswered(pod)
+        unanswered_since={
+            uid: previous.unanswered_since.get(uid, now) for uid, pod in snapshot.pods.items() if is_unanswered(pod)
         },
         first_generation={
             uid: previous.first_generation.get(uid, o.telemetry.generation) for uid, o in observed.items()
@@ -82,10 +83,11 @@ def next_state(
     state: PassState,
     assessed: Sequence[WorkloadReplicas],
     *,
-    refusals: Refusals,
+    rejections: Rejections,
     ledger: Ledger,
     writes: Writes,
     statuses: Iterable[WriteStatus],
+    reports: CollectedReports,
 ) -> PassState:
     """Returns the state for the next pass: that of this pass, with what it decided.
 
@@ -93,15 +95,16 @@ def next_state(
         snapshot: Its time and templates.
         state: That of this pass.
         assessed: All workloads.
-        refusals: Including those of this pass.
+        rejections: Including those of this pass.
         ledger: After this pass.
         writes: Of pods and reservations.
         statuses: The statuses to write.
+        reports: The reports to write.
     """
     creates = {(c.workload_uid, c.replica): c.name for c in writes.creates}
     return replace(
         state,
-        refusals=refusals,
+        rejections=rejections,
         templates=snapshot.templates,
         pending_creates={**state.pending_creates, **creates},
         incomplete_since={
@@ -114,11 +117,13 @@ def next_state(
         },
         restarts={**state.restarts, **{a.workload.uid: _restart(snapshot, state, a) for a in assessed if a.restarted}},
         status_written={**state.status_written, **{w.workload_uid: snapshot.now for w in statuses}},
+        reported=reports.reported,
+        up_to_date_nodes=reports.up_to_date_nodes,
     )
 
 
 def _restart(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> Backoff:
-    """Returns the backoff of a workload whose replicas start again: none the first time, then as after a failure."""
+    """Returns the backoff of a workload whose replicas restart: none the first time, then as after a failure."""
     previous, limits = state.restarts.get(assessed.workload.uid), snapshot.limits
     backoff = Backoff.following(
         previous,
@@ -143,7 +148,7 @@ class _Observation:
     holds: bool
     """The report has the pod as a holder."""
     listed: bool
-    """The kubelet lists devices for the pod, as the report says."""
+    """The kubelet lists devices for the pod, according to the report."""
     container_runs: bool
     """The container was running already at the time of the report."""
 

@@ -7,21 +7,21 @@ from gpufleet_operator.decide.plan import Plan
 from gpufleet_operator.model.actions import WriteStatus, create_key, service_key
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Backoff, PassState, Refusals
+from gpufleet_operator.model.state_types import Backoff, PassState, Rejections
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.status import build
 from gpufleet_operator.status.context import StatusContext
 
 
 def collect_statuses(
-    snapshot: Snapshot, state: PassState, refusals: Refusals, assessed: Sequence[WorkloadReplicas], plan: Plan
+    snapshot: Snapshot, state: PassState, rejections: Rejections, assessed: Sequence[WorkloadReplicas], plan: Plan
 ) -> tuple[WriteStatus, ...]:
     """Returns the statuses to write, without those that are backing off.
 
     Args:
         snapshot: The cluster.
         state: That of this pass.
-        refusals: Including those of this pass.
+        rejections: Including those of this pass.
         assessed: The workloads with a valid template.
         plan: The devices picked in this pass.
     """
@@ -29,12 +29,12 @@ def collect_statuses(
     picked: dict[str, dict[int, Terms]] = {}
     for (uid, index), pick in plan.picked.items():
         picked.setdefault(uid, {})[index] = pick.terms
-    refused: dict[str, dict[tuple[int, str], Backoff]] = {}
+    rejected: dict[str, dict[tuple[int, str], Backoff]] = {}
     holding = {(a.workload.uid, r.index) for a in assessed for r in a.replicas if r.state is PlacementState.ALLOCATED}
-    for (uid, index, node), backoff in refusals.backoffs.items():
+    for (uid, index, node), backoff in rejections.backoffs.items():
         if (uid, index) in holding:
             continue  # kept in case that the allocation is taken back, but there is nothing to explain
-        refused.setdefault(uid, {})[index, node] = backoff
+        rejected.setdefault(uid, {})[index, node] = backoff
     writes: list[WriteStatus] = []
     for uid, workload in snapshot.workloads.items():
         if workload.deleting:
@@ -49,7 +49,7 @@ def collect_statuses(
             reservations=plan.ledger.active,
             picked=picked.get(uid, {}),
             diagnosis=plan.unplaced.get(uid),
-            refusals=refused.get(uid, {}),
+            rejections=rejected.get(uid, {}),
             last_written=state.status_written.get(uid),
         )
         write = build.write(snapshot, context)

@@ -1,7 +1,7 @@
 """Checks the template of each workload, once per generation: whether pods can be created from it.
 
 A template is free-form. An error that no validation rule prevents would end the process, again after each restart, and
-block all workloads. Therefore everything that reads the template later is tried here, and an unexpected exception
+block all workloads. Therefore everything that reads the template later is run here once, and an unexpected exception
 becomes an error of that one workload.
 """
 
@@ -37,7 +37,7 @@ def check_templates(
         workloads: By uid.
         known: Earlier checks, by uid. Those of the current generation are kept.
         resources: The extended resources of devices.
-        policy: What templates may ask for.
+        policy: What templates may request.
     """
     checks: dict[str, TemplateCheck] = {}
     for uid, workload in workloads.items():
@@ -57,7 +57,7 @@ def check_template(
     try:
         errors = validate.validate_template(model.spec, resources, policy)
         checked = not errors and not model.spec.adopts
-        pod_type = _try(workload, model, resources, policy) if checked else None
+        pod_type = _build_once(workload, model, resources, policy) if checked else None
     except Exception as error:  # noqa: BLE001 - any exception fails this workload only
         message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
         return TemplateCheck(workload.generation, (message,), unexpected_error=traceback.format_exc())
@@ -72,8 +72,8 @@ def _hash(model: GPUWorkload) -> str:
         return ""
 
 
-def _try(workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy) -> PodType | None:
-    """Does everything that reads the template later on, and returns what a replica requests; None for shares."""
+def _build_once(workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy) -> PodType | None:
+    """Runs everything that reads the template later. Returns what a replica requests; None for shares."""
     name = build.pod_name(workload.name, 0, workload.uid)
     body = build.build(workload, model.spec, 0, name, resources, policy=policy)
     pod_needs(body["spec"])

@@ -68,7 +68,7 @@ def collect_writes(
 def _creates(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> Iterable[CreatePod]:
     workload = assessed.workload
     for replica in assessed.replicas:
-        if replica.wait_reason is WaitReason.POD and not replica.held:
+        if replica.wait_reason is WaitReason.POD and not replica.retry_paused:
             name = state.pending_creates.get((workload.uid, replica.index)) or build.pod_name(
                 workload.name, replica.index, f"{snapshot.name_seed}/{workload.uid}"
             )

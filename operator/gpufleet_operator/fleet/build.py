@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_operator.fleet.engine_input import node_state
-from gpufleet_operator.fleet.node_capacity import node_info, requested_per_node
+from gpufleet_operator.fleet.node_capacity import node_without_devices, requested_per_node
 from gpufleet_operator.fleet.node_health import not_placeable_reason
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.snapshot import Snapshot
@@ -54,7 +54,7 @@ def node_states(snapshot: Snapshot, ledger: Ledger) -> Iterator[NodeState]:
             telemetry.model.model_copy(
                 update={"spec": telemetry.model.spec.model_copy(update={"assignments": assignments.get(name, [])})}
             ),
-            node_info(snapshot.nodes[name], requested.get(name, {}), not_placeable_reason(snapshot, name)),
+            node_without_devices(snapshot.nodes[name], requested.get(name, {}), not_placeable_reason(snapshot, name)),
             age_seconds=age.total_seconds() if age is not None else 0.0,
             stale_after_seconds=snapshot.limits.stale_after.total_seconds(),
             stale_reason=snapshot.stale_reason(name),

@@ -3,13 +3,13 @@
 Operator and command line share it. Pure: no client, no clock. The caller passes the age of the telemetry and the free
 capacity of the node, because it has the apiserver's time and the pods.
 
-    node = node_state(telemetry, node_info, age_seconds=3.2, stale_after_seconds=90)
-    fleet = Fleet.of([node, ...])
+    state = node_state(telemetry, node, age_seconds=3.2, stale_after_seconds=90)
+    fleet = Fleet.of([state, ...])
     decision = place(fleet, request(workload, replicas=(0, 1)))
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from gpufleet_api.names import SHARED_SLOTS
@@ -31,7 +31,6 @@ from gpufleet_operator.placement.model import (
     Request,
     ScoreWeights,
     Share,
-    Taint,
 )
 from gpufleet_operator.pods.requests import pod_needs
 
@@ -42,24 +41,19 @@ UNKNOWN_CAPACITY = MAX_RESOURCE_AMOUNT
 """Free capacity of a node of which only the telemetry is known (a saved fleet file): everything fits."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeInfo:
-    """A v1.Node and its free capacity. The defaults are those of a node of which only the telemetry is known."""
-
-    labels: Mapping[str, str] = field(default_factory=dict)
-    taints: tuple[Taint, ...] = ()
-    unschedulable: bool = False
-    not_ready: str | None = None
-    """Why no pod is placed on it now, as a message."""
-    free_cpu_milli: int = UNKNOWN_CAPACITY
-    free_memory_bytes: int = UNKNOWN_CAPACITY
-    free_pods: int = UNKNOWN_CAPACITY
-    free_extended: Mapping[str, int] = field(default_factory=dict)
+UNKNOWN_NODE = NodeState(
+    name="",
+    devices=(),
+    free_cpu_milli=UNKNOWN_CAPACITY,
+    free_memory_bytes=UNKNOWN_CAPACITY,
+    free_pods=UNKNOWN_CAPACITY,
+)
+"""A node of which only the telemetry is known."""
 
 
 def node_state(
     telemetry: GPUTelemetry,
-    node: NodeInfo,
+    node: NodeState,
     *,
     age_seconds: float,
     stale_after_seconds: float,
@@ -75,7 +69,7 @@ def node_state(
 
     Args:
         telemetry: The node's object.
-        node: Labels, taints and free capacity.
+        node: Labels, taints and free capacity; its name and devices are replaced by those of the telemetry.
         age_seconds: Time since the agent wrote the status, both by one clock.
         stale_after_seconds: Maximum age of a status or a sample that is used.
         stale_reason: Why the caller does not use this telemetry, as a message.
@@ -104,19 +98,7 @@ def node_state(
             )
             for device in status.devices
         )
-    return NodeState(
-        name=telemetry.metadata.name,
-        devices=devices,
-        labels=node.labels,
-        taints=node.taints,
-        unschedulable=node.unschedulable,
-        not_ready=node.not_ready,
-        free_cpu_milli=node.free_cpu_milli,
-        free_memory_bytes=node.free_memory_bytes,
-        free_pods=node.free_pods,
-        free_extended=node.free_extended,
-        stale_reason=stale_reason,
-    )
+    return replace(node, name=telemetry.metadata.name, devices=devices, stale_reason=stale_reason)
 
 
 def request(

@@ -7,11 +7,10 @@ and does not count pods that are not bound yet.
 from collections import Counter
 from collections.abc import Mapping
 
-from gpufleet_operator.fleet.engine_input import NodeInfo
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Node
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.placement.model import PodNeeds
+from gpufleet_operator.placement.model import NodeState, PodNeeds
 from gpufleet_operator.pods.requests import NATIVE_RESOURCES
 
 RequestedPerNode = Mapping[str, Mapping[str, int]]
@@ -20,7 +19,7 @@ RequestedPerNode = Mapping[str, Mapping[str, int]]
 
 def requested_per_node(snapshot: Snapshot, ledger: Ledger) -> RequestedPerNode:
     """Sums the requests per node: of other pods once they are bound, of workloads' pods once they are reserved."""
-    total: dict[str, Counter[str]] = {name: Counter(amounts) for name, amounts in snapshot.foreign_requests.items()}
+    total: dict[str, Counter[str]] = {name: Counter(amounts) for name, amounts in snapshot.other_requests.items()}
     for uid, pod in snapshot.pods.items():
         reservation = ledger.active.get(uid)
         node = pod.target_node or (reservation.node if reservation else ledger.expected.get(uid))
@@ -29,10 +28,12 @@ def requested_per_node(snapshot: Snapshot, ledger: Ledger) -> RequestedPerNode:
     return total
 
 
-def node_info(node: Node, requested: Mapping[str, int], not_ready: str | None = None) -> NodeInfo:
-    """Returns the node's labels, taints and free capacity, and why no pod is placed on it now."""
+def node_without_devices(node: Node, requested: Mapping[str, int], not_ready: str | None = None) -> NodeState:
+    """Returns a node with its free capacity; `not_ready` is the reason why no pod is placed on it now."""
     free = {name: amount - requested.get(name, 0) for name, amount in node.allocatable.items()}
-    return NodeInfo(
+    return NodeState(
+        name=node.name,
+        devices=(),
         labels=node.labels,
         taints=node.taints,
         unschedulable=node.unschedulable,

@@ -12,13 +12,13 @@ def unreachable_reason(snapshot: Snapshot, name: str) -> str | None:
         return f"node {name} not found"
     if node.not_ready:
         return f"node {name} is not ready: {node.not_ready}"
-    expired = snapshot.heartbeats.expired_since(name)
+    expired = snapshot.node_leases.expired_since(name)
     return None if expired is None else _not_renewed(name, expired)
 
 
 def not_placeable_reason(snapshot: Snapshot, name: str) -> str | None:
     """Returns why no pod is placed on a node now: it does not respond, or its kubelet missed a renewal of its lease."""
-    late = snapshot.heartbeats.late_since(name)
+    late = snapshot.node_leases.late_since(name)
     return unreachable_reason(snapshot, name) or (None if late is None else _not_renewed(name, late))
 
 

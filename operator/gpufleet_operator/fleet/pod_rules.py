@@ -29,7 +29,7 @@ class DomainNode:
 
 
 class PlacedPod(NamedTuple):
-    """A pod on a node."""
+    """A pod and the node that it is bound, pinned or reserved to."""
 
     node: str
     traits: PodTraits
@@ -196,7 +196,7 @@ class PlacedPods:
 
 
 def _placed(snapshot: Snapshot, ledger: Ledger, stored: Mapping[str, Collection[str]]) -> Iterator[PlacedPod]:
-    for other in snapshot.foreign_pods.values():
+    for other in snapshot.other_pods.values():
         yield PlacedPod(other.node, other.traits, other.deleting)
     for uid, pod in snapshot.pods.items():
         reservation = ledger.active.get(uid)

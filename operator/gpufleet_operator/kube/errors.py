@@ -29,11 +29,11 @@ class ApiError(Exception):
 
 
 class UnauthorizedError(ApiError):
-    """401."""
+    """Status 401: the token is invalid or expired."""
 
 
 class NotFoundError(ApiError):
-    """404."""
+    """Status 404: the object or the API does not exist."""
 
 
 class ConflictError(ApiError):

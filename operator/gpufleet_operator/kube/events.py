@@ -23,7 +23,7 @@ _MAX_COUNTED = 4096
 
 @dataclass(frozen=True, slots=True)
 class ObjectReference:
-    """The object that an event is about: a GPUWorkload unless `kind` says otherwise."""
+    """The object that an event is about: a GPUWorkload unless `kind` is set."""
 
     namespace: str
     name: str

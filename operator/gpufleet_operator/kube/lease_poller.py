@@ -11,13 +11,13 @@ from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api, Sleep
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import UnavailableError
-from gpufleet_operator.model.heartbeats import Heartbeats, observe
+from gpufleet_operator.model.node_leases import NodeLeases, observe
 
 log = structlog.get_logger(__name__)
 
 
 class LeasePoller:
-    """Keeps `Cache.heartbeats` current; sets `Cache.dirty` when a kubelet becomes late, expires or returns.
+    """Keeps `Cache.node_leases` current; sets `Cache.dirty` when a kubelet becomes late, expires or returns.
 
     Args:
         api: The apiserver.
@@ -28,16 +28,16 @@ class LeasePoller:
 
     def __init__(self, api: Api, cache: Cache, clock: ServerClock, *, sleep: Sleep = asyncio.sleep) -> None:
         self._api, self._cache, self._clock, self._sleep = api, cache, clock, sleep
-        self._verdicts: frozenset[tuple[str, bool]] = frozenset()
-        """Of the last list: with thousands of nodes they take milliseconds."""
+        self._late: frozenset[tuple[str, bool]] = frozenset()
+        """`NodeLeases.late_nodes` of the last list."""
 
     async def run(self, interval_seconds: float) -> None:
-        """Polls until cancelled. A list that gets no response is skipped: it says nothing about the nodes.
+        """Polls until cancelled. A list that gets no response is skipped: it shows nothing about the nodes.
 
         Raises:
             ApiError: The apiserver rejects the request (no permission).
         """
-        self._cache.heartbeats = Heartbeats(poll_interval=timedelta(seconds=interval_seconds))
+        self._cache.node_leases = NodeLeases(poll_interval=timedelta(seconds=interval_seconds))
         while True:
             if self._cache.telemetry.items:
                 try:
@@ -49,10 +49,10 @@ class LeasePoller:
     async def poll(self) -> None:
         """Reads all leases once, from the apiserver's watch cache (resourceVersion 0): cheap for etcd."""
         body = await self._api.get(paths.NODE_LEASES, {"resourceVersion": "0"})
-        heartbeats = observe(self._cache.heartbeats, node_leases(body), self._clock.now())
-        self._cache.heartbeats = heartbeats
-        verdicts = heartbeats.verdicts()
-        if verdicts != self._verdicts:
-            self._cache.tracker.note_nodes({name for name, _ in verdicts ^ self._verdicts})
-            self._verdicts = verdicts
+        leases = observe(self._cache.node_leases, node_leases(body), self._clock.now())
+        self._cache.node_leases = leases
+        late = leases.late_nodes()
+        if late != self._late:
+            self._cache.tracker.note_nodes({name for name, _ in late ^ self._late})
+            self._late = late
             self._cache.dirty.set()

@@ -13,7 +13,7 @@ SERVICES = "/api/v1/services"
 OF_WORKLOADS = {"labelSelector": WORKLOAD_LABEL}
 """Pods or Services of workloads."""
 
-FOREIGN_PODS = {
+OTHER_PODS = {
     "labelSelector": f"!{WORKLOAD_LABEL}",
     "fieldSelector": "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed",
 }

@@ -4,7 +4,7 @@ It is the union of `spec.assignments` of all GPUTelemetry objects and nothing el
 The reservation of a deleted pod is not removed immediately: a container may outlive its pod object (forced deletion).
 Its devices stay reserved until the agent's report no longer has the pod as a holder, and for some seconds more unless
 the kubelet has reported that the pod is terminated. An agent that does not see processes reports what the kubelet
-lists, which a pod deleted by force leaves at once, so the grace period of the pod is added.
+lists, which a pod deleted by force leaves immediately, so the grace period of the pod is added.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,9 +28,9 @@ class Ledger:
     terminating: tuple[Reservation, ...] = ()
     """The pod is deleted or terminal, but its containers may still use the devices."""
     kept: tuple[Reservation, ...] = ()
-    """Nothing uses the devices any more; they are kept for the next pod of the replica."""
+    """Nothing uses the devices; they are kept for the next pod of the replica."""
     to_release: tuple[Reservation, ...] = ()
-    """Nothing can use the devices any more; the reservation is to be removed."""
+    """Nothing can use the devices; the reservation is to be removed."""
     conflicting: frozenset[str] = frozenset()
     """Uids of released pods with a device that an older reservation has as well, one of the two as a whole.
 
@@ -132,7 +132,7 @@ def exit_delay(snapshot: Snapshot, reservation: Reservation) -> timedelta:
 
 
 def _is_kept(snapshot: Snapshot, reservation: Reservation, pod: Pod | None) -> bool:
-    """Returns True when the devices of a rolled pod are kept: it was deleted, and its replica is still wanted."""
+    """Returns True when the devices of a deleted pod are kept for its successor: its replica is still wanted."""
     assignment = reservation.assignment
     workload = snapshot.workloads.get(assignment.workload_uid)
     if not assignment.keep_for_successor or reservation.node not in snapshot.nodes or workload is None:

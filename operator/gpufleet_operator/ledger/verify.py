@@ -103,11 +103,11 @@ def _verify_container(
     agent = held_by(report, assignment, part.container, listed=True) if report else None
     for held, source in ((kubelet, "kubelet"), (agent, "PodResources")):
         if held and held != reserved and report is not None:
-            message = f"{source} reports {_join(held)}, reserved {_join(reserved)}"
+            message = f"reserved {_join(reserved)}, but {source} reports {_join(held)}"
             return AllocationCheck(PlacementState.MISMATCH, message)
     if reserved in (kubelet, agent):
         if agent != reserved:
-            missing = _silent_agent(snapshot, reservation)
+            missing = _unreported_by_agent(snapshot, reservation)
         else:
             missing = _NOT_REPORTED if kubelet != reserved and kubelet_reports else ""
         return AllocationCheck(PlacementState.ALLOCATED, missing=missing)
@@ -122,7 +122,7 @@ def nodes_with_device_status(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(pod.node or "" for pod in pods if any(c.devices for c in pod.containers))
 
 
-def _silent_agent(snapshot: Snapshot, reservation: Reservation) -> str:
+def _unreported_by_agent(snapshot: Snapshot, reservation: Reservation) -> str:
     """Returns that the agent has not reported the devices yet; empty if it does not report at present."""
     stale = snapshot.stale_reason(reservation.node) is not None
     return "" if stale else f"the agent on {reservation.node} has not reported the devices yet"
@@ -152,7 +152,7 @@ def _runs_without_devices(
 
 
 def _without_devices(report: TelemetryStatus, reservation: Reservation, *, was_allocated: bool) -> AllocationCheck:
-    """Judges a container for which the kubelet lists nothing.
+    """Checks a container for which the kubelet lists nothing.
 
     A container that never had its devices runs without them. One that had them still has them: a kubelet never takes
     devices away, but it forgets them when its checkpoint is lost. It is left alone until another container gets one.
@@ -169,7 +169,9 @@ def _without_devices(report: TelemetryStatus, reservation: Reservation, *, was_a
         message = f"kubelet lists no devices for the running container, which held {_join(reserved)} before"
         return AllocationCheck(PlacementState.ALLOCATED, message, unlisted=True)
     held = f", which {others[0]} holds" if others else ""
-    return AllocationCheck(PlacementState.MISMATCH, f"container runs without devices, reserved {_join(reserved)}{held}")
+    return AllocationCheck(
+        PlacementState.MISMATCH, f"container runs without its reserved devices {_join(reserved)}{held}"
+    )
 
 
 def _join(devices: frozenset[str]) -> str:

@@ -34,7 +34,7 @@ class CreatePod:
 
     @property
     def key(self) -> str:
-        """One per workload: its pods are rejected for the same reasons."""
+        """The pods of a workload are rejected for the same reasons, so they share one key."""
         return create_key(self.workload_uid)
 
 
@@ -52,7 +52,6 @@ class CreateService:
 
     @property
     def key(self) -> str:
-        """One per workload."""
         return service_key(self.workload_uid)
 
 
@@ -90,7 +89,6 @@ class Reserve:
 
     @property
     def key(self) -> str:
-        """One per node."""
         return reserve_key(self.node)
 
 
@@ -132,7 +130,6 @@ class ReleasePod:
 
     @property
     def key(self) -> str:
-        """One per pod."""
         return release_key(self.pod_uid)
 
 
@@ -158,7 +155,6 @@ class DeletePod:
 
     @property
     def key(self) -> str:
-        """One per pod."""
         return f"delete/{self.uid}"
 
 
@@ -191,7 +187,6 @@ class EvictPod:
 
     @property
     def key(self) -> str:
-        """One per pod."""
         return f"evict/{self.uid}"
 
 
@@ -205,13 +200,12 @@ class DeleteWorkload:
 
     @property
     def key(self) -> str:
-        """One per workload."""
         return f"delete-workload/{self.workload_uid}"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A v1.Event."""
+    """Fields of a v1.Event."""
 
     reason: str
     note: str
@@ -231,7 +225,6 @@ class WriteStatus:
 
     @property
     def key(self) -> str:
-        """One per workload."""
         return f"status/{self.workload_uid}"
 
 

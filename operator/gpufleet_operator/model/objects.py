@@ -144,7 +144,7 @@ class Pod:
     """The operator's annotation on a pod whose Job must not count it."""
     device_requests: tuple[DeviceRequest, ...] = ()
     attempt: int = 0
-    """How often its replica was started again before it, by its label."""
+    """Number of the attempt, from 0, by its label."""
     deleting: bool = False
     gates: tuple[str, ...] = ()
     node: str | None = None

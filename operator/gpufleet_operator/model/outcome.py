@@ -24,7 +24,7 @@ class Outcome:
 
 
 def stored_outcome(workload: Workload) -> Outcome | None:
-    """Returns the outcome in the stored status; None before the end. A workload that ended never starts again."""
+    """Returns the outcome in the stored status; None before the end. A workload that ended never restarts."""
     for condition in workload.status.conditions if workload.status else ():
         if condition.type in ("Complete", "Failed") and condition.status is ConditionStatus.TRUE:
             return Outcome(complete=condition.type == "Complete", reason=condition.reason, message=condition.message)

@@ -5,23 +5,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from gpufleet_api.names import FOREIGN_RESOURCES, SCHEDULERS, TOLERATED_TAINTS
+from gpufleet_api.names import FORBIDDEN_RESOURCES, SCHEDULERS, TOLERATED_TAINTS
 
 
 @dataclass(frozen=True, slots=True)
 class PodPolicy:
     """Settings on the pods of workloads."""
 
-    foreign_resources: tuple[str, ...] = FOREIGN_RESOURCES
-    """Names that a template may not request; `*` stands for any characters."""
+    forbidden_resources: tuple[str, ...] = FORBIDDEN_RESOURCES
+    """Names that a template may not request; `*` matches any characters."""
     schedulers: tuple[str, ...] = SCHEDULERS
     """Names that `schedulerName` may have: a pod with another one would hold its devices and never start."""
     tolerated_taints: tuple[str, ...] = TOLERATED_TAINTS
     """Keys of taints with effect NoSchedule that pods tolerate without a toleration in the template."""
 
-    def foreign_pattern(self, resource: str) -> str | None:
-        """Returns the pattern of `foreign_resources` that the name matches."""
-        return next((pattern for pattern in self.foreign_resources if _matches(pattern, resource)), None)
+    def forbidden_pattern(self, resource: str) -> str | None:
+        """Returns the pattern of `forbidden_resources` that the name matches."""
+        return next((pattern for pattern in self.forbidden_resources if _matches(pattern, resource)), None)
 
 
 DEFAULT_POLICY: Final = PodPolicy()

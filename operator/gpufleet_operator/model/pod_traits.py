@@ -73,5 +73,5 @@ class PodTraits:
 
     @property
     def restricts_domains(self) -> bool:
-        """True if the pod itself has a rule."""
+        """True if the pod has a rule on topology domains."""
         return bool(self.ports or self.anti_affinity or self.affinity or self.spread)

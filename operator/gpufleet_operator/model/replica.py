@@ -19,9 +19,9 @@ class WaitReason(StrEnum):
     OTHER_GATES = "OtherSchedulingGates"
     """Its pod has scheduling gates of other controllers. It is placed when the operator's gate is the last."""
     REPLACEMENT = "Replacement"
-    """Its pod is being deleted, because it was made for other settings or an older template."""
+    """Its pod is being deleted, because it was created for other settings or an older template."""
     DEVICES = "Devices"
-    RESTART_BACKOFF = "RestartBackoff"
+    RESTART_BACKOFF = "RestartBackOff"
     """Its pod has to be created once the backoff after a failure is over."""
     VALID_TEMPLATE = "ValidTemplate"
     """No pod is created for it, or its gated pod is not released, because `spec.template` is invalid."""
@@ -63,8 +63,8 @@ class RemovalReason(StrEnum):
     DISRUPTED = "PodDisrupted"
     UNHEALTHY = "DeviceUnhealthy"
     INCOMPLETE_GANG = "IncompleteGang"
-    """Another pod of the gang was rejected, so the gang gives its quota and its devices back."""
-    RESTARTED = "ReplicaRestarted"
+    """Another pod of the gang was rejected, so the gang releases its quota and its devices."""
+    RESTARTED = "AttemptSuperseded"
     FINISHED = "WorkloadFinished"
 
     @property
@@ -95,7 +95,7 @@ class RemovalMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A pod to delete. `node` is the node that refused it, if one did."""
+    """A pod to delete. `node` is the node of its devices, if it was rejected there."""
 
     pod: Pod
     replica: int
@@ -136,13 +136,13 @@ class Replica:
     """The reservation has to be written again, because the node's GPUTelemetry was deleted and created."""
     message: str = ""
     unlisted: bool = False
-    """Allocated before; the kubelet lists none of its devices any more: see `ledger.verify`."""
-    held: bool = False
-    """No pod is made for it now: see `decide.retries.refusals`."""
+    """Allocated before; the kubelet no longer lists its devices: see `ledger.verify`."""
+    retry_paused: bool = False
+    """No pod is created for it now: see `decide.retries.rejections`."""
     attempt: int = 0
-    """How often the replica was started again; its pod has this number as a label."""
+    """Number of the attempt, from 0; its pod has this number as a label."""
     failures: int = 0
-    """How often the application failed in it."""
+    """Number of failures."""
     ready: bool = False
     """Its pod is Ready on a node that responds, and every source shows the reserved devices."""
     unconfirmed: str = ""
@@ -171,7 +171,7 @@ class WorkloadReplicas:
     outcome: Outcome | None = None
     """None while the workload has not ended."""
     restarted: str = ""
-    """Why this pass starts all replicas again although no application failed; empty: it does not."""
+    """Why this pass restarts all replicas although none failed; empty: it does not."""
     gang_incomplete: bool = False
     """It is a gang of which some replicas run, and others have no pod that is bound to a node."""
     template_errors: tuple[str, ...] = ()

@@ -62,12 +62,11 @@ class ExplainPod:
 
     @property
     def key(self) -> str:
-        """One per pod."""
         return explain_key(self.pod_uid)
 
     @property
-    def words(self) -> str:
-        """The note without numbers, which change with each telemetry."""
+    def note_without_numbers(self) -> str:
+        """Returns the note without numbers, which change with each telemetry."""
         return re.sub(r"[\d,.]+", "#", self.note)
 
 

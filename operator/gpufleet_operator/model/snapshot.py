@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from gpufleet_operator.model.heartbeats import Heartbeats
+from gpufleet_operator.model.node_leases import NodeLeases
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Service, Telemetry, Workload
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
@@ -34,12 +34,12 @@ class Snapshot:
     """By name."""
     services: Mapping[str, Service] = field(default_factory=dict)
     """Services with the workload label, by uid."""
-    foreign_requests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    other_requests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Per node: the summed requests of all other active pods, and their number under `pods`."""
-    heartbeats: Heartbeats = field(default_factory=Heartbeats)
+    node_leases: NodeLeases = field(default_factory=NodeLeases)
     """Of the kubelets."""
-    foreign_pods: Mapping[str, BoundPod] = field(default_factory=dict)
-    """The pods of `foreign_requests`, by uid."""
+    other_pods: Mapping[str, BoundPod] = field(default_factory=dict)
+    """The pods of `other_requests`, by uid."""
     previous_state: PassState = field(default_factory=PassState)
     """The state after the previous pass."""
     limits: Limits = field(default_factory=Limits)

@@ -11,7 +11,7 @@ from gpufleet_operator.placement.packing import PodType
 _MAX_MESSAGE_LENGTH = 1024
 
 BACKOFF_RESET = timedelta(minutes=10)
-"""A backoff that ended this long ago is dropped: the next failure is the first of a row again."""
+"""A backoff that ended this long ago is dropped: the next failure is counted as the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,19 @@ class Limits:
     """
     degraded_grace: timedelta = timedelta(seconds=10)
     """How long a device must be unhealthy before its pod is replaced, if `onDegraded` is Replace."""
-    scheduling_deadline: timedelta = timedelta(seconds=60)
-    """How long a released pod may have no response of any scheduler before its devices are given back."""
-    refusal_limit: int = 3
-    """Refused pods in a row after which a replica is put on hold."""
-    refusal_hold: timedelta = timedelta(minutes=10)
-    """How long such a replica is not tried again while nothing changes."""
-    allocation_settled: timedelta = timedelta(minutes=1)
-    """How long a pod must hold its devices before earlier refusals of its replica are forgotten."""
+    scheduling_timeout: timedelta = timedelta(seconds=60)
+    """How long a released pod may have no response of any scheduler before its devices are released."""
+    rejection_limit: int = 3
+    """Consecutive rejected pods of a replica after which its retries are paused."""
+    max_retry_pause: timedelta = timedelta(minutes=10)
+    """Longest pause between two retries of a replica while no node changes."""
+    rejections_reset_after: timedelta = timedelta(minutes=1)
+    """How long a pod must hold its devices before earlier rejections of its replica are dropped."""
     restart_base: timedelta = timedelta(seconds=10)
-    """Time from the first failure of a replica until it is started again. It doubles with each failure."""
+    """Time from the first failure of a replica until it restarts. It doubles with each failure."""
     restart_cap: timedelta = timedelta(minutes=10)
     successor_limit: timedelta = timedelta(seconds=120)
-    """How long the unused devices of a rolled replica are kept for its next pod."""
+    """How long unused devices are kept for the next pod of a replica during an update."""
     message_interval: timedelta = timedelta(seconds=10)
     """Shortest interval between two status writes that differ in the numbers of messages only."""
     node_conditions: bool = True
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """An operation that failed: how often in a row, and until when it is not retried."""
+    """An operation that failed: the number of consecutive failures, and until when it is not retried."""
 
     count: int
     at: datetime
@@ -70,7 +70,7 @@ class Backoff:
     def following(
         cls, previous: "Backoff | None", now: datetime, *, base: float, cap: float, message: str, by: str
     ) -> "Backoff":
-        """Returns the next one in a row: `base` seconds, doubled with each failure, at most `cap`."""
+        """Returns the next backoff: `base` seconds, doubled with each failure, at most `cap`."""
         count = previous.count + 1 if previous else 1
         delay = min(cap, base * 2 ** min(count - 1, 30))
         return cls(count, now, now + timedelta(seconds=delay), message[:_MAX_MESSAGE_LENGTH], by)
@@ -92,13 +92,13 @@ class TemplateCheck:
     """Traceback of an exception that the template caused although no rule rejected it: a rule is missing."""
 
 
-RefusalKey = tuple[str, int, str]
+RejectionKey = tuple[str, int, str]
 """Workload uid, replica, node."""
 
 
 @dataclass(frozen=True, slots=True)
-class NodeEvidence:
-    """What a node looked like when it refused a pod."""
+class ObservedNode:
+    """The state of a node when it rejected a pod."""
 
     node: object
     """Labels, taints and allocatable, to compare; None: there was no such node."""
@@ -109,42 +109,42 @@ class NodeEvidence:
     running: frozenset[str] = frozenset()
     """Uids of running pods of other workloads."""
 
-    def may_have_improved(self, now: "NodeEvidence") -> bool:
-        """Returns True when the node changed so that it may accept what it refused."""
+    def may_have_improved(self, now: "ObservedNode") -> bool:
+        """Returns True when the node changed so that it may accept what it rejected."""
         ended = any(now.requested.get(name, 0) < amount for name, amount in self.requested.items())
         return self.node != now.node or self.offered != now.offered or ended or not self.running <= now.running
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """A row of refused pods of one replica, and until when no other is made for it."""
+class RetryPause:
+    """Consecutive rejected pods of one replica, and until when no other pod is created for it."""
 
     count: int
     until: datetime
-    """Until then a node that refused is only tried again when it has changed. In the past while the row is short."""
+    """Until then a node that rejected is only tried again when it has changed. In the past after few rejections."""
     untried_until: datetime
-    """The same for nodes that were not tried in this row."""
+    """The same for nodes that were not tried since."""
     message: str
-    """The last refusal."""
-    evidence: Mapping[str, NodeEvidence | None] = field(default_factory=dict)
-    """The nodes that refused, by name. None: no change of the node cures the refusal."""
+    """The last rejection."""
+    rejected_on: Mapping[str, ObservedNode | None] = field(default_factory=dict)
+    """The nodes that rejected, by name. None: the rejection does not depend on the state of the node."""
     nodes: frozenset[str] = frozenset()
     """All nodes at that time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refusals:
-    """Nodes that refused a replica, and for how long each is excluded for it."""
+class Rejections:
+    """Nodes that rejected a replica, and for how long each is excluded for it."""
 
-    backoffs: Mapping[RefusalKey, Backoff] = field(default_factory=dict)
+    backoffs: Mapping[RejectionKey, Backoff] = field(default_factory=dict)
     counted_pods: frozenset[str] = frozenset()
-    """Uids of existing pods whose refusal is in `backoffs` already: their deletion may take several passes."""
-    holds: Mapping[tuple[str, int], Hold] = field(default_factory=dict)
-    """Workload uid, replica (-1: all replicas of a gang) -> the row of refusals."""
+    """Uids of existing pods whose rejection is in `backoffs` already: their deletion may take several passes."""
+    pauses: Mapping[tuple[str, int], RetryPause] = field(default_factory=dict)
+    """Workload uid, replica (-1: all replicas of a gang) -> its consecutive rejections."""
     allocated_since: Mapping[str, datetime] = field(default_factory=dict)
     """Pod uid -> since when it holds its devices without interruption."""
     generations: Mapping[str, int] = field(default_factory=dict)
-    """Workload uid -> the generation that the refusals are about."""
+    """Workload uid -> the generation that the rejections are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +152,12 @@ class Reported:
     """A report about an object, as last written."""
 
     at: datetime
-    words: str = ""
-    """Of a pod's explanation: the note without numbers."""
+    note: str = ""
+    """Of a pod's explanation, without numbers."""
 
 
 @dataclass(frozen=True, slots=True)
-class SettledNode:
+class UpToDateNode:
     """The versions of a node's objects at which no condition was to be written."""
 
     telemetry_version: str
@@ -171,14 +171,14 @@ class SettledNode:
 class PassState:
     """State carried from pass to pass. Losing all of it (a restart) costs time, never correctness."""
 
-    refusals: Refusals = field(default_factory=Refusals)
+    rejections: Rejections = field(default_factory=Rejections)
     write_backoffs: Mapping[str, Backoff] = field(default_factory=dict)
     """Failed writes, by the action's key."""
     pending_creates: Mapping[tuple[str, int], str] = field(default_factory=dict)
     """Workload uid, replica -> name of a pod whose creation got no response. It is retried under that name."""
     unschedulable_since: Mapping[str, datetime] = field(default_factory=dict)
     """Pod uid -> since when kube-scheduler reports it as unschedulable, by the apiserver's clock."""
-    silent_since: Mapping[str, datetime] = field(default_factory=dict)
+    unanswered_since: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a released pod -> since when no scheduler has responded to it, by the apiserver's clock."""
     first_generation: Mapping[str, int] = field(default_factory=dict)
     """Pod uid -> the telemetry generation in which its reservation was first seen."""
@@ -192,7 +192,7 @@ class PassState:
     Only a report that is later than the one in `ended` counts.
     """
     kept_since: Mapping[str, datetime] = field(default_factory=dict)
-    """Uid of a rolled pod that is deleted -> since when nothing uses its devices, which are kept for its successor."""
+    """Uid of a deleted pod of an older template -> since when nothing uses its devices, kept for its successor."""
     without_devices: Mapping[str, str] = field(default_factory=dict)
     """Uid of a reserved pod whose container runs -> `observedAt` of the first of the consecutive reports since the
     container's start in which it holds nothing."""
@@ -200,8 +200,8 @@ class PassState:
     """Uid of a reserved pod -> since when fresh telemetry reports one of its devices as unhealthy."""
     templates: Mapping[str, TemplateCheck] = field(default_factory=dict)
     """Workload uid -> the check of its current generation."""
-    quota_holders: Mapping[str, int] = field(default_factory=dict)
-    """Namespace in which workloads wait for quota -> number of pods there, except their own gated ones."""
+    pods_in_quota: Mapping[str, int] = field(default_factory=dict)
+    """Namespace in which workloads wait for quota -> number of pods in it, except their own gated ones."""
     incomplete_since: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a workload that is a gang -> since when some of its replicas run without the others."""
     restarts: Mapping[str, Backoff] = field(default_factory=dict)
@@ -210,12 +210,12 @@ class PassState:
     """Workload uid -> when its status was last written."""
     reported: Mapping[str, Reported] = field(default_factory=dict)
     """Key of a report (`model.report_actions`) -> what was last written under it."""
-    settled_nodes: Mapping[str, SettledNode] = field(default_factory=dict)
+    up_to_date_nodes: Mapping[str, UpToDateNode] = field(default_factory=dict)
     """By node name."""
     services_restored: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its Service was last restored."""
     restored: frozenset[str] = frozenset()
-    """Uids of workloads whose refusals were read back from status after a restart."""
+    """Uids of workloads whose rejections were read back from status after a restart."""
 
     def is_backing_off(self, key: str, now: datetime) -> bool:
         """Returns True while the write with this key may not be retried."""

@@ -96,7 +96,7 @@ class _Attempt:
         self.picks: list[Pick] = []
         self.unplaced: list[int] = list(request.replicas)
         self.infeasible = False
-        """No node can serve the first replica, whatever the rules and excluded nodes are."""
+        """No node can serve the first replica, regardless of rules and excluded nodes."""
         self._tentative = TentativePlacement(fleet, request)
         self._rules = RuleState(fleet, request.rules) if request.rules else None
 

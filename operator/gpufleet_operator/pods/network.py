@@ -42,8 +42,8 @@ def leader_address(workload: str, namespace: str) -> str:
 
 
 def address_error(workload: str, message: str) -> str:
-    """Returns what is wrong with the pods' DNS names while the Service cannot be written."""
-    return f"the pods may have no DNS names, Service {service_name(workload)} cannot be written: {message}"
+    """Returns the message while the Service cannot be written."""
+    return f"cannot write Service {service_name(workload)}: {message}; pods may have no DNS names"
 
 
 def service(workload: Workload) -> dict[str, Any]:

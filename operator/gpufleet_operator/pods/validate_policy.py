@@ -1,4 +1,4 @@
-"""Rejects what would give a pod devices without a reservation, or no scheduler."""
+"""Rejects templates whose pods would get devices without a reservation, or would have no scheduler."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,9 +19,11 @@ def validate_policy(pod: Mapping[str, Any], path: str, resources: Resources, pol
         yield forbidden(f"{path}.resourceClaims", RESOURCE_CLAIMS.message)
     for at, amounts in _amounts(pod, path):
         for name in amounts:
-            pattern = None if name in resources.names else policy.foreign_pattern(str(name))
+            pattern = None if name in resources.names else policy.forbidden_pattern(str(name))
             if pattern is not None:
-                yield forbidden(f"{at}[{name}]", f"{pattern} is served by another device plugin; use spec.devices")
+                yield forbidden(
+                    f"{at}[{name}]", f"matches {pattern} of --forbidden-resources; request devices in spec.devices"
+                )
     for at, container in _containers(pod, path):
         given = container.get("resources")
         if isinstance(given, Mapping) and given.get("claims"):

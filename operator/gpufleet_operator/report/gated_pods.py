@@ -1,7 +1,7 @@
 """Why a pod is gated: an event on the pod for people, and the annotation `gpufleet.dev/waiting-for` for tools.
 
-The annotation is written when the reason changes. An event is recorded with it, again when the words of the message
-change, and again before the apiserver deletes it. A pod that is released within two seconds gets neither.
+The annotation is written when the reason changes. An event is recorded with it, again when more than numbers in the
+message changes, and again before the apiserver deletes it. A pod that is released within two seconds gets neither.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,8 +21,8 @@ from gpufleet_operator.pods.release import explain
 
 DELAY = timedelta(seconds=2)
 """How long a pod is gated before that is explained."""
-_WORDS_INTERVAL = timedelta(minutes=2)
-"""Shortest interval between two events of a pod with the same reason and different words."""
+_NOTE_INTERVAL = timedelta(minutes=2)
+"""Shortest interval between two events of a pod with the same reason and different notes."""
 _REPEAT_INTERVAL = timedelta(minutes=30)
 """Interval at which an event is repeated: the apiserver deletes events after an hour."""
 
@@ -61,8 +61,8 @@ class _Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Placements:
-    """What this pass found out about gated pods."""
+class GateContext:
+    """The results of this pass that explain why pods are gated."""
 
     assessed: Mapping[str, WorkloadReplicas]
     """By workload uid."""
@@ -74,7 +74,7 @@ class Placements:
     """Uids of the pods that this pass releases."""
 
 
-def explanations(snapshot: Snapshot, state: PassState, found: Placements) -> Iterator[ExplainPod]:
+def explanations(snapshot: Snapshot, state: PassState, found: GateContext) -> Iterator[ExplainPod]:
     """Yields the explanations to record, oldest pods first."""
     replicas = {r.pod.uid: (a, r) for a in found.assessed.values() for r in a.replicas if r.pod is not None}
     for pod in sorted(_gated(snapshot), key=lambda p: p.created):
@@ -116,12 +116,12 @@ def _gated(snapshot: Snapshot) -> Iterable[Pod]:
 def _is_due(snapshot: Snapshot, reported: Reported | None, action: ExplainPod) -> bool:
     if reported is None:
         return False
-    changed = reported.words not in ("", action.words)
-    return snapshot.now - reported.at >= (_WORDS_INTERVAL if changed else _REPEAT_INTERVAL)
+    changed = reported.note not in ("", action.note_without_numbers)
+    return snapshot.now - reported.at >= (_NOTE_INTERVAL if changed else _REPEAT_INTERVAL)
 
 
 def _wait(
-    snapshot: Snapshot, state: PassState, found: Placements, pod: Pod, member: tuple[WorkloadReplicas, Replica] | None
+    snapshot: Snapshot, state: PassState, found: GateContext, pod: Pod, member: tuple[WorkloadReplicas, Replica] | None
 ) -> _Wait | None:
     """Returns what the pod waits for; None: nothing, or it is about to be deleted."""
     if member is None:
@@ -154,7 +154,7 @@ def _wait(
     return _Wait(WaitingFor.DEVICES, message)
 
 
-def _unplaced(found: Placements, pod: Pod) -> _Wait | None:
+def _unplaced(found: GateContext, pod: Pod) -> _Wait | None:
     """Returns why a pod with another owner is not a replica of its workload."""
     unplaced = (one for assessed in found.assessed.values() for one in assessed.unplaced)
     match = next((one for one in unplaced if one.pod.uid == pod.uid), None)

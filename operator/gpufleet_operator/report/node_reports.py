@@ -13,8 +13,8 @@ from gpufleet_operator.fleet import cordons
 from gpufleet_operator.model.objects import Node, NodeCondition, Telemetry
 from gpufleet_operator.model.report_actions import WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import SettledNode
-from gpufleet_operator.report.telemetry_health import Finding, drained, fresh, healthy
+from gpufleet_operator.model.state_types import UpToDateNode
+from gpufleet_operator.report.telemetry_health import TelemetryFinding, drained, fresh, healthy
 
 MESSAGE_INTERVAL = timedelta(seconds=60)
 """Shortest interval between two writes of a condition of which only the message differs."""
@@ -26,7 +26,7 @@ class NodeReports:
 
     telemetry: list[WriteTelemetryConditions] = field(default_factory=list)
     nodes: list[WriteNodeCondition] = field(default_factory=list)
-    settled: dict[str, SettledNode] = field(default_factory=dict)
+    up_to_date: dict[str, UpToDateNode] = field(default_factory=dict)
 
 
 def node_reports(snapshot: Snapshot) -> NodeReports:
@@ -35,17 +35,17 @@ def node_reports(snapshot: Snapshot) -> NodeReports:
     A node whose objects have not changed since nothing was to be written is skipped: of thousands of nodes, only a few
     change from one pass to the next.
     """
-    found, before = NodeReports(), snapshot.previous_state.settled_nodes
+    found, before = NodeReports(), snapshot.previous_state.up_to_date_nodes
     for name in snapshot.node_names():
         telemetry, node = snapshot.telemetry.get(name), snapshot.nodes.get(name)
-        settled = SettledNode(
+        up_to_date = UpToDateNode(
             telemetry.resource_version if telemetry else "",
             node.resource_version if node else "",
             stale=snapshot.stale_reason(name) is not None,
             drained=frozenset(cordons.drained(snapshot, name)),
         )
-        if before.get(name) == settled or not _differs(snapshot, found, telemetry, node):
-            found.settled[name] = settled
+        if before.get(name) == up_to_date or not _differs(snapshot, found, telemetry, node):
+            found.up_to_date[name] = up_to_date
     return found
 
 
@@ -74,7 +74,7 @@ def _differs(snapshot: Snapshot, found: NodeReports, telemetry: Telemetry | None
     return differs
 
 
-def _condition(snapshot: Snapshot, telemetry: Telemetry, kind: str, finding: Finding) -> Condition:
+def _condition(snapshot: Snapshot, telemetry: Telemetry, kind: str, finding: TelemetryFinding) -> Condition:
     old = telemetry.conditions.get(kind)
     return Condition(
         type=kind,
@@ -86,7 +86,7 @@ def _condition(snapshot: Snapshot, telemetry: Telemetry, kind: str, finding: Fin
 
 
 def _node_condition(
-    snapshot: Snapshot, telemetry: Telemetry | None, node: Node, health: Finding | None
+    snapshot: Snapshot, telemetry: Telemetry | None, node: Node, health: TelemetryFinding | None
 ) -> NodeCondition | None:
     """Returns the condition that the Node should have; None: none, because it has no agent or no device."""
     if telemetry is None or health is None:
@@ -97,7 +97,7 @@ def _node_condition(
     return NodeCondition(health.status, health.reason, health.message, _since(snapshot, node.condition, health))
 
 
-def _since(snapshot: Snapshot, old: Condition | NodeCondition | None, finding: Finding) -> str:
+def _since(snapshot: Snapshot, old: Condition | NodeCondition | None, finding: TelemetryFinding) -> str:
     if old is not None and old.status is finding.status:
         return old.last_transition_time
     return timestamps.seconds(snapshot.now)

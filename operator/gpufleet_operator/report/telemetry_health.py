@@ -14,7 +14,7 @@ _MAX_MESSAGE_LENGTH = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TelemetryFinding:
     """Status, reason and message of a condition."""
 
     status: ConditionStatus
@@ -22,22 +22,22 @@ class Finding:
     message: str
 
 
-def fresh(snapshot: Snapshot, telemetry: Telemetry) -> Finding:
+def fresh(snapshot: Snapshot, telemetry: Telemetry) -> TelemetryFinding:
     """Returns whether the measurements may be used for placement."""
     if telemetry.decode_error:
-        return Finding(ConditionStatus.FALSE, "Invalid", telemetry.decode_error)
+        return TelemetryFinding(ConditionStatus.FALSE, "Invalid", telemetry.decode_error)
     stale = snapshot.stale_reason(telemetry.name)
     if stale is not None or telemetry.status is None:
-        return Finding(ConditionStatus.FALSE, "Stale", stale or "agent has not published telemetry yet")
+        return TelemetryFinding(ConditionStatus.FALSE, "Stale", stale or "agent has not published telemetry yet")
     match telemetry.status.summary.state:
         case TelemetryState.NO_DRIVER:
-            return Finding(ConditionStatus.FALSE, "NoDriver", "no GPU driver answers on the node")
+            return TelemetryFinding(ConditionStatus.FALSE, "NoDriver", "driver not available on the node")
         case TelemetryState.STALE:
-            return Finding(ConditionStatus.FALSE, "Stale", "the agent reports, but it cannot sample the devices")
-    return Finding(ConditionStatus.TRUE, "Ready", "the agent reports current measurements")
+            return TelemetryFinding(ConditionStatus.FALSE, "Stale", "agent cannot read the devices")
+    return TelemetryFinding(ConditionStatus.TRUE, "Fresh", "agent reports current measurements")
 
 
-def healthy(telemetry: Telemetry, freshness: Finding) -> Finding:
+def healthy(telemetry: Telemetry, freshness: TelemetryFinding) -> TelemetryFinding:
     """Returns whether all devices of the node are healthy; Unknown if that cannot be known now.
 
     A reported fault counts while no driver answers: a lost device often takes the driver with it.
@@ -48,21 +48,23 @@ def healthy(telemetry: Telemetry, freshness: Finding) -> Finding:
     if knows and unhealthy:
         codes = {reason.code for d in unhealthy for reason in d.health.reasons}
         reason = codes.pop() if len(codes) == 1 else "DeviceUnhealthy"
-        return Finding(ConditionStatus.FALSE, reason, _joined(map(_faults, unhealthy)))
+        return TelemetryFinding(ConditionStatus.FALSE, reason, _joined(map(_faults, unhealthy)))
     if freshness.status is not ConditionStatus.TRUE:
-        return Finding(ConditionStatus.UNKNOWN, freshness.reason, freshness.message)
+        return TelemetryFinding(ConditionStatus.UNKNOWN, freshness.reason, freshness.message)
     if not devices:
-        return Finding(ConditionStatus.UNKNOWN, "NoDevices", "the driver reports no device")
-    return Finding(ConditionStatus.TRUE, "DevicesHealthy", f"{len(devices)} of {len(devices)} devices are healthy")
+        return TelemetryFinding(ConditionStatus.UNKNOWN, "NoDevicesFound", "the driver reports no device")
+    return TelemetryFinding(
+        ConditionStatus.TRUE, "DevicesHealthy", f"{len(devices)} of {len(devices)} devices are healthy"
+    )
 
 
-def drained(snapshot: Snapshot, telemetry: Telemetry) -> Finding | None:
+def drained(snapshot: Snapshot, telemetry: Telemetry) -> TelemetryFinding | None:
     """Returns whether containers still have devices that are cordoned with `drain`; None: no device is drained."""
     uuids = cordons.drained(snapshot, telemetry.name).keys()
     if not uuids:
         return None
     if telemetry.status is None or (stale := snapshot.stale_reason(telemetry.name)) is not None:
-        return Finding(ConditionStatus.UNKNOWN, "Stale", stale or "agent has not published telemetry yet")
+        return TelemetryFinding(ConditionStatus.UNKNOWN, "Stale", stale or "agent has not published telemetry yet")
     users: dict[str, set[str]] = {uuid: set() for uuid in sorted(uuids)}
     for device in telemetry.status.devices:
         users.get(device.uuid, set()).update(f"{holder.namespace}/{holder.pod}" for holder in device.allocated_to)
@@ -71,8 +73,8 @@ def drained(snapshot: Snapshot, telemetry: Telemetry) -> Finding | None:
             users[uuid].add(f"{assignment.namespace}/{assignment.pod}")
     in_use = [f"{uuid}: {', '.join(sorted(pods))}" for uuid, pods in users.items() if pods]
     if in_use:
-        return Finding(ConditionStatus.FALSE, "InUse", _joined(in_use))
-    return Finding(ConditionStatus.TRUE, "Drained", _joined([f"no container has {', '.join(users)}"]))
+        return TelemetryFinding(ConditionStatus.FALSE, "InUse", _joined(in_use))
+    return TelemetryFinding(ConditionStatus.TRUE, "Drained", _joined([f"no container has {', '.join(users)}"]))
 
 
 def _faults(device: Device) -> str:

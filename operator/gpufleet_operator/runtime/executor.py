@@ -267,15 +267,15 @@ class Executor:
             await self._writer.evict_pod(action.namespace, action.name, action.uid)
         except NotFoundError:
             self._cache.pods.remove(action.uid, "")
-            self._cache.foreign_pods.remove(action.uid, "")
+            self._cache.other_pods.remove(action.uid, "")
             return
         except InvalidWriteError as error:
             blocked = f"pod {action.name}: {error} ({action.message})"
             await self._record(about, Event("EvictionBlocked", blocked, warning=True))
             raise
         mark_deleting(self._cache.pods, action.uid)
-        mark_deleting(self._cache.foreign_pods, action.uid)
-        await self._record(about, Event("DeviceDrained", f"evicted pod {action.name}: {action.message}"))
+        mark_deleting(self._cache.other_pods, action.uid)
+        await self._record(about, Event("PodEvicted", f"evicted pod {action.name}: {action.message}"))
 
     async def _status(self, action: WriteStatus) -> None:
         try:

@@ -34,9 +34,9 @@ async def check_gang(writer: KubeWriter, creates: Sequence[CreatePod]) -> None:
     except InvalidWriteError as error:
         log.warning("cannot list quotas", namespace=creates[0].namespace, error=str(error))
         return
-    refusal = exceeded(quotas, admitted, len(creates))
-    if refusal:
-        raise InvalidWriteError(f"{len(creates)} pods are forbidden: {refusal}", 403)
+    rejection = exceeded(quotas, admitted, len(creates))
+    if rejection:
+        raise InvalidWriteError(f"{len(creates)} pods are forbidden: {rejection}", 403)
 
 
 async def _admitted(writer: KubeWriter, create: CreatePod) -> Json:

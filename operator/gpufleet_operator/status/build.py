@@ -94,7 +94,7 @@ def _events(stored: WorkloadStatus | None, status: WorkloadStatus) -> tuple[Even
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
             continue
         true = condition.status is ConditionStatus.TRUE
-        no_devices = condition.type == "Placed" and condition.reason == "NoDevices"
+        no_devices = condition.type == "Placed" and condition.reason == "NoDevicesAvailable"
         warning = (condition.type in _WARNING_TYPES and true) or no_devices
         if warning or (condition.type in _REPORTED_TYPES and true):
             events.append(Event(condition.reason, condition.message, warning=warning))

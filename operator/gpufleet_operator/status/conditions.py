@@ -19,8 +19,7 @@ from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.pods.network import address_error
 from gpufleet_operator.status import adoption, outcome, rollout
 from gpufleet_operator.status.context import StatusContext
-from gpufleet_operator.status.finding import ConditionFinding as Finding
-from gpufleet_operator.status.finding import is_false, is_true
+from gpufleet_operator.status.finding import ConditionFinding, is_false, is_true
 from gpufleet_operator.status.messages import message_or_default
 from gpufleet_operator.status.ready import allocated, pods_not_ready, ready
 from gpufleet_operator.status.unreachable import unreachable_replicas
@@ -69,13 +68,13 @@ def conditions(snapshot: Snapshot, context: StatusContext, explained: Explanatio
     return result
 
 
-def _status(finding: Finding) -> ConditionStatus:
+def _status(finding: ConditionFinding) -> ConditionStatus:
     if finding.unknown:
         return ConditionStatus.UNKNOWN
     return ConditionStatus.TRUE if finding.true else ConditionStatus.FALSE
 
 
-def _stalled(context: StatusContext) -> Finding:
+def _stalled(context: StatusContext) -> ConditionFinding:
     if context.workload.model is None:
         return is_true("InvalidObject", context.workload.invalid)
     if context.outcome is not None:
@@ -92,7 +91,7 @@ def _stalled(context: StatusContext) -> Finding:
     return is_false("AsExpected")
 
 
-def placed_finding(context: StatusContext, explained: Explanation | None) -> Finding:
+def placed_finding(context: StatusContext, explained: Explanation | None) -> ConditionFinding:
     if context.outcome is not None:
         return is_false(context.outcome.reason, context.outcome.message)
     if context.assessed is None:
@@ -114,7 +113,7 @@ def placed_finding(context: StatusContext, explained: Explanation | None) -> Fin
     if placed == total:
         return is_true("Placed", _replicas_per_node(context))
     if context.diagnosis is not None and explained is not None:
-        return is_false("NoDevices", explained.message)
+        return is_false("NoDevicesAvailable", explained.message)
     message = f"{placed} of {total} replicas have devices"
     return is_false("Waiting", f"{message}; {explained.message}" if explained else message)
 
@@ -126,7 +125,7 @@ def _replicas_per_node(context: StatusContext) -> str:
     return f"replicas: {', '.join(parts)}"[:_MAX_NODES_LENGTH] if parts else ""
 
 
-def _degraded(snapshot: Snapshot, context: StatusContext) -> Finding:
+def _degraded(snapshot: Snapshot, context: StatusContext) -> ConditionFinding:
     unreachable = unreachable_replicas(context)
     found = [("NodeNotReady", unreachable)] if unreachable else []
     for replica in context.replicas:
@@ -148,24 +147,26 @@ def _degraded(snapshot: Snapshot, context: StatusContext) -> Finding:
     return is_true(found[0][0], "; ".join(message for _, message in found))
 
 
-def _reconciling(context: StatusContext, stalled: Finding, placed: Finding) -> Finding:
+def _reconciling(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding:
     """Returns the finding of the first rule that applies."""
     findings = (rule(context, stalled, placed) for rule in _RECONCILING_RULES)
     return next((finding for finding in findings if finding is not None), is_false("Reconciled"))
 
 
-def _not_stalled(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
-    """Excludes that both are True: kstatus would report the one that comes first, Reconciling, for ever."""
+def _not_stalled(
+    context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding
+) -> ConditionFinding | None:
+    """Excludes that both are True: kstatus would always report the one that comes first, Reconciling."""
     del context, placed
     return is_false(stalled.reason, stalled.message) if stalled.true else None
 
 
-def _finished(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _finished(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding | None:
     del stalled, placed
     return is_false(context.outcome.reason, context.outcome.message) if context.outcome is not None else None
 
 
-def _suspending(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _suspending(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding | None:
     del stalled, placed
     if not context.suspended:
         return None
@@ -173,32 +174,34 @@ def _suspending(context: StatusContext, stalled: Finding, placed: Finding) -> Fi
     return is_true("Suspending") if removing else is_false("Suspended")
 
 
-def _restarting(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _restarting(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding | None:
     del stalled, placed
     waiting = next((r for r in context.replicas if r.wait_reason is WaitReason.RESTART_BACKOFF), None)
-    return is_true("RestartBackoff", f"replica {waiting.index}: {waiting.message}") if waiting else None
+    return is_true("RestartBackOff", f"replica {waiting.index}: {waiting.message}") if waiting else None
 
 
-def _replacing(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _replacing(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding | None:
     del stalled, placed
     replaced = sum(r.state in (PlacementState.MISMATCH, PlacementState.REJECTED) for r in context.replicas)
-    return is_true("Replacing", f"replacing {replaced} pods") if replaced else None
+    return is_true("Replacing", f"replacing {replaced} pod{'s' if replaced > 1 else ''}") if replaced else None
 
 
-def _creating(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _creating(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding | None:
     del stalled, placed
     missing = [r for r in context.replicas if r.wait_reason is WaitReason.POD]
     if not missing:
         return None
     if _rejected_pods(context) and classify(context.create_error) is CreateError.QUOTA:
         return is_true(CreateError.QUOTA, f"waiting for quota: {context.create_error}")
-    held = next((r for r in missing if r.held), None)
-    if held is not None:
-        return is_true("BackOff", f"replica {held.index}: {held.message}")
+    paused = next((r for r in missing if r.retry_paused), None)
+    if paused is not None:
+        return is_true("PlacementBackOff", f"replica {paused.index}: {paused.message}")
     return is_true("CreatingPods", f"creating {len(missing)} of {len(context.replicas)} pods")
 
 
-def _waiting_for_owner(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _waiting_for_owner(
+    context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding
+) -> ConditionFinding | None:
     del stalled, placed
     return adoption.waiting_for_owner(context)
 
@@ -208,24 +211,28 @@ def _rejected_pods(context: StatusContext) -> bool:
     return bool(context.create_error) and any(r.wait_reason is WaitReason.POD for r in context.replicas)
 
 
-def _waiting_for_gates(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _waiting_for_gates(
+    context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding
+) -> ConditionFinding | None:
     del stalled, placed
     gated = next((r for r in context.replicas if r.wait_reason is WaitReason.OTHER_GATES), None)
     return is_true("OtherSchedulingGates", gated.message) if gated else None
 
 
-def _waiting_for_devices(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _waiting_for_devices(
+    context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding
+) -> ConditionFinding | None:
     del context, stalled
     return None if placed.true else is_true("WaitingForDevices", placed.message)
 
 
-def _rolling(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _rolling(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding | None:
     del stalled, placed
     found = rollout.rolling(context) or rollout.scaling_down(context)
     return is_true(*found) if found else None
 
 
-def _binding(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _binding(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding | None:
     del stalled, placed
     unbound = [r for r in context.replicas if r.state in (PlacementState.PENDING, PlacementState.RESERVED)]
     if not unbound:
@@ -234,17 +241,19 @@ def _binding(context: StatusContext, stalled: Finding, placed: Finding) -> Findi
     if message is None:
         schedulers = sorted({r.pod.scheduler for r in unbound if r.pod is not None})
         message = f"waiting for {' and '.join(schedulers) or 'a scheduler'} to bind the pods"
-        refused = context.last_refusal
-        message = f"{message}; before, {refused}" if refused else message
+        rejected = context.last_rejection
+        message = f"{message}; last rejection: {rejected}" if rejected else message
     return is_true("Binding", message)
 
 
-def _not_ready(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _not_ready(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding | None:
     del stalled, placed
     return pods_not_ready(context)
 
 
-_RECONCILING_RULES: tuple[Callable[[StatusContext, Finding, Finding], Finding | None], ...] = (
+_RECONCILING_RULES: tuple[
+    Callable[[StatusContext, ConditionFinding, ConditionFinding], ConditionFinding | None], ...
+] = (
     _not_stalled,
     _finished,
     _suspending,

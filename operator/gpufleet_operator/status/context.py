@@ -22,14 +22,14 @@ class StatusContext:
     create_error: str = ""
     """The apiserver's error when it last rejected a pod of the workload."""
     service_error: str = ""
-    """The same for its Service."""
+    """The apiserver's error when it last rejected the workload's Service."""
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
     """Reservations of all workloads after this pass, by pod uid."""
     picked: Mapping[int, Terms] = field(default_factory=dict)
     """Score of the replicas that this pass placed."""
     diagnosis: Diagnosis | None = None
     """Why replicas were not placed."""
-    refusals: Mapping[tuple[int, str], Backoff] = field(default_factory=dict)
+    rejections: Mapping[tuple[int, str], Backoff] = field(default_factory=dict)
     """By replica and node."""
     last_written: datetime | None = None
     """When the status was last written, by this process."""
@@ -41,16 +41,16 @@ class StatusContext:
 
     @property
     def suspended(self) -> bool:
-        """True when `spec.suspend` is."""
+        """True when `spec.suspend` is true."""
         return self.assessed is not None and self.assessed.spec.suspend
 
     @property
-    def last_refusal(self) -> str:
-        """The latest refusal, as a message; empty without one."""
-        if not self.refusals:
+    def last_rejection(self) -> str:
+        """The latest rejection, as a message; empty without one."""
+        if not self.rejections:
             return ""
-        (replica, node), backoff = max(self.refusals.items(), key=lambda item: (item[1].at, item[0]))
-        return f"{backoff.by} refused {node} for replica {replica}: {backoff.message}"
+        (replica, node), backoff = max(self.rejections.items(), key=lambda item: (item[1].at, item[0]))
+        return f"{backoff.by} rejected replica {replica} on node {node}: {backoff.message}"
 
     @property
     def outcome(self) -> Outcome | None:

@@ -52,8 +52,10 @@ def state(context: StatusContext) -> WorkloadState:
     if context.outcome is not None:
         return WorkloadState.COMPLETE if context.outcome.complete else WorkloadState.FAILED
     adopts = context.assessed is not None and context.assessed.spec.adopts
-    if context.suspended or (is_scaled_to_zero(context) and not adopts):
+    if context.suspended:
         return WorkloadState.SUSPENDED
+    if is_scaled_to_zero(context) and not adopts:
+        return WorkloadState.SCALED_TO_ZERO
     unplaced = context.assessed.unplaced if context.assessed else ()
     if adopts and not unplaced and all(r.state is PlacementState.SUCCEEDED for r in context.replicas):
         return WorkloadState.IDLE

@@ -1,22 +1,22 @@
-"""Explains why a workload waits: the engine's counts and nearest miss, and the refusals of nodes."""
+"""Explains why a workload waits: the engine's counts and nearest miss, and the rejections of nodes."""
 
-from gpufleet_api.workload_status import Explanation, NearestMiss, NodeRefusal, RejectionSummary
+from gpufleet_api.workload_status import Explanation, IneligibleDevices, NearestMiss, NodeRejection
 from gpufleet_common import timestamps
 from gpufleet_operator.placement.model import Diagnosis
 from gpufleet_operator.status.context import StatusContext
 
-_MAX_REFUSALS = 32
+_MAX_REJECTIONS = 32
 _MAX_MESSAGE_LENGTH = 4096
 _MAX_NEAREST_MISS_LENGTH = 1024
 
 
 def explanation(context: StatusContext) -> Explanation | None:
-    """Returns None when there is nothing to explain: everything is placed and no node refused a replica."""
-    refusals = _refusals(context)
+    """Returns None when there is nothing to explain: everything is placed and no node rejected a replica."""
+    rejections = _node_rejections(context)
     why = context.diagnosis
-    if context.assessed is None or (why is None and not refusals):
+    if context.assessed is None or (why is None and not rejections):
         return None
-    quotes = [f"{r.by} refused {r.node} for replica {r.replica}: {r.message}" for r in refusals]
+    quotes = [f"{r.by} rejected replica {r.replica} on node {r.node}: {r.message}" for r in rejections]
     sentences = [why.message] if why else []
     if quotes:
         sentences.append("; ".join(quotes))
@@ -24,15 +24,15 @@ def explanation(context: StatusContext) -> Explanation | None:
         message=" ".join(sentences)[:_MAX_MESSAGE_LENGTH],
         devices_considered=why.considered if why else 0,
         devices_eligible=why.eligible if why else 0,
-        rejections=_rejections(why),
+        ineligible_devices=_ineligible_devices(why),
         nearest_miss=_nearest_miss(why),
-        refusals=refusals,
+        node_rejections=rejections,
     )
 
 
-def _rejections(why: Diagnosis | None) -> list[RejectionSummary]:
+def _ineligible_devices(why: Diagnosis | None) -> list[IneligibleDevices]:
     rejected = why.rejected if why else ()
-    return [RejectionSummary(reason=r.reason, devices=r.devices, nodes=r.nodes) for r in rejected]
+    return [IneligibleDevices(reason=r.reason, devices=r.devices, nodes=r.nodes) for r in rejected]
 
 
 def _nearest_miss(why: Diagnosis | None) -> NearestMiss | None:
@@ -43,11 +43,11 @@ def _nearest_miss(why: Diagnosis | None) -> NearestMiss | None:
     return NearestMiss(node=near.node, device=near.device, reason=near.reason, message=message)
 
 
-def _refusals(context: StatusContext) -> list[NodeRefusal]:
-    """Returns the latest refusals first, as many as status may have."""
-    latest = sorted(context.refusals.items(), key=lambda item: (-item[1].at.timestamp(), item[0]))
+def _node_rejections(context: StatusContext) -> list[NodeRejection]:
+    """Returns the latest rejections first, as many as status may have."""
+    latest = sorted(context.rejections.items(), key=lambda item: (-item[1].at.timestamp(), item[0]))
     return [
-        NodeRefusal(replica=replica, node=node, by=b.by, message=b.message, time=timestamps.seconds(b.at))
-        for (replica, node), b in latest[:_MAX_REFUSALS]
+        NodeRejection(replica=replica, node=node, by=b.by, message=b.message, time=timestamps.seconds(b.at))
+        for (replica, node), b in latest[:_MAX_REJECTIONS]
         if replica >= 0
     ]

@@ -1,10 +1,10 @@
-"""Messages of conditions whose rule has nothing more specific to say: no condition is written without a message."""
+"""Default messages of conditions: no condition is written without a message."""
 
 _BY_REASON = {
     "AsExpected": "no problem found",
     "Reconciled": "nothing to do",
     "Suspended": "spec.suspend is true",
-    "Suspending": "spec.suspend is true: deleting the pods",
+    "Suspending": "deleting pods: spec.suspend is true",
     "CreatingPods": "creating pods",
     "Placed": "every replica has devices, or had them until it ended",
     "InvalidObject": "the stored object cannot be decoded",

@@ -22,7 +22,7 @@ def failed(context: StatusContext) -> ConditionFinding:
     if outcome is not None and not outcome.complete:
         return is_true(outcome.reason, outcome.message)
     failures = sum(r.failures for r in context.replicas)
-    return is_false("AsExpected", f"{failures} failures" if failures != 1 else "1 failure")
+    return is_false("AsExpected", "no failures" if not failures else f"{failures} failure{'s' if failures > 1 else ''}")
 
 
 def suspended(context: StatusContext) -> ConditionFinding:

@@ -1,4 +1,4 @@
-"""What the status says about a change of `spec.template` or `spec.replicas`, as reason and message."""
+"""Reason and message of the status during a change of `spec.template` or `spec.replicas`."""
 
 from gpufleet_api.names import WORKLOAD_LABEL
 from gpufleet_api.workload_policies import UpdateStrategyType
@@ -21,17 +21,21 @@ def no_replicas(context: StatusContext) -> tuple[str, str]:
 def scaling_down(context: StatusContext) -> tuple[str, str] | None:
     """Returns the finding while pods of removed replicas exist."""
     surplus = context.assessed.surplus_pods if context.assessed else 0
-    return ("ScalingDown", f"{surplus} pods of removed replicas have not ended yet") if surplus else None
+    return (
+        ("ScalingDown", f"{surplus} pod{'s' if surplus > 1 else ''} of removed replicas not ended yet")
+        if surplus
+        else None
+    )
 
 
 def rolling(context: StatusContext) -> tuple[str, str] | None:
     """Returns the finding while the operator replaces pods of an older template, or passes their devices on."""
     outdated = sum(r.outdated for r in context.replicas)
-    handed_on = [r for r in context.replicas if r.wait_reason is WaitReason.PREDECESSOR]
+    passed_on = [r for r in context.replicas if r.wait_reason is WaitReason.PREDECESSOR]
     on_delete = context.assessed is None or context.assessed.spec.update_strategy.type is UpdateStrategyType.ON_DELETE
-    if not handed_on and (not outdated or on_delete):
+    if not passed_on and (not outdated or on_delete):
         return None
     total = len(context.replicas)
     parts = [f"{total - outdated} of {total} replicas have the current template"]
-    parts += [f"replica {r.index}: {r.message}" for r in handed_on[:1]]
+    parts += [f"replica {r.index}: {r.message}" for r in passed_on[:1]]
     return "RollingUpdate", "; ".join(parts)

@@ -19,8 +19,8 @@ from gpufleet_api.names import RESOURCE
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
-class RefusedPodError(Exception):
-    """The plugin refused the pod, as the kubelet would write it into the pod's status."""
+class RejectedPodError(Exception):
+    """The plugin rejected the pod, as the kubelet would write it into the pod's status."""
 
 
 @dataclass
@@ -143,7 +143,7 @@ class FakeKubelet:
         """Admit a pod in namespace `ml`; returns its devices.
 
         Raises:
-            RefusedPodError: The plugin refused.
+            RejectedPodError: The plugin rejected.
         """
         key = ContainerKey("ml", pod, container)
         self.pods[key] = frozenset()
@@ -154,7 +154,7 @@ class FakeKubelet:
             devices = await self._ask(resource, free, size, forced)
             self.allocating = True
             self.envs[key] = await self.allocate(devices, resource)
-        except RefusedPodError:
+        except RejectedPodError:
             del self.pods[key]
             raise
         finally:
@@ -184,7 +184,7 @@ class FakeKubelet:
         try:
             answer = await self.plugins[resource].call("Allocate", request, deviceplugin_pb2.AllocateResponse)
         except grpc.aio.AioRpcError as error:
-            raise RefusedPodError(f"{error.code().name}: {error.details()}") from error
+            raise RejectedPodError(f"{error.code().name}: {error.details()}") from error
         (response,) = answer.container_responses
         self.responses.append(response)
         return dict(response.envs)

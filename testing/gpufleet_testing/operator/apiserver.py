@@ -51,7 +51,7 @@ class FakeApiserver:
         self.objects: dict[Key, Json] = {}
         self.log: list[tuple[str, str, Json]] = []
         self.fault: WriteFault | None = None
-        self.refuse_creation = False
+        self.reject_creation = False
         """Creations of pods are rejected, as by a quota."""
         self.events: list[str] = []
         self.event_names: list[tuple[str, str]] = []
@@ -103,7 +103,7 @@ class FakeApiserver:
     async def create_pod(self, body: Mapping[str, Any]) -> Json:
         key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
         with self._faulty():
-            if self.refuse_creation:
+            if self.reject_creation:
                 raise InvalidWriteError("exceeded quota", 403)
             if ("pods", key) in self.objects:
                 raise AlreadyExistsError(key, 409)

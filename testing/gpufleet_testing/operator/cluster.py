@@ -1,6 +1,6 @@
 """A cluster in memory: apiserver, scheduler, kubelets, agents and garbage collector, each taking a step when called.
 
-A kubelet gives a device to one container at a time and refuses a pod for good, as the real one does.
+A kubelet gives a device to one container at a time and rejects a pod for good, as the real one does.
 """
 
 from collections.abc import Iterator
@@ -34,10 +34,10 @@ class FakeCluster(FakeApiserver):
         """Uid of a pod with share slots -> MiB that it is promised of each device."""
         self.collisions: list[str] = []
         """Reserved devices that another pod held when their pod was admitted, or that were full. Must be empty."""
-        self.refuse_binding: set[str] = set()
-        self.refuse_admission: set[str] = set()
+        self.reject_binding: set[str] = set()
+        self.reject_admission: set[str] = set()
         self.admission_reason = "UnexpectedAdmissionError"
-        """Reason of the kubelets for pods that they refuse."""
+        """Reason of the kubelets for pods that they reject."""
         self.other_plugin: set[str] = set()
         """Nodes where another device plugin gives each container all devices as well; only the agent reports it."""
         self.silent: set[str] = set()
@@ -131,13 +131,18 @@ class FakeCluster(FakeApiserver):
             if spec.get("schedulerName", "default-scheduler") != "default-scheduler":
                 continue  # there is no other scheduler
             key, node = f"ml/{meta['name']}", pin(spec)
-            fits = node is not None and ("nodes", node) in self.objects and node not in self.refuse_binding
+            fits = node is not None and ("nodes", node) in self.objects and node not in self.reject_binding
             resource, count = _asked(pod)
             if fits and node is not None and self._used(node, resource) + count <= self._offered(node, resource):
                 self.store("pods", key, {**pod, "spec": {**spec, "nodeName": node}})
             elif not pod["status"].get("conditions"):
-                refusal = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
-                self.change("pods", key, conditions=[refusal])
+                rejection = {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/2 nodes",
+                }
+                self.change("pods", key, conditions=[rejection])
 
     def _offered(self, node: str, resource: str) -> int:
         return DEFAULTS.offered(resource, len(self.devices(node)))
@@ -179,8 +184,8 @@ class FakeCluster(FakeApiserver):
         taken = [uuid for uuid in wanted if not self._fits(node, uuid, memory)]
         if taken:
             self.collisions.append(f"{key} was assigned {taken}, held by {[self.holders(node, u) for u in taken]}")
-        refuses = node in self.refuse_admission or not self.withheld.isdisjoint(wanted)
-        if taken or len(wanted) != count or refuses:
+        rejects = node in self.reject_admission or not self.withheld.isdisjoint(wanted)
+        if taken or len(wanted) != count or rejects:
             self.change("pods", key, phase="Failed", reason=self.admission_reason, message="Allocate failed")
             return
         given = wanted

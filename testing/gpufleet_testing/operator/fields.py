@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypedDict
 
-from gpufleet_operator.model.heartbeats import Heartbeats
+from gpufleet_operator.model.node_leases import NodeLeases
 from gpufleet_operator.model.objects import AffinityShape, BoundPod, NodeCondition, PodDeletion, PodPhase, Service
 from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.pod_state.owner import DeviceRequest, PodOwner
@@ -105,8 +105,8 @@ class NodeFields(TypedDict, total=False):
 
 class SnapshotFields(TypedDict, total=False):
     deleted_pods: Mapping[str, PodDeletion]
-    foreign_requests: Mapping[str, Mapping[str, int]]
+    other_requests: Mapping[str, Mapping[str, int]]
     services: Mapping[str, Service]
-    foreign_pods: Mapping[str, BoundPod]
-    heartbeats: Heartbeats
+    other_pods: Mapping[str, BoundPod]
+    node_leases: NodeLeases
     mix: Mix

@@ -28,7 +28,7 @@ EXACT = (
 )
 """Fields of a decision that are equal but for the order."""
 
-RENEWED_IN_TURNS = ("reported", "status_written", "settled_nodes", "restarts")
+RENEWED_IN_TURNS = ("reported", "status_written", "up_to_date_nodes", "restarts")
 """Fields of the state with times of messages, or with entries that are dropped when they are next looked at."""
 
 
@@ -77,18 +77,18 @@ def _compare_statuses(snapshot: Snapshot, expected: Iterable[WriteStatus], found
 
 def _compare_states(snapshot: Snapshot, expected: PassState, found: PassState) -> None:
     for each in fields(PassState):
-        if each.name not in (*RENEWED_IN_TURNS, "refusals"):
+        if each.name not in (*RENEWED_IN_TURNS, "rejections"):
             assert _plain(getattr(found, each.name)) == _plain(getattr(expected, each.name)), each.name
     now = snapshot.now
     for one in (expected, found):
         assert all(uid in snapshot.workloads for uid in one.status_written), "status_written"
     assert {uid for uid, b in found.restarts.items() if now < b.until + BACKOFF_RESET} == expected.restarts.keys()
-    assert {(n, s.stale) for n, s in found.settled_nodes.items()} == {
-        (n, s.stale) for n, s in expected.settled_nodes.items()
-    }, "settled_nodes"
-    for each in fields(type(expected.refusals)):
-        mine, theirs = getattr(found.refusals, each.name), getattr(expected.refusals, each.name)
-        assert _plain(mine) == _plain(theirs), f"refusals.{each.name}"
+    assert {(n, s.stale) for n, s in found.up_to_date_nodes.items()} == {
+        (n, s.stale) for n, s in expected.up_to_date_nodes.items()
+    }, "up_to_date_nodes"
+    for each in fields(type(expected.rejections)):
+        mine, theirs = getattr(found.rejections, each.name), getattr(expected.rejections, each.name)
+        assert _plain(mine) == _plain(theirs), f"rejections.{each.name}"
 
 
 def _plain(value: Any) -> Any:

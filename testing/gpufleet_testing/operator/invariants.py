@@ -35,8 +35,8 @@ async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, 
     and no decision is due, the other rounds would not change anything either.
     """
     cluster.fault = None
-    cluster.refuse_binding.clear()
-    cluster.refuse_admission.clear()
+    cluster.reject_binding.clear()
+    cluster.reject_admission.clear()
     cluster.silent.clear()
     quiet = 0
     for _ in range(rounds):
@@ -58,7 +58,9 @@ async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, 
         if quiet == _QUIET_ROUNDS:
             return
         if not changed and due is not None and due > cluster.now:
-            cluster.advance(min(_LONGEST_STEP_SECONDS, (due - cluster.now).total_seconds()))  # a hold takes minutes
+            cluster.advance(
+                min(_LONGEST_STEP_SECONDS, (due - cluster.now).total_seconds())
+            )  # a retry pause takes minutes
 
 
 def _generations(cluster: FakeCluster) -> dict[str, tuple[str, int]]:
@@ -83,7 +85,7 @@ def check_always(cluster: FakeCluster) -> None:
 
 
 def check_messages(cluster: FakeCluster) -> None:
-    """Nothing waits in silence: not for a second, whatever the state."""
+    """Asserts that every condition of every workload has a message."""
     for workload in cluster.of("workloads"):
         for condition in (workload.get("status") or {}).get("conditions", ()):
             assert condition["message"], f"{condition['type']} {condition['reason']} has no message"

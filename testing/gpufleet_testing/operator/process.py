@@ -127,7 +127,7 @@ class RestartingOperator:
 
 
 async def moment(cluster: FakeCluster, operator: OperatorProcess | RestartingOperator) -> None:
-    """Every component takes one step, the operator two."""
+    """Runs one step of every component, and two of the operator."""
     for _ in range(2):
         operator.hear(1000)
         await operator.act()

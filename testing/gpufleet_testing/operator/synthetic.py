@@ -30,7 +30,7 @@ from gpufleet_operator.pods.template_hash import template_hash
 Body = dict[str, Any]
 
 GPUS = 8
-FOREIGN_PODS = 20
+OTHER_PODS = 20
 _NAMESPACE = "ml"
 _HEALTHY = {
     "status": "True",
@@ -118,8 +118,8 @@ class SyntheticFleet:
                     {
                         "type": "Fresh",
                         "status": "True",
-                        "reason": "Ready",
-                        "message": "the agent reports current measurements",
+                        "reason": "Fresh",
+                        "message": "agent reports current measurements",
                         "lastTransitionTime": since,
                     },
                     {**_HEALTHY, "type": "Healthy", "lastTransitionTime": since},
@@ -301,9 +301,9 @@ class SyntheticFleet:
             "status": status,
         }
 
-    def foreign_pods(self, node: int) -> Iterator[Body]:
+    def other_pods(self, node: int) -> Iterator[Body]:
         """The pods of others on a node."""
-        for number in range(FOREIGN_PODS):
+        for number in range(OTHER_PODS):
             name = f"agent-{node:05d}-{number}"
             yield {
                 "metadata": {"name": name, "namespace": "system", "uid": f"uid-{name}", "resourceVersion": "7"},
@@ -318,8 +318,8 @@ class SyntheticFleet:
         for number in range(self.nodes):
             cache.nodes.apply(self.node(number))
             cache.telemetry.apply(self.telemetry(number))
-            for body in self.foreign_pods(number):
-                cache.foreign_pods.apply(body)
+            for body in self.other_pods(number):
+                cache.other_pods.apply(body)
         for number in range(self.running + self.waiting):
             self.submit(cache, number)
 

@@ -142,7 +142,7 @@ def test_devices_are_listed_once_they_said_who_they_are(rig: Rig) -> None:
     assert rig.hardware.driver_version() == "580.95.05"
 
 
-def test_opening_anew_forgets_who_is_there(rig: Rig) -> None:
+def test_reopening_drops_the_known_devices(rig: Rig) -> None:
     opened(rig).open()
     assert rig.hardware.devices() == ()
     assert len(opened(rig).devices()) == 4
@@ -163,7 +163,7 @@ def test_what_is_read_can_be_believed(rig: Rig) -> None:
             assert not isinstance(value, float) or math.isfinite(value)
 
 
-def test_a_device_that_nobody_listed_is_unknown(rig: Rig) -> None:
+def test_unlisted_device_is_unknown(rig: Rig) -> None:
     hardware = opened(rig)
     for ask in (hardware.read, hardware.read_slow):
         with pytest.raises(UnknownDeviceError, match="GPU-none"):

@@ -99,7 +99,7 @@ def test_direct_links_reach_their_far_end_alone(simulated: Simulated, hardware: 
     ]
 
 
-def test_a_reading_is_what_the_hardware_says(simulated: Simulated, hardware: NvmlHardware) -> None:
+def test_reading_has_the_values_of_the_hardware(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(
         lambda node: node.with_gpu(
             1,
@@ -157,7 +157,7 @@ def test_every_reason_for_slow_clocks_has_its_bit(simulated: Simulated, hardware
     assert hardware.read(UUIDS[0]).throttle_reasons == frozenset()
 
 
-def test_a_slow_reading_is_what_the_hardware_says(simulated: Simulated, hardware: NvmlHardware) -> None:
+def test_slow_reading_has_the_values_of_the_hardware(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(
         lambda node: node.with_gpu(
             0,

@@ -23,7 +23,7 @@ def test_xids_name_their_device_and_whose_fault_they_are(simulated: Simulated, h
     message = "XID 79: GPU has fallen off the bus"
     lost = DeviceEvent(UUIDS[1], "XidError", 79, message, fault=True, recovery=Recovery.REBOOT)
     assert hardware.wait_event(5) == lost
-    unknown = DeviceEvent(UUIDS[1], "XidError", 777, "XID 777", fault=False, warning="UnknownXid")
+    unknown = DeviceEvent(UUIDS[1], "XidError", 777, "XID 777", fault=False, warning="XidWithoutAction")
     assert hardware.wait_event(5) == unknown
 
 
@@ -41,7 +41,7 @@ def test_event_types_of_recovery_and_unavailable_gpu_are_registered(
     assert (xid.uuid, xid.code) == (UUIDS[0], 31)
 
 
-def test_a_lost_device_does_not_deafen_us_to_the_others(simulated: Simulated, hardware: NvmlHardware) -> None:
+def test_lost_device_does_not_block_events_of_others(simulated: Simulated, hardware: NvmlHardware) -> None:
     assert hardware.wait_event(0.02) is None
     simulated.edit(lambda node: node.lose(1))
     with pytest.raises(DeviceLostError):

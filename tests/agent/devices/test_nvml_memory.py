@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.devices import machine_memory
+from gpufleet_agent.devices import node_memory
 from gpufleet_agent.devices.base import DeviceInfo, MemoryModel
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.sampling.validate import validate
@@ -40,7 +40,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine with 128000 MiB, of which 28000 are used."""
     path = tmp_path / "meminfo"
     path.write_text(MEMINFO, encoding="ascii")
-    monkeypatch.setattr(machine_memory, "MEMINFO", path)
+    monkeypatch.setattr(node_memory, "MEMINFO", path)
     return path
 
 

@@ -63,9 +63,7 @@ def test_a_divided_gpu_is_its_partitions_and_the_others_are_as_they_were(hardwar
     assert devices[0].nvlink_peers == (WHOLE[3],)
 
 
-def test_a_gpu_that_does_not_say_whether_it_is_divided_holds_up_nobody_else(
-    simulated: Simulated, hardware: NvmlHardware
-) -> None:
+def test_gpu_with_unknown_mig_mode_does_not_block_others(simulated: Simulated, hardware: NvmlHardware) -> None:
     hardware.close()
     simulated.edit(lambda node: node.with_gpu(2, mig_mode=0).with_delay(1, "mig_mode", 2000))
     slow = NvmlHardware(partitions=True, patience_seconds=0.3)
@@ -164,9 +162,7 @@ def test_a_lost_gpu_counts_as_whole_and_hides_no_other(simulated: Simulated, har
     assert hardware.device_count() == 3
 
 
-def test_an_xid_is_told_of_the_partition_that_it_names_or_of_all_of_its_gpu(
-    simulated: Simulated, hardware: NvmlHardware
-) -> None:
+def test_xid_is_reported_for_its_partition_or_all_of_its_gpu(simulated: Simulated, hardware: NvmlHardware) -> None:
     identify_all(hardware)
     assert hardware.wait_event(0.01) is None
     simulated.edit(lambda node: node.with_xid(1, 48, (1, 0)).with_xid(1, 79).with_xid(3, 31))

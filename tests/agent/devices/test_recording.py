@@ -1,4 +1,4 @@
-"""Recordings: what is written, what is refused, and what is played."""
+"""Recordings: what is written, what is rejected, and what is played."""
 
 from collections.abc import Callable, Iterator
 from errno import ENOSPC
@@ -58,7 +58,7 @@ class Player:
         return self.hardware.read("GPU-0").temperature_celsius
 
 
-def test_a_reading_stands_until_the_next_and_it_starts_again_at_the_end() -> None:
+def test_reading_lasts_until_the_next_and_playback_repeats() -> None:
     player = Player(reading(1, 40), reading(3, 50), reading(5, 60))
     assert [player.celsius(at) for at in (0, 1, 2.9, 3, 5, 6.9)] == [40, 40, 40, 50, 60, 60]
     assert [player.celsius(7 + at) for at in (0, 3, 5)] == [40, 50, 60]
@@ -80,7 +80,7 @@ def test_what_was_not_recorded_is_not_reported() -> None:
     assert player.hardware.read_slow("GPU-0") == SlowReading(uuid="GPU-0")
 
 
-def test_failures_stand_until_the_next_line() -> None:
+def test_failures_last_until_the_next_line() -> None:
     lost = '{"at": 2, "error": {"uuid": "GPU-0", "kind": "DeviceLost", "message": "gone"}}'
     away = '{"at": 6, "error": {"uuid": null, "kind": "Unavailable", "message": "no driver"}}'
     player = Player(reading(0, 40), lost, reading(4, 41), away, reading(8, 42))
@@ -128,7 +128,7 @@ def test_events_come_when_they_are_due_and_again_in_each_round() -> None:
         pytest.param([HEADER, '{"at": NaN, "device": {}}'], "line 2", id="not a number"),
     ],
 )
-def test_what_is_no_recording_is_refused_with_its_line(lines: list[str], message: str) -> None:
+def test_what_is_no_recording_is_rejected_with_its_line(lines: list[str], message: str) -> None:
     with pytest.raises(RecordingError, match=message):
         parse(lines)
 

@@ -66,7 +66,7 @@ def test_a_later_status_without_it_withdraws_it_and_with_another_adds_it() -> No
     assert agent.codes() == ["XidError"]
 
 
-def test_an_older_status_does_not_bring_back_what_the_file_says_has_ended() -> None:
+def test_older_status_does_not_restore_faults_that_ended_in_the_file() -> None:
     agent = Agent(file(WELL, NOW - 10))
     agent.memory.observe(version(SICK, NOW - 20))
     assert agent.codes() == []
@@ -146,7 +146,7 @@ def test_future_acknowledgment_at_start_never_applies() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 1000])
-def test_only_what_the_object_still_says_is_remembered_and_not_without_end(count: int) -> None:
+def test_only_acknowledgments_of_the_object_are_kept_up_to_a_limit(count: int) -> None:
     agent = Agent()
     agent.memory.observe(version(WELL, NOW, ",".join(at(NOW - 5 - index) for index in range(count))))
     assert len(agent.memory.acknowledgments) == min(count, 256)

@@ -202,7 +202,7 @@ def test_reservations_are_dropped_only_after_not_found_from_the_apiserver(
 @pytest.mark.parametrize(
     "cause",
     [
-        pytest.param(httpx2.ConnectError("refused"), id="refused"),
+        pytest.param(httpx2.ConnectError("rejected"), id="rejected"),
         pytest.param(httpx2.ReadTimeout("slow"), id="slow"),
         pytest.param(OSError(24, "Too many open files"), id="the token file can't be opened"),
         pytest.param(PermissionError(13, "Permission denied"), id="the token file can't be read"),
@@ -230,7 +230,7 @@ def test_no_answer_becomes_an_error_of_ours(cause: Exception) -> None:
             ),
             id="an error event inside the stream",
         ),
-        pytest.param(failure(500), id="a refusal of the watch"),
+        pytest.param(failure(500), id="a rejection of the watch"),
         pytest.param(httpx2.Response(200, text='{"type": "MODIFIED", "obj'), id="a line cut off in the middle"),
     ],
 )
@@ -243,7 +243,7 @@ def test_a_watch_that_fails_raises_and_leaves_starting_again_to_the_caller(answe
     run(lambda _: answer, scenario)
 
 
-def test_without_any_configuration_the_error_says_so(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> None:
+def test_missing_configuration_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(short_path / "absent"))
     monkeypatch.setenv("HOME", str(short_path))
     with pytest.raises(KubeError, match="no configuration for the apiserver"):

@@ -105,7 +105,7 @@ async def test_rejections_are_counted_and_recorded_as_events(kubelet: FakeKubele
             assert f'gpufleet_agent_allocations_total{{outcome="Rejected",reason="{reason}"}} 1.0' in metrics
 
 
-async def test_a_partition_whose_kind_is_not_told_is_no_whole_gpu(kubelet: FakeKubelet) -> None:
+async def test_partition_of_unknown_profile_is_not_a_whole_gpu(kubelet: FakeKubelet) -> None:
     rig = AgentRig(kubelet, mig_strategy=MigStrategy.MIXED)
     rig.hardware.divide(DeviceInfo("MIG-1", 1, "unknown", parent="GPU-1"))
     async with kubelet, rig.running():
@@ -187,7 +187,7 @@ async def test_sixteen_pods_at_once_and_none_gets_what_another_was_meant_to_have
         assert kubelet.lists_during_allocate == 0
 
 
-async def test_restarted_agent_knows_holders_and_their_reservations(kubelet: FakeKubelet) -> None:
+async def test_restarted_agent_restores_holders_and_reservations(kubelet: FakeKubelet) -> None:
     rig = AgentRig(kubelet)
     async with kubelet:
         async with rig.running():
@@ -219,7 +219,7 @@ async def test_probes_tell_ready_from_alive(kubelet: FakeKubelet) -> None:
 
 
 @pytest.mark.parametrize("object_seconds", [0, 0.005, 0.02])
-async def test_first_status_has_holders_whatever_is_read_first(kubelet: FakeKubelet, object_seconds: float) -> None:
+async def test_first_status_has_holders_in_any_order_of_reads(kubelet: FakeKubelet, object_seconds: float) -> None:
     rig = AgentRig(kubelet)
     rig.api.object = TelemetryObject("uid-node", 2, 2, (assignment("train-0", "GPU-3"),))
     kubelet.pods[ContainerKey("ml", "train-0", "main")] = frozenset({"GPU-3"})
@@ -256,20 +256,20 @@ async def test_a_kubelet_that_does_not_know_its_pods_yet_frees_no_device(kubelet
         assert (await rig.fetch(agent, "/healthz"))[0] == 200
 
 
-async def test_refusals_without_end_leave_the_agent_alive_and_its_list_fresh(kubelet: FakeKubelet) -> None:
+async def test_rejections_without_end_leave_the_agent_alive_and_its_list_fresh(kubelet: FakeKubelet) -> None:
     rig = AgentRig(kubelet)
     async with kubelet, rig.running(poll_seconds=0.3):
         await kubelet.until(kubelet.serving)
         await rig.api.until(lambda status: status["devices"])
         before = kubelet.lists
         deadline = asyncio.get_running_loop().time() + 1.5
-        refused = 0
+        rejected = 0
         while asyncio.get_running_loop().time() < deadline:
             with pytest.raises(Exception, match="InsufficientUnreserved"):
                 await kubelet.admit("greedy", 5)
-            refused += 1
+            rejected += 1
             await asyncio.sleep(0.1)
-        assert kubelet.lists - before > refused, "beside those for the refused there were polls"
+        assert kubelet.lists - before > rejected, "beside those for the rejected there were polls"
 
 
 async def test_node_without_driver_is_ready_and_reports_no_devices(kubelet: FakeKubelet) -> None:

@@ -99,7 +99,7 @@ def test_it_plays_a_recording_and_writes_another(short_path: Path) -> None:
     assert len(load(copy)._devices) == 2
 
 
-def test_a_file_that_is_no_recording_is_refused(short_path: Path) -> None:
+def test_a_file_that_is_no_recording_is_rejected(short_path: Path) -> None:
     wrong = short_path / "wrong.jsonl"
     wrong.write_text("{}")
     for file, message in ((wrong, "line 1"), (short_path / "absent", "No such file")):
@@ -114,7 +114,7 @@ def test_a_file_that_is_no_recording_is_refused(short_path: Path) -> None:
         assert "Errno" not in event["error"]
 
 
-def test_without_a_configuration_for_the_apiserver_it_says_so_and_fails(short_path: Path) -> None:
+def test_missing_apiserver_configuration_is_an_error(short_path: Path) -> None:
     with start(short_path, free_port(), KUBECONFIG=str(short_path / "absent")) as process:
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1

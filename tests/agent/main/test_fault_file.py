@@ -60,7 +60,7 @@ async def heartbeats(cluster: JsonObjectApi) -> None:
         seen.append(cluster.status.get("observedAt"))
 
 
-async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
+async def test_xid_that_was_never_published_outlives_the_agent(
     simulated: Simulated, kubelet: FakeKubelet, disk: Disk
 ) -> None:
     cluster = JsonObjectApi()
@@ -103,7 +103,7 @@ async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
 
 
 @pytest.mark.parametrize("left", ["file", "nothing"])
-async def test_with_mixed_the_file_alone_knows_partitions(
+async def test_with_mixed_only_the_file_has_partitions(
     *, simulated: Simulated, kubelet: FakeKubelet, disk: Disk, left: str
 ) -> None:
     node = make_node("h100", 2)
@@ -185,7 +185,7 @@ async def test_at_rest_nothing_is_written(simulated: Simulated, kubelet: FakeKub
         assert written() == before, "written by the next one"
 
 
-async def test_where_nothing_can_be_written_the_agent_goes_on(
+async def test_agent_continues_when_the_file_cannot_be_written(
     simulated: Simulated, kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
     (tmp_path / "state").write_text("no directory")

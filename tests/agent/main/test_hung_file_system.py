@@ -12,7 +12,7 @@ from gpufleet_testing.agent.agents import AgentRig
 from gpufleet_testing.agent.kubelet import FakeKubelet
 
 
-async def test_scrapes_probes_and_status_go_on(
+async def test_scrapes_probes_and_status_continue(
     kubelet: FakeKubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     going_on, hanging = threading.Event(), threading.Event()

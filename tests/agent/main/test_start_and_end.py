@@ -88,7 +88,7 @@ async def test_runtime_error_exits_1_and_names_the_part(kubelet: FakeKubelet) ->
 
 
 @pytest.mark.parametrize("awaits", range(0, 60, 3))
-async def test_cancelled_at_whatever_point_of_its_start_nothing_is_left(awaits: int, kubelet: FakeKubelet) -> None:
+async def test_start_that_is_cancelled_at_any_point_leaves_nothing(awaits: int, kubelet: FakeKubelet) -> None:
     rig = AgentRig(kubelet)
     async with kubelet:
         task = asyncio.create_task(rig.make().run())

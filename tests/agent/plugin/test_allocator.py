@@ -35,7 +35,7 @@ async def test_without_apiserver_the_cache_serves_all_pods(kubelet: FakeKubelet)
         assert read_outcome(rig) == ["Cached"]
 
 
-async def test_a_slow_apiserver_does_not_hold_up_a_pod_that_memory_knows(kubelet: FakeKubelet) -> None:
+async def test_slow_apiserver_does_not_delay_a_cached_reservation(kubelet: FakeKubelet) -> None:
     async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-5"))
         await rig.own.refresh()

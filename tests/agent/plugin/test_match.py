@@ -138,55 +138,55 @@ CASES = [
         (lists("one", container="sidecar"),),
     ),
     Case(
-        "two listed containers with open assignments of this size: refused, both named",
+        "two listed containers with open assignments of this size: rejected, both named",
         RejectionReason.AMBIGUOUS_POD,
         (ONE, TWO),
         (lists("one"), lists("two")),
         message_has=("ml/one/main", "ml/two/main"),
     ),
     Case(
-        "two assignments for one container: refused",
+        "two assignments for one container: rejected",
         RejectionReason.AMBIGUOUS_POD,
         (ONE, reserve("one", B, pod_uid="uid-earlier-one")),
         (lists("one"),),
     ),
     Case(
-        "a device that two assignments name: refused, both named",
+        "a device that two assignments name: rejected, both named",
         RejectionReason.RESERVATION_CONFLICT,
         (ONE, reserve("pair", C, D)),
         (lists("one"),),
         message_has=(C, "ml/one/main", "ml/pair/main"),
     ),
     Case(
-        "a device that another pod still holds: refused, the holder named",
+        "a device that another pod still holds: rejected, the holder named",
         RejectionReason.DEVICE_HELD,
         (ONE,),
         (lists("one"), lists("terminating", C)),
         message_has=("ml/terminating/main",),
     ),
     Case(
-        "a device that another plugin gave to the same container: refused, the resource named",
+        "a device that another plugin gave to the same container: rejected, the resource named",
         RejectionReason.DEVICE_HELD,
         (ONE,),
         (ListedContainer(ContainerKey("ml", "one", "main"), {"acme.dev/gpu": frozenset({C})}),),
         message_has=("already allocated to this container as acme.dev/gpu",),
     ),
     Case(
-        "a device that the kubelet doesn't offer: refused",
+        "a device that the kubelet doesn't offer: rejected",
         RejectionReason.DEVICE_UNAVAILABLE,
         (ONE,),
         (lists("one"),),
         available=ALL - {C},
     ),
     Case(
-        "an unhealthy device: refused",
+        "an unhealthy device: rejected",
         RejectionReason.DEVICE_UNHEALTHY,
         (ONE,),
         (lists("one"),),
         unhealthy=frozenset({C}),
     ),
     Case(
-        "a device that the node lacks: refused", RejectionReason.DEVICE_UNKNOWN, (ONE,), (lists("one"),), known=(A, B)
+        "a device that the node lacks: rejected", RejectionReason.DEVICE_UNKNOWN, (ONE,), (lists("one"),), known=(A, B)
     ),
     Case(
         "the kubelet requires a device of the assignment: given",
@@ -197,7 +197,7 @@ CASES = [
         must_include=frozenset({B}),
     ),
     Case(
-        "the kubelet requires a device outside the assignment: refused",
+        "the kubelet requires a device outside the assignment: rejected",
         RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
         (ONE,),
         (lists("one"),),
@@ -224,7 +224,7 @@ CASES = [
         available=frozenset({"GPU-stranger", B}),
     ),
     Case(
-        "an unmanaged pod is refused rather than given reserved devices, in numbers",
+        "an unmanaged pod is rejected rather than given reserved devices, in numbers",
         RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         (PAIR, TWO),
         (lists("bare"),),
@@ -351,7 +351,7 @@ def test_decide(case: Case) -> None:
             Rejection(RejectionReason.DEVICE_HELD, "held"),
             {A},
             Rejection(RejectionReason.DEVICE_HELD, "held"),
-            id="a refusal is carried out",
+            id="a rejection is carried out",
         ),
     ],
 )
@@ -369,12 +369,12 @@ def test_allocate_gives_only_what_was_just_answered(
 @pytest.mark.parametrize(
     "case", [case for case in CASES if isinstance(case.want, RejectionReason)], ids=lambda case: case.name
 )
-def test_a_refusal_says_which_pods_it_is_about_where_that_is_known(case: Case) -> None:
-    refusal = match_request(*situation_of(case))
-    assert isinstance(refusal, Rejection)
+def test_rejection_names_the_pods_if_they_are_known(case: Case) -> None:
+    rejection = match_request(*situation_of(case))
+    assert isinstance(rejection, Rejection)
     waiting = {listed.key.pod for listed in case.listing if not listed.of(RESOURCE)}
     reserved = {claim.pod for claim in case.assignments}
-    assert {claim.pod for claim in refusal.claims} == waiting & reserved
+    assert {claim.pod for claim in rejection.claims} == waiting & reserved
 
 
 def test_first_fit_gives_a_pod_the_devices_of_an_older_one() -> None:

@@ -87,7 +87,7 @@ CASES = [
         available=SLOTS - {f"{C}::0"},
     ),
     Case(
-        "two listed sharers without slots: refused",
+        "two listed sharers without slots: rejected",
         RejectionReason.AMBIGUOUS_POD,
         (ONE, TWO),
         (lists("one"), lists("second")),
@@ -99,42 +99,45 @@ CASES = [
         (lists("one"), lists("train")),
     ),
     Case(
-        "a device that another assignment names as a whole: refused",
+        "a device that another assignment names as a whole: rejected",
         RejectionReason.RESERVATION_CONFLICT,
         (ONE, WHOLE),
         (lists("one"),),
         message_has=(C, "ml/one/main", "ml/whole/main"),
     ),
     Case(
-        "a device that another container holds as a whole: refused",
+        "a device that another container holds as a whole: rejected",
         RejectionReason.DEVICE_HELD,
         (ONE,),
         (lists("one"), lists("whole", C, resource=RESOURCE)),
         message_has=("ml/whole/main",),
     ),
     Case(
-        "a device that the vendor's plugin gave away: refused",
+        "a device that the vendor's plugin gave away: rejected",
         RejectionReason.DEVICE_HELD,
         (ONE,),
         (lists("one"), lists("other", f"{C}::0", resource=VENDOR)),
         message_has=("ml/other/main",),
     ),
     Case(
-        "no slot of the device on offer: refused",
+        "no slot of the device on offer: rejected",
         RejectionReason.DEVICE_UNAVAILABLE,
         (ONE,),
         (lists("one"),),
         available=frozenset(each for each in SLOTS if not each.startswith(C)),
     ),
     Case(
-        "an unhealthy device: refused",
+        "an unhealthy device: rejected",
         RejectionReason.DEVICE_UNHEALTHY,
         (ONE,),
         (lists("one"),),
         unhealthy=frozenset({C}),
     ),
     Case(
-        "a device that the node lacks: refused", RejectionReason.DEVICE_UNKNOWN, (reserve("x", "GPU-x"),), (lists("x"),)
+        "a device that the node lacks: rejected",
+        RejectionReason.DEVICE_UNKNOWN,
+        (reserve("x", "GPU-x"),),
+        (lists("x"),),
     ),
     Case(
         "the slot that the kubelet requires comes before a lower one",
@@ -144,7 +147,7 @@ CASES = [
         must_include=frozenset({f"{C}::7"}),
     ),
     Case(
-        "two slots of one device: refused",
+        "two slots of one device: rejected",
         RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
         (PAIR,),
         (lists("pair"),),
@@ -186,7 +189,7 @@ CASES = [
         unhealthy=frozenset({B}),
     ),
     Case(
-        "more slots than devices that may be shared: refused, in numbers",
+        "more slots than devices that may be shared: rejected, in numbers",
         RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         (WHOLE,),
         (lists("bare"), lists("train", A, resource=RESOURCE)),
@@ -201,7 +204,7 @@ CASES = [
         must_include=frozenset({f"{C}::0"}),
     ),
     Case(
-        "a whole device that has a sharer: refused",
+        "a whole device that has a sharer: rejected",
         RejectionReason.DEVICE_HELD,
         (WHOLE,),
         (lists("whole"), lists("other", f"{C}::4")),
@@ -210,7 +213,7 @@ CASES = [
         message_has=("ml/other/main",),
     ),
     Case(
-        "a whole device of which another assignment names a share: refused",
+        "a whole device of which another assignment names a share: rejected",
         RejectionReason.RESERVATION_CONFLICT,
         (WHOLE, ONE),
         (lists("whole"),),

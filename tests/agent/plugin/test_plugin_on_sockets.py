@@ -93,7 +93,7 @@ async def test_allocate_rejects_with_a_reason_and_serves_the_next_pod(kubelet: F
         assert await kubelet.admit("train-0", 1) == {"GPU-0"}
 
 
-async def test_allocate_without_an_answer_for_other_devices_or_twice_is_refused(kubelet: FakeKubelet) -> None:
+async def test_allocate_without_an_answer_for_other_devices_or_twice_is_rejected(kubelet: FakeKubelet) -> None:
     async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-0"))
         with pytest.raises(Exception, match="NoPreferredAllocation"):

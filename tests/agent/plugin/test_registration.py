@@ -49,7 +49,7 @@ CASES = [
     Case("our socket vanished: serve", RegistrationStep.BIND, REGISTERED, ours=None),
     Case("our socket vanished and the kubelet too: serve", RegistrationStep.BIND, REGISTERED, ours=None, kubelet=None),
     Case("another's socket in the place of ours: serve", RegistrationStep.BIND, REGISTERED, ours=SocketId(1, 11, 100)),
-    Case("our socket was relabelled: still ours", RegistrationStep.WAIT, REGISTERED, ours=SocketId(1, 10, 999)),
+    Case("our socket was relabeled: still ours", RegistrationStep.WAIT, REGISTERED, ours=SocketId(1, 10, 999)),
     Case(
         "no stream for a moment: give the kubelet time",
         RegistrationStep.WAIT,

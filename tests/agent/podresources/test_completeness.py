@@ -12,7 +12,7 @@ OWN = ("ml", "agent")
 
 
 class Kubelet:
-    """Its socket, and judgements at loop times that a test sets."""
+    """Its socket, and results at loop times that a test sets."""
 
     def __init__(self, folder: Path, own_pod: tuple[str, str] | None = OWN, age: float = 3600) -> None:
         self.socket = folder / "kubelet.sock"
@@ -38,7 +38,7 @@ def full() -> Listing:
     return (listed("agent"), listed("train-0", "GPU-0"))
 
 
-def test_a_kubelet_that_was_there_before_the_agent_knows_its_pods(tmp_path: Path, full: Listing) -> None:
+def test_list_of_a_kubelet_older_than_the_agent_is_complete(tmp_path: Path, full: Listing) -> None:
     kubelet = Kubelet(tmp_path)
     assert kubelet.completeness.problem is not None
     assert kubelet.check(full, 0.0)
@@ -91,7 +91,7 @@ def test_also_a_kubelet_that_has_run_for_long_may_have_no_apiserver(tmp_path: Pa
     assert kubelet.check(full, 1.0)
 
 
-def test_a_socket_that_is_gone_says_nothing(tmp_path: Path, full: Listing) -> None:
+def test_missing_socket_is_no_evidence(tmp_path: Path, full: Listing) -> None:
     kubelet = Kubelet(tmp_path)
     kubelet.check(full, 0.0)
     kubelet.socket.unlink()

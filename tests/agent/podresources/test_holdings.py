@@ -22,11 +22,11 @@ def test_later_pod_of_the_same_name_is_not_the_holder() -> None:
     assert holders == {"GPU-0": (HoldingContainer(key("db-0")),)}
 
 
-def test_what_was_honoured_counts_more_than_a_reservation_with_another_uid() -> None:
-    honoured = {key("db-0"): assignment("db-0", "GPU-0", pod_uid="uid-honoured")}
+def test_what_was_honored_counts_more_than_a_reservation_with_another_uid() -> None:
+    honored = {key("db-0"): assignment("db-0", "GPU-0", pod_uid="uid-honored")}
     later = [assignment("db-0", "GPU-0", pod_uid="uid-later")]
-    holders = holders_of((listed("db-0", "GPU-0"),), SHARED_RESOURCE, honoured, later)
-    assert holders["GPU-0"][0].pod_uid == "uid-honoured"
+    holders = holders_of((listed("db-0", "GPU-0"),), SHARED_RESOURCE, honored, later)
+    assert holders["GPU-0"][0].pod_uid == "uid-honored"
 
 
 def test_all_holders_of_a_device_are_listed_even_of_another_plugin() -> None:

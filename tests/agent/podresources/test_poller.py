@@ -16,10 +16,10 @@ from gpufleet_agent.plugin.types import UnmanagedAllocation
 from gpufleet_agent.podresources.claimed_devices import ClaimedDevices
 from gpufleet_agent.podresources.client import ListingError
 from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, CompletenessCheck
-from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import ClaimedDevice, Listing
 from gpufleet_agent.podresources.poller import PodResourcesPoller
+from gpufleet_agent.podresources.terminating_pods import TerminatingPods
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import RESOURCE
@@ -60,7 +60,7 @@ class Rig:
             self.holdings,
             self.completeness,
             claims=ClaimedDevices(self.claimable_devices, lambda: asyncio.get_running_loop().time()),
-            departures=Departures(lambda uids: self.living & uids, dict, sees_processes=sees_processes),
+            terminating_pods=TerminatingPods(lambda uids: self.living & uids, dict, sees_processes=sees_processes),
             assignments=lambda: self.assignments,
             idle=self.in_flight.idle,
             changes=self.changes,

@@ -32,6 +32,6 @@ def test_pod_resources_messages_skip_what_they_do_not_know() -> None:
     assert (pod.name, pod.namespace, len(pod.containers)) == ("p", "n", 0)
 
 
-def test_a_socket_path_longer_than_linux_allows_is_refused_with_its_path() -> None:
+def test_a_socket_path_longer_than_linux_allows_is_rejected_with_its_path() -> None:
     with pytest.raises(ValueError, match=r"socket path /x{110} must have at most 107 bytes"):
         unix_address(Path("/" + "x" * 110))

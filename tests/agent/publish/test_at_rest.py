@@ -14,7 +14,7 @@ from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy, due_cause
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_api.telemetry import GPUTelemetry
-from gpufleet_operator.fleet.engine_input import NodeInfo, node_state
+from gpufleet_operator.fleet.engine_input import UNKNOWN_NODE, node_state
 
 HOURS = 3600
 START = 1_780_000_000.0
@@ -108,7 +108,7 @@ def test_no_clock_makes_old_samples_look_fresh(skew: float, step: float) -> None
     status = node.status(200, skew + step)
     document = {"metadata": {"name": "n"}, "status": status}
     # By the apiserver's clock the status was written two seconds ago.
-    state = node_state(GPUTelemetry.model_validate(document), NodeInfo(), age_seconds=2.0, stale_after_seconds=90.0)
+    state = node_state(GPUTelemetry.model_validate(document), UNKNOWN_NODE, age_seconds=2.0, stale_after_seconds=90.0)
     stuck, *others = state.devices
     assert stuck.sample_age_seconds == pytest.approx(192.0)
     assert stuck.stale_reason, "older than the limit"

@@ -61,9 +61,9 @@ def test_use_of_a_container_has_a_dead_band(percent: int, want: Significance) ->
     ("fields", "want"),
     [
         pytest.param({}, NONE, id="nothing changed"),
-        pytest.param({"utilizationPercent": 59}, NONE, id="utilisation moved by 9 points"),
-        pytest.param({"utilizationPercent": 40}, PICKABLE, id="utilisation moved by 10 points"),
-        pytest.param({"memoryUtilizationPercent": 30}, PICKABLE, id="memory utilisation moved by 10 points"),
+        pytest.param({"utilizationPercent": 59}, NONE, id="utilization moved by 9 points"),
+        pytest.param({"utilizationPercent": 40}, PICKABLE, id="utilization moved by 10 points"),
+        pytest.param({"memoryUtilizationPercent": 30}, PICKABLE, id="memory utilization moved by 10 points"),
         pytest.param({"memoryUsedMiB": 1255}, NONE, id="memory moved by 255 MiB of 80 GB"),
         pytest.param({"memoryUsedMiB": 744}, PICKABLE, id="memory moved by 256 MiB"),
         pytest.param({"temperatureCelsius": 42}, NONE, id="temperature moved by 2 C"),

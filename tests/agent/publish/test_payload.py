@@ -169,7 +169,7 @@ def test_a_full_device_and_its_summary() -> None:
     }
 
 
-def test_who_uses_more_than_promised_is_named_on_that_device_alone() -> None:
+def test_overuse_is_reported_on_its_device_only() -> None:
     holder = HoldingContainer(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=100)
     other = HoldingContainer(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=100)
     over = OveruseEpisode(MemoryUsage("GPU-1", 1, holder.key, "uid-a", 100, 150), NOW - 10)
@@ -275,7 +275,7 @@ def crowded(index: int) -> DeviceSnapshot:
 
 
 def test_the_largest_node_with_everything_wrong_fits_into_etcd() -> None:
-    """64 devices, 32 reasons each, and a holder for each of 256 pods: etcd refuses above 1.5 MiB."""
+    """64 devices, 32 reasons each, and a holder for each of 256 pods: etcd rejects above 1.5 MiB."""
     devices = [crowded(index) for index in range(64)]
     holders = [
         HoldingContainer(ContainerKey("n" * 63, "p" * 253, f"{'c' * 62}{index}"), "u" * 36) for index in range(4)
@@ -372,9 +372,7 @@ def structural_schema() -> Draft202012Validator:
 
 @given(snapshot=views, holding=st.booleans(), generation=st.none() | st.integers(0, 2**53))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_the_sampler_says_the_status_is_what_the_api_defines(
-    snapshot: NodeSnapshot, holding: bool, generation: int | None
-) -> None:
+def test_any_node_snapshot_is_a_valid_status(snapshot: NodeSnapshot, holding: bool, generation: int | None) -> None:
     held = [HoldingContainer(ContainerKey("ml", f"pod-{index}", "main"), None) for index in range(80)]
     holders = {device.info.uuid: tuple(held) for device in snapshot.devices} if holding else {}
     status = build_status(snapshot, holders, generation=generation, observed_at=NOW, agent_version="1.2.3")

@@ -54,7 +54,7 @@ def test_continuous_changes_of_pickable_device_are_written_every_3_s() -> None:
 
 @pytest.mark.parametrize("noise", [CHANGE, PICKABLE])
 @given(st.integers(20, 60))
-def test_a_device_that_cools_is_written_in_time_whatever_its_neighbours_do(noise: Significance, cooled: int) -> None:
+def test_cooling_device_is_written_in_time_next_to_noisy_ones(noise: Significance, cooled: int) -> None:
     # One second to the sample and one to the look at it are the agent's own; the rest of the five is this.
     written = writes([noise] * cooled + [PICKABLE] * 5)
     assert min(now for now, _ in written if now > cooled) <= cooled + POLICY.patience
@@ -85,9 +85,7 @@ def test_nothing_follows_a_write_within_the_shortest_interval() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(Significance), min_size=130, max_size=130), st.floats(0, 1))
-def test_writes_for_readings_stay_within_tokens_and_heartbeats_go_on(
-    changes: list[Significance], jitter: float
-) -> None:
+def test_writes_for_readings_use_tokens_and_heartbeats_continue(changes: list[Significance], jitter: float) -> None:
     written = writes(changes, jitter=jitter)
     for start in range(0, 120, 10):
         in_minute = [cause for now, cause in written if start < now <= start + 60]

@@ -30,7 +30,7 @@ def test_only_unchanged_code_of_files_is_let_go() -> None:
     assert list(code_ranges(SMAPS.splitlines())) == [(0x55D0C8A01000, 0x55D0C8A80000)]
 
 
-def test_the_process_shrinks_and_goes_on() -> None:
+def test_process_releases_memory_and_continues() -> None:
     script = """
 import json, pathlib, ssl
 from gpufleet_agent.runtime.trim_memory import release_code_pages

@@ -164,9 +164,9 @@ def test_contained_error_lasts_while_processes_are_unknown() -> None:
 
 def test_warning_event_is_no_fault_and_is_not_saved_as_one() -> None:
     record = make()
-    record.event(DeviceEvent("GPU-0", "XidError", 999, "XID 999", fault=False, warning="UnknownXid"), at(1))
+    record.event(DeviceEvent("GPU-0", "XidError", 999, "XID 999", fault=False, warning="XidWithoutAction"), at(1))
     health = record.snapshot(at(1)).devices[0].health
-    assert (health.state, [one.code for one in health.warnings]) == (HealthState.HEALTHY, ["UnknownXid"])
+    assert (health.state, [one.code for one in health.warnings]) == (HealthState.HEALTHY, ["XidWithoutAction"])
     saved = record.saved_state(at(2))
     assert saved is not None
     assert saved.devices["GPU-0"].health == HealthSnapshot(HealthState.HEALTHY)

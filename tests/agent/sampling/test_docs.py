@@ -70,7 +70,7 @@ def stands(health: DeviceHealth, code: str, kind: str) -> Recovery | None:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row[2] != "event"], ids=lambda row: row[0])
-def test_a_condition_stands_and_goes_as_its_row_says(row: list[str]) -> None:
+def test_condition_begins_and_ends_as_documented(row: list[str]) -> None:
     code, kind, seen_in, after, gone_after, recovery = row
     health = DeviceHealth(HealthPolicy())
     now = partial(stands, health, code, kind)
@@ -92,7 +92,7 @@ def test_every_condition_has_its_row() -> None:
     expected = dict.fromkeys(READ_FAULTS, ("fault", "read")) | {
         "XidError": ("fault", "event"),
         "GpuUnavailable": ("fault", "event"),
-        "UnknownXid": ("warning", "event"),
+        "XidWithoutAction": ("warning", "event"),
     }
     for level in ALL_THRESHOLDS.values():
         kind = "fault" if level.fault else "warning"
@@ -108,7 +108,7 @@ def test_every_condition_has_its_row() -> None:
 def test_each_action_of_the_catalog_has_the_effect_of_its_row() -> None:
     rows = {frozenset(re.findall(r"[A-Z][A-Z0-9_]+", actions)): effect for actions, effect in table("immediate action")}
     unknown = {action for _, action in XIDS.values()} - {""} - NO_FAULT - FAULTS.keys()
-    expected = {NO_FAULT: "counted", frozenset(unknown): "warning `UnknownXid"}
+    expected = {NO_FAULT: "counted", frozenset(unknown): "warning `XidWithoutAction"}
     for recovery in set(FAULTS.values()):
         expected[frozenset(action for action, ends in FAULTS.items() if ends is recovery)] = f"fault, {recovery}"
     assert rows == expected
@@ -116,7 +116,7 @@ def test_each_action_of_the_catalog_has_the_effect_of_its_row() -> None:
         event = xid_event("GPU-0", code)
         _, action = XIDS.get(code, ("", ""))
         assert event.fault == (action in FAULTS)
-        assert event.warning == (None if action in NO_FAULT or action in FAULTS else "UnknownXid")
+        assert event.warning == (None if action in NO_FAULT or action in FAULTS else "XidWithoutAction")
         assert event.message.startswith(f"XID {code}")
 
 
@@ -137,7 +137,7 @@ def meaning(code: int) -> str:
             raise AssertionError(error)
 
 
-def test_each_code_of_nvml_is_taken_for_what_its_row_says() -> None:
+def test_each_nvml_code_has_the_documented_effect() -> None:
     rows = table("NVML return code")
     anything_else = rows.pop()
     assert anything_else == ["anything else", "`ReadFailed`".strip("`")]

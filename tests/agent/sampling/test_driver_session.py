@@ -19,7 +19,7 @@ from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_testing.agent.sampling import FAST, IMPATIENT, FakeHardwareWithEvents, until
 
 
-async def test_an_event_that_comes_while_the_driver_is_opened_anew_is_not_lost(
+async def test_event_during_reopening_is_not_lost(
     fake: FakeHardwareWithEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait for it is in flight, and those who waited for the wait have left."""
@@ -51,7 +51,7 @@ async def test_an_event_that_comes_while_the_driver_is_opened_anew_is_not_lost(
     await sampler.close()
 
 
-async def test_what_the_driver_has_not_told_yet_is_fetched_before_it_is_closed(
+async def test_pending_events_are_read_before_the_driver_is_closed(
     fake: FakeHardwareWithEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quiet = DriverSession.drain

@@ -45,7 +45,7 @@ def test_a_new_device_is_healthy() -> None:
 
 
 @pytest.mark.parametrize("fault", [fault for fault in ReadFault if fault is not ReadFault.READ_FAILED])
-def test_one_clear_word_is_enough_to_fall_and_three_good_reads_to_rise(fault: ReadFault) -> None:
+def test_one_clear_error_is_a_fault_until_three_good_reads(fault: ReadFault) -> None:
     story = Story()
     recovery = Recovery.RESET if fault in {ReadFault.DEVICE_LOST, ReadFault.RESET_REQUIRED} else Recovery.AUTOMATIC
     assert story.fails(fault, 5)
@@ -161,7 +161,7 @@ def test_the_same_fault_again_is_no_change() -> None:
 
 
 @pytest.mark.parametrize("change", [{"recover_reads": 0}, {"fail_reads": 0}, {"quiet_seconds": 0}])
-def test_a_policy_that_makes_no_sense_is_refused(change: dict[str, int]) -> None:
+def test_a_policy_that_makes_no_sense_is_rejected(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="health"):
         HealthPolicy(**change)
 
@@ -205,7 +205,7 @@ def test_an_acknowledgment_does_not_hide_what_is_still_seen() -> None:
 
 
 @pytest.mark.parametrize("level", ALL_THRESHOLDS.values(), ids=ALL_THRESHOLDS)
-def test_a_level_stands_and_goes_after_its_readings_in_a_row(level: Threshold) -> None:
+def test_threshold_begins_and_ends_after_consecutive_readings(level: Threshold) -> None:
     story = Story()
 
     def standing() -> list[str]:
@@ -224,7 +224,7 @@ def test_a_level_stands_and_goes_after_its_readings_in_a_row(level: Threshold) -
     assert story.health.snapshot().state is HealthState.HEALTHY
 
 
-def test_a_count_that_rises_is_told_and_keeps_its_time() -> None:
+def test_rising_count_is_reported_and_keeps_its_time() -> None:
     story = Story()
     assert story.shows(ECC_UNCORRECTED, 1, 1, 3) == [True, False, True]
     (reason,) = story.health.snapshot().reasons
@@ -258,7 +258,7 @@ def test_a_restart_keeps_an_event_with_its_time_and_what_ends_it() -> None:
     assert story.health.acknowledge(WALL - 1, 10_000, WALL + 10_000)
 
 
-def test_after_a_restart_the_quiet_time_starts_anew() -> None:
+def test_restart_begins_the_quiet_time_again() -> None:
     story = Story()
     story.health.restore(past(HealthReason(XID, "Xid 63", WALL - 500)), WALL - 1, 0, WALL)
     story.good(1, 2, 3, 599)
@@ -302,7 +302,7 @@ def test_thresholds_after_restart_need_readings_and_keep_since() -> None:
     assert [reason.since for reason in denied.health.snapshot().reasons] == [WALL + 1], "another one"
 
 
-def test_what_is_seen_now_is_not_replaced_by_what_was_told_before() -> None:
+def test_current_faults_are_not_replaced_by_restored_ones() -> None:
     story = Story()
     story.xid(5, "Xid 95", Recovery.RESET)
     assert not story.health.restore(past(HealthReason(XID, "Xid 63", WALL - 500)), WALL - 1, 6, WALL)

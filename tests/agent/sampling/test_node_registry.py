@@ -83,7 +83,7 @@ def test_a_bad_sample_is_counted_and_the_good_one_before_it_ages() -> None:
     assert snapshot.samples == 1
 
 
-def test_facts_of_a_slow_reading_that_stays_away_are_not_carried_for_ever() -> None:
+def test_values_of_a_missing_slow_reading_expire() -> None:
     record = make()
     record.record_slow(SlowReading(uuid="GPU-0", process_count=4), at(1))
     assert record.record(Reading(uuid="GPU-0"), at(16)).process_count == 4
@@ -196,7 +196,7 @@ def test_no_device_at_all_is_a_calm_state() -> None:
     )
 
 
-def test_recording_after_close_is_refused_and_the_view_still_answers() -> None:
+def test_recording_after_close_is_rejected_and_the_view_still_answers() -> None:
     record = make()
     record.record(Reading(uuid="GPU-0"), at(1))
     record.close()
@@ -270,7 +270,7 @@ async def test_tasks_and_threads_that_record_together_lose_nothing() -> None:
 
 def test_closing_while_threads_record_ends_each_with_the_typed_error() -> None:
     record = make()
-    refused: list[Exception] = []
+    rejected: list[Exception] = []
     started = threading.Barrier(5)
 
     def work() -> None:
@@ -279,7 +279,7 @@ def test_closing_while_threads_record_ends_each_with_the_typed_error() -> None:
             while True:
                 record.record(Reading(uuid="GPU-0"), at(1))
         except SamplerClosedError as error:
-            refused.append(error)
+            rejected.append(error)
 
     running = [threading.Thread(target=work) for _ in range(4)]
     for thread in running:
@@ -288,12 +288,12 @@ def test_closing_while_threads_record_ends_each_with_the_typed_error() -> None:
     record.close()
     for thread in running:
         thread.join()
-    assert len(refused) == 4
+    assert len(rejected) == 4
     frozen = record.snapshot(at(2)).samples
     assert record.snapshot(at(3)).samples == frozen
 
 
-def test_a_record_that_nobody_holds_is_freed() -> None:
+def test_unreferenced_record_is_freed() -> None:
     record = make()
     record.record(Reading(uuid="GPU-0"), at(1))
     with pytest.raises(ImplausibleSampleError):
@@ -344,7 +344,7 @@ def test_thousands_of_samples_keep_no_memory() -> None:
 def test_only_a_driver_that_was_not_loaded_has_reset_the_devices(unloaded: bool, left: list[str]) -> None:
     record = make()
     record.event(DeviceEvent("GPU-1", "XidError", 48, "ECC", fault=True, recovery=Recovery.RESET), at(1))
-    record.unavailable("initialisation failed", at(2), unloaded=unloaded)
+    record.unavailable("initialization failed", at(2), unloaded=unloaded)
     record.register(DEVICES, "570.1", at(3))
     for second in (4, 5, 6):
         record.record(Reading(uuid="GPU-1"), at(second))

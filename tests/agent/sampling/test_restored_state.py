@@ -41,7 +41,7 @@ LASTING = sick(recovery=Recovery.RESET)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before the devices are known", "after"])
-def test_a_restart_forgets_no_fault(late: bool) -> None:
+def test_restart_keeps_all_faults(late: bool) -> None:
     record = make()
     if late:
         record.register(DEVICES, "570.1", at(0))
@@ -122,7 +122,7 @@ XID_79 = DeviceEvent("MIG-a", "XidError", 79, "XID 79", fault=True, recovery=Rec
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["by the same agent", "by the next one"])
-def test_dividing_a_gpu_anew_while_an_agent_runs_is_no_reset(restarted: bool) -> None:
+def test_new_mig_layout_under_a_running_agent_is_no_reset(restarted: bool) -> None:
     record = make()
     record.register([divided("MIG-a")], "570.1", at(0))
     record.event(XID_79, at(1))
@@ -179,7 +179,7 @@ def test_a_device_that_only_answers_late_after_a_restart_was_not_reset() -> None
     assert codes(record) == [[], ["XidError"]]
 
 
-def test_another_driver_was_loaded_anew_and_forgives() -> None:
+def test_another_driver_version_ends_faults() -> None:
     record = make()
     record.restore(past(LASTING, LASTING, driver="550.9"), at(0))
     record.register(DEVICES[:1], "570.1", at(1))

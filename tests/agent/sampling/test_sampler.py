@@ -108,7 +108,7 @@ async def test_a_failing_device_is_unhealthy_until_it_answers_again(
     await sampler.close()
 
 
-async def test_a_lost_device_is_looked_for_by_opening_the_driver_anew(fake: FakeHardwareWithEvents) -> None:
+async def test_lost_device_reopens_the_driver(fake: FakeHardwareWithEvents) -> None:
 
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
@@ -192,7 +192,7 @@ async def test_a_failing_event_source_is_no_busy_loop(fake: FakeHardwareWithEven
     await sampler.close()
 
 
-async def test_a_sample_that_can_not_be_true_is_dropped_and_the_rest_goes_on(fake: FakeHardwareWithEvents) -> None:
+async def test_impossible_sample_is_dropped_and_sampling_continues(fake: FakeHardwareWithEvents) -> None:
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
     fake.answers["GPU-1"] = Reading(uuid="GPU-1", utilization_percent=250)
@@ -250,7 +250,7 @@ async def test_a_driver_restart_is_survived_with_the_devices_past(fake: FakeHard
     assert not fake.closed_under_a_call
 
 
-async def test_a_new_device_is_found_when_the_driver_is_opened_anew(fake: FakeHardwareWithEvents) -> None:
+async def test_new_device_is_found_when_the_driver_is_reopened(fake: FakeHardwareWithEvents) -> None:
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
     fake.listed.append(DeviceInfo("GPU-3", 3, "Fake"))
@@ -261,7 +261,7 @@ async def test_a_new_device_is_found_when_the_driver_is_opened_anew(fake: FakeHa
     await sampler.close()
 
 
-async def test_a_driver_upgraded_beneath_us_ends_the_process(fake: FakeHardwareWithEvents) -> None:
+async def test_replaced_driver_ends_the_process(fake: FakeHardwareWithEvents) -> None:
 
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
@@ -286,7 +286,7 @@ async def test_one_inaccessible_device_is_a_fault_and_all_end_the_process(
     await sampler.close()
 
 
-async def test_process_goes_on_while_device_nodes_can_be_used() -> None:
+async def test_process_continues_while_device_nodes_can_be_used() -> None:
     lost: list[str] = []
     fake_with_nodes = FakeHardwareWithNodes(lost)
     sampler = Sampler(fake_with_nodes, timing=FAST)
@@ -303,7 +303,7 @@ async def test_process_goes_on_while_device_nodes_can_be_used() -> None:
     await sampler.close()
 
 
-async def test_a_defect_is_told_and_never_swallowed(fake: FakeHardwareWithEvents) -> None:
+async def test_unexpected_error_is_raised(fake: FakeHardwareWithEvents) -> None:
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
     fake.failures["GPU-0"] = ZeroDivisionError("a defect")

@@ -20,7 +20,7 @@ async def threads_gone() -> None:
     await until(lambda: not gpu_threads())
 
 
-async def test_initialisation_failure_leaves_nothing_half_started(fake: FakeHardwareWithEvents) -> None:
+async def test_initialization_failure_leaves_nothing_half_started(fake: FakeHardwareWithEvents) -> None:
 
     fake.opening = [LibraryMismatchError("driver/library version mismatch")]
     sampler = Sampler(fake, timing=FAST)
@@ -135,7 +135,7 @@ async def test_a_start_cancelled_after_any_number_of_turns_undoes_itself(fake: F
     assert not fake.closed_under_a_call
 
 
-async def test_a_close_that_is_cancelled_goes_on_to_the_end(fake: FakeHardwareWithEvents) -> None:
+async def test_cancelled_close_completes(fake: FakeHardwareWithEvents) -> None:
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
     closing = asyncio.create_task(sampler.close())
@@ -174,7 +174,7 @@ def test_start_and_close_over_and_over_keeps_no_memory(fake: FakeHardwareWithEve
     assert (fake.opened, fake.closed) == (10, 10)
 
 
-async def test_two_starts_are_a_mistake_that_is_told(fake: FakeHardwareWithEvents) -> None:
+async def test_second_start_is_an_error(fake: FakeHardwareWithEvents) -> None:
 
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()

@@ -115,13 +115,13 @@ def test_no_field_may_be_nan_or_infinite(name: str, value: float, reason: Invali
         ("memory_total_mib", 2**41, InvalidReason.TOO_LARGE),
     ],
 )
-def test_what_can_not_be_true_is_refused(name: str, value: Number, reason: InvalidReason) -> None:
+def test_what_can_not_be_true_is_rejected(name: str, value: Number, reason: InvalidReason) -> None:
     with pytest.raises(ImplausibleSampleError) as raised:
         check(with_field(name, value))
     assert (raised.value.field, raised.value.reason) == (name, reason)
 
 
-def test_a_device_that_nobody_registered_is_refused() -> None:
+def test_unregistered_device_is_rejected() -> None:
     with pytest.raises(ImplausibleSampleError) as raised:
         check(replace(GOOD, uuid="GPU-9"))
     assert (raised.value.uuid, raised.value.reason) == ("GPU-9", InvalidReason.UNKNOWN_DEVICE)
@@ -192,7 +192,7 @@ def test_memory_of_processes_becomes_whole_numbers() -> None:
     assert facts.processes == (ProcessMemory(1, 5), ProcessMemory(2**22, None))
 
 
-def test_facts_are_what_a_slow_reading_says() -> None:
+def test_facts_have_the_values_of_the_slow_reading() -> None:
     values: dict[str, Any] = dict.fromkeys(SLOW_FIELDS, 7) | dict.fromkeys(SLOW_FLAGS, True)
     assert validate_facts(SlowReading(uuid=UUID, **values), registered={UUID}) == (Facts(**values), ())
     assert validate_facts(SlowReading(uuid=UUID), registered={UUID}) == (Facts(), ())
@@ -202,11 +202,11 @@ def test_facts_are_what_a_slow_reading_says() -> None:
 
 
 @given(st.builds(Reading, uuid=st.just(UUID), **{name: st.none() | st.integers() | st.floats() for name in FIELDS}))
-def test_whatever_comes_in_a_sample_is_within_the_ranges_of_the_api(reading: Reading) -> None:
+def test_any_valid_sample_is_within_the_ranges_of_the_api(reading: Reading) -> None:
     try:
         sample = check(reading)
     except ImplausibleSampleError as error:
-        assert error.field in FIELDS  # noqa: PT017 - refusing is one of the two right answers
+        assert error.field in FIELDS  # noqa: PT017 - rejecting is one of the two right answers
         return
     for name in FIELDS:
         value = getattr(sample, name)

@@ -29,7 +29,7 @@ def brute_force(numbers: Sequence[int | None]) -> Statistics | None:
 
 
 @given(steps=steps, seconds=st.floats(0.5, 30), capacity=st.integers(1, 40), later=st.floats(0, 40))
-def test_a_window_says_what_sorting_a_list_would_say(
+def test_window_statistics_equal_those_of_a_sorted_list(
     steps: list[tuple[float, int | None, int | None]], seconds: float, capacity: int, later: float
 ) -> None:
     window = SampleWindow(seconds=seconds, capacity=capacity)
@@ -78,7 +78,7 @@ def test_a_quantity_that_no_sample_carried_is_absent_not_zero() -> None:
     assert stats.memory_used_mib is None
 
 
-def test_a_window_that_nobody_feeds_runs_empty() -> None:
+def test_window_without_samples_becomes_empty() -> None:
     window = SampleWindow(seconds=60, capacity=10)
     window.append(sample(50), 0.0)
     assert window.stats(60.0) is not None
@@ -96,7 +96,7 @@ def test_asking_again_computes_nothing_until_something_changes() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "capacity"), [(0, 1), (-1, 1), (1, 0), (1, MAX_SAMPLES + 1)])
-def test_a_window_that_can_hold_nothing_is_refused(seconds: float, capacity: int) -> None:
+def test_a_window_that_can_hold_nothing_is_rejected(seconds: float, capacity: int) -> None:
     with pytest.raises(ValueError, match=r"(window|capacity): .*must be"):
         SampleWindow(seconds=seconds, capacity=capacity)
 

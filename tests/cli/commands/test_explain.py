@@ -102,7 +102,7 @@ def test_reasons_are_those_that_simulate_counts(files: ObjectFiles, examples: Pa
     manifest = examples / "impossible.yaml"
     explained = run_cli("explain", "--from", fleet, "-f", manifest, "-o", "json").json
     simulated = run_cli("simulate", "--from", fleet, "-f", manifest, "-o", "json").json["workloads"][0]["explanation"]
-    for key in ("devicesConsidered", "devicesEligible", "rejections"):
+    for key in ("devicesConsidered", "devicesEligible", "ineligibleDevices"):
         assert explained[key] == simulated[key]
     nearest = simulated["nearestMiss"]
     (same,) = [d for d in explained["devices"] if d["uuid"] == nearest["device"]]
@@ -115,7 +115,7 @@ def test_reasons_are_those_that_simulate_counts(files: ObjectFiles, examples: Pa
 
 def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
     done = run_cli("explain", "--from", files.write(idle_node("node-1", 1)), "-o", "json")
-    assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "rejections", "notes"]
+    assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "ineligibleDevices", "notes"]
     (device,) = done.json["devices"]
     assert list(device)[-4:] == ["powerMilliwatts", "usable", "reason", "message"]
 

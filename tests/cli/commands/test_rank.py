@@ -25,7 +25,7 @@ def test_passing_devices_are_listed_best_first(files: ObjectFiles) -> None:
     assert totals == sorted(totals, reverse=True)
     assert done.json["devicesConsidered"] == 4
     assert done.json["devicesEligible"] == 3
-    assert done.json["rejections"] == [{"reason": "DeviceUnhealthy", "devices": 1, "nodes": 1}]
+    assert done.json["ineligibleDevices"] == [{"reason": "DeviceUnhealthy", "devices": 1, "nodes": 1}]
 
 
 def test_ranking_is_the_order_in_which_best_picks(files: ObjectFiles, examples: Path) -> None:
@@ -39,7 +39,7 @@ def test_ranking_is_the_order_in_which_best_picks(files: ObjectFiles, examples: 
 
 def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
     done = run_cli("rank", "--from", files.write(idle_node("node-1", 1)), "-o", "json")
-    assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "rejections", "notes"]
+    assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "ineligibleDevices", "notes"]
     (device,) = done.json["devices"]
     score = device.pop("score")
     assert device == {
@@ -69,7 +69,7 @@ def test_memory_node_and_limit_options_restrict_the_list(files: ObjectFiles) -> 
     fleet = files.write(idle_node("node-1", 3), idle_node("node-2", 2, memoryUsedMiB=50000))
     done = run_cli("rank", "--from", fleet, "--min-free-memory", "40000", "-o", "json")
     assert {d["node"] for d in done.json["devices"]} == {"node-1"}
-    assert done.json["rejections"] == [{"reason": "InsufficientFreeMemory", "devices": 2, "nodes": 1}]
+    assert done.json["ineligibleDevices"] == [{"reason": "InsufficientFreeMemory", "devices": 2, "nodes": 1}]
     done = run_cli("rank", "--from", fleet, "--node", "node-2", "-o", "json")
     assert [d["uuid"] for d in done.json["devices"]] == ["GPU-node-2-0", "GPU-node-2-1"]
     done = run_cli("rank", "--from", fleet, "--limit", "2")
@@ -94,7 +94,7 @@ def test_requirements_and_weights_of_a_workload_count(files: ObjectFiles) -> Non
     )
     done = run_cli("rank", "--from", fleet, "-f", files.write(workload), "-o", "json")
     assert [d["index"] for d in done.json["devices"]] == [1, 0]
-    assert [r["reason"] for r in done.json["rejections"]] == ["ModelMismatch"]
+    assert [r["reason"] for r in done.json["ineligibleDevices"]] == ["ModelMismatch"]
 
 
 def test_workload_is_chosen_by_name(files: ObjectFiles) -> None:

@@ -37,7 +37,7 @@ def test_saved_decisions_are_reproduced_byte_for_byte(saved: Path) -> None:
     assert replayed["same"] is True
     assert [one["name"] for one in replayed["decisions"]] == ["default/first", "default/second", "default/third"]
     assert replayed["decisions"][2]["unplaced"] == [0]
-    assert replayed["decisions"][2]["explanation"]["rejections"] == [
+    assert replayed["decisions"][2]["explanation"]["ineligibleDevices"] == [
         {"reason": "DeviceInUse", "devices": 4, "nodes": 2}
     ]
 

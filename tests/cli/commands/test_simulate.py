@@ -48,15 +48,15 @@ def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
         "message",
         "devicesConsidered",
         "devicesEligible",
-        "rejections",
+        "ineligibleDevices",
         "nearestMiss",
         "nodes",
     ]
     assert explanation["nodes"] == [
-        {"name": name, "rejections": [{"reason": "DeviceInUse", "devices": 2}]} for name in ("node-1", "node-2")
+        {"name": name, "ineligibleDevices": [{"reason": "DeviceInUse", "devices": 2}]} for name in ("node-1", "node-2")
     ]
     assert explanation["devicesConsidered"] == 4
-    assert explanation["rejections"] == [{"reason": "DeviceInUse", "devices": 4, "nodes": 2}]
+    assert explanation["ineligibleDevices"] == [{"reason": "DeviceInUse", "devices": 4, "nodes": 2}]
     assert list(explanation["nearestMiss"]) == ["node", "device", "reason", "message"]
 
 
@@ -83,7 +83,7 @@ def test_cordoned_devices_are_not_picked_until_the_cordon_ends(files: ObjectFile
 
     (found,) = done.json["workloads"]
     assert [p["devices"] for p in found["placements"]] == [["GPU-node-1-0"]]
-    rejected = {r["reason"]: r["devices"] for r in found["explanation"]["rejections"]}
+    rejected = {r["reason"]: r["devices"] for r in found["explanation"]["ineligibleDevices"]}
     assert rejected == {"Cordoned": 1, "DeviceInUse": 1}
 
 
@@ -200,9 +200,9 @@ def test_shares_are_placed_on_a_device_until_it_is_full(files: ObjectFiles) -> N
     assert "1 GPU lacks 10,000 MiB of free memory; closest is node-1/GPU-node-1-0 (needs 30,000 MiB, has" in done.out
     whole = files.write(gpu_workload(**spec), gpu_workload("whole"))
     done = run_cli("simulate", "-f", whole, "--from", fleet, "-o", "json")
-    shared, refused = done.json["workloads"]
+    shared, rejected = done.json["workloads"]
     assert shared["placed"]
-    assert refused["explanation"]["nearestMiss"]["message"] == "is shared by other pods"
+    assert rejected["explanation"]["nearestMiss"]["message"] == "is shared by other pods"
 
 
 def test_reserved_share_of_a_device_is_debited(files: ObjectFiles) -> None:
@@ -246,7 +246,9 @@ def test_replicas_that_must_be_apart_get_a_node_each(files: ObjectFiles) -> None
     done = run_cli("simulate", "-f", manifest, "--from", fleet(files), "-o", "json")
     (workload,) = done.json["workloads"]
     assert sorted(placement["node"] for placement in workload["placements"]) == ["node-1", "node-2"]
-    assert workload["explanation"]["rejections"] == [{"reason": "PodAntiAffinityMismatch", "devices": 4, "nodes": 2}]
+    assert workload["explanation"]["ineligibleDevices"] == [
+        {"reason": "PodAntiAffinityMismatch", "devices": 4, "nodes": 2}
+    ]
     checked = "default/train: host ports, pod affinity and topology spread checked among the workloads only"
     assert any(note.startswith(checked) for note in done.notes)
 

@@ -101,9 +101,9 @@ def test_duplicate_node_or_device_is_bad_input(files: ObjectFiles) -> None:
 
 def test_other_kinds_are_skipped_in_a_fleet_and_in_a_manifest(files: ObjectFiles) -> None:
     fleet, workload = files.write(idle_node("node-1", 1)), gpu_workload()
-    refused = run_cli("rank", "--from", files.write(workload))
-    assert refused.code == 2
-    assert refused.err.endswith("no GPUTelemetry found\n")
+    rejected = run_cli("rank", "--from", files.write(workload))
+    assert rejected.code == 2
+    assert rejected.err.endswith("no GPUTelemetry found\n")
     both = run_cli("rank", "--from", files.write(workload, idle_node("node-2", 1)), "-o", "json")
     assert both.json["devicesConsidered"] == 1
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ml"}}

@@ -81,7 +81,7 @@ SPECS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"placement": {"gang": True}, "replicas": 2, "distribution": _weighted(3)},
-        "spec.distribution.weights: Invalid value: [3]: must have one number for each of spec.replicas",
+        "spec.distribution.weights: Invalid value: [3]: must have spec.replicas items",
     ),
     (
         {"template": {"spec": {"restartPolicy": "Never"}}},
@@ -89,7 +89,7 @@ SPECS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"template": {"spec": {"containers": [{"name": "main"}]}}},
-        "spec.template.spec.restartPolicy: Required value: must be set: Never or OnFailure for work that ends, Always",
+        "spec.template.spec.restartPolicy: Required value: must be one of Never, OnFailure (for workloads",
     ),
     (
         {"template": {"spec": {**TEMPLATE, "restartPolicy": "Sometimes"}}},
@@ -184,7 +184,7 @@ def test_resource_option_names_the_extended_resource(files: ObjectFiles) -> None
     )
     foreign = run_cli("simulate", "-f", manifest, "--from", fleet, "--from", nodes)
     assert foreign.code == 2
-    assert "resources.limits[nvidia.com/gpu]: Forbidden: nvidia.com/* is served by another device" in foreign.err
+    assert "resources.limits[nvidia.com/gpu]: Forbidden: matches nvidia.com/* of --forbidden-resources" in foreign.err
     arguments = ["--from", fleet, "--from", nodes, "--resource", "nvidia.com/gpu"]
     assert run_cli("simulate", "-f", manifest, *arguments).code == 0
 
@@ -192,7 +192,7 @@ def test_resource_option_names_the_extended_resource(files: ObjectFiles) -> None
 def test_options_of_the_operator_permit_what_its_cluster_has(files: ObjectFiles) -> None:
     template = {"spec": {**TEMPLATE, "schedulerName": "volcano"}}
     manifest, fleet = files.write(gpu_workload(template=template)), files.write(idle_node("node-1"))
-    refused = run_cli("simulate", "-f", manifest, "--from", fleet)
-    assert refused.code == 2
-    assert 'schedulerName: Unsupported value: "volcano": supported values: default-scheduler' in refused.err
+    rejected = run_cli("simulate", "-f", manifest, "--from", fleet)
+    assert rejected.code == 2
+    assert 'schedulerName: Unsupported value: "volcano": supported values: default-scheduler' in rejected.err
     assert run_cli("simulate", "-f", manifest, "--from", fleet, "--schedulers", "default-scheduler,volcano").code == 0

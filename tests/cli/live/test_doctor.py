@@ -245,7 +245,7 @@ def dra_without_slice(c: Cluster) -> None:
         (missing_runtime_handler, "RuntimeHandlerMissing", "node-1", 'no handler "nvidia"'),
         (unknown_taint, "TaintNotTolerated", "node-1", "no workload tolerates team=ml:NoSchedule"),
         (taint_against_the_agent, "TaintNotTolerated", "node-1", "the agent does not tolerate nvidia.com/gpu"),
-        (baseline_namespace, "PodSecurityRefusesAgent", SYSTEM, "enforce=baseline"),
+        (baseline_namespace, "PodSecurityRejectsAgent", SYSTEM, "enforce=baseline"),
         (gated_pod, "GatedPodWithoutWorkload", "team/lost-0", 'GPUWorkload "lost" does not exist'),
         (lost_reservation, "ReservationWithoutPod", "node-1", "team/gone-0"),
         (older_agent, "VersionsDiffer", "versions", "0.0.9: the agent on node-1"),

@@ -22,9 +22,9 @@ WAITING = {
     "placements": [{"replica": 0, "state": "Pending", "pod": "next-0"}],
     "explanation": {
         "message": MESSAGE,
-        "rejections": [{"reason": "DeviceInUse", "devices": 1, "nodes": 1}],
+        "ineligibleDevices": [{"reason": "DeviceInUse", "devices": 1, "nodes": 1}],
         "nearestMiss": {"node": "node-1", "device": "GPU-node-1-1", "message": "lacks 10 MiB"},
-        "refusals": [{"replica": 0, "node": "node-2", "by": "kubelet", "message": "OutOfcpu"}],
+        "nodeRejections": [{"replica": 0, "node": "node-2", "by": "kubelet", "message": "OutOfcpu"}],
     },
 }
 PLACED = {
@@ -70,7 +70,7 @@ def test_waiting_workload_has_reason_counts_nearest_miss_and_events(recorded: Re
         f"│   ├── Ready is False, WaitingForDevices: {MESSAGE}",
         "│   │   ├── 1 GPU on 1 node: DeviceInUse",
         "│   │   └── closest is node-1/GPU-node-1-1: lacks 10 MiB",
-        "│   └── kubelet refused replica 0 on node-2: OutOfcpu",
+        "│   └── kubelet rejected replica 0 on node-2: OutOfcpu",
         "└── Events",
         f"    └── 00:00:05 pod next-0: WaitingForDevices: {MESSAGE}",
     ]

@@ -27,7 +27,7 @@ WAITING: dict[str, Any] = {
     "ready": "0/1",
     "conditions": [
         condition("Ready", "False", "WaitingForDevices", "0/1 GPUs are available: 1 in use."),
-        condition("Placed", "False", "NoDevices", "0/1 GPUs are available: 1 in use."),
+        condition("Placed", "False", "NoDevicesAvailable", "0/1 GPUs are available: 1 in use."),
         condition("Stalled", "False", "AsExpected"),
     ],
     "placements": [{"replica": 0, "state": "Pending", "pod": "next-0"}],

@@ -67,7 +67,7 @@ def test_state_names_the_first_reason_why_a_gpu_cannot_be_used(cluster: Recorded
     [
         ({"observed": ago(400)}, "Stale"),
         ({"conditions": [condition("Fresh", "False", "Invalid", "status.devices: bad")]}, "Invalid"),
-        ({"conditions": [condition("Fresh", "False", "NoDriver", "no GPU driver answers on the node")]}, "NoDriver"),
+        ({"conditions": [condition("Fresh", "False", "NoDriver", "driver not available on the node")]}, "NoDriver"),
     ],
 )
 def test_values_of_a_node_that_is_not_current_are_not_shown(

@@ -155,7 +155,7 @@ def test_shares_with_a_gap_turn_every_verdict(workload: WorkloadEvidence) -> Non
     assert "yes" not in text
 
 
-def test_scores_stand_side_by_side(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
+def test_scores_are_shown_next_to_each_other(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
     picks = [("before", workload.replicas[0]), ("after", workload.replicas[1])]
     text = drawn(tables.score_table(picks, fleet))
     assert row(text, "before") == ["before", "node-1", "0", "990", "900"]

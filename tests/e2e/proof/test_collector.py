@@ -66,7 +66,7 @@ def test_wait_ends_at_the_first_accepted_object(kubeconfig: Path, monkeypatch: p
     assert ready(found)
 
 
-def test_a_wait_that_fails_tells_what_was_seen_last(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_wait_reports_the_last_state(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played(monkeypatch, ("ADDED", workload("False")), ("DELETED", workload("False")))
     words = r"demo/train after 5 s: Ready=False Waiting: no device is free"
     with ApiReader(kubeconfig) as reader, pytest.raises(WaitTimeoutError, match=words):
@@ -81,7 +81,7 @@ def test_failed_wait_for_telemetry_contains_the_last_write(kubeconfig: Path, mon
         reader.wait_for_telemetry("train", lambda _: False, timeout_seconds=3)
 
 
-def test_a_workload_without_conditions_says_so() -> None:
+def test_missing_conditions_are_reported() -> None:
     assert describe_conditions({}) == "no condition"
 
 

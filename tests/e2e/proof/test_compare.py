@@ -45,7 +45,7 @@ def test_a_device_named_twice_is_not_the_same_as_once(readings: Make) -> None:
         (ContainerReading({"NVIDIA_VISIBLE_DEVICES": ""}), "names no device, the status names GPU-a, GPU-b"),
     ],
 )
-def test_a_container_that_says_nothing_is_reported(readings: Make, reading: ContainerReading, words: str) -> None:
+def test_container_without_output_is_reported(readings: Make, reading: ContainerReading, words: str) -> None:
     made = readings()
     spoilt = replace(made, containers={**made.containers, "train-0-a": reading})
     assert judge(spoilt) == [f"demo/train[0]: container env: {words}"]
@@ -100,7 +100,7 @@ class TestShared:
         }
         return replace(made, holdings=holdings, containers=reported)
 
-    def test_slots_stand_for_their_devices(self, readings: Make) -> None:
+    def test_slots_count_as_their_devices(self, readings: Make) -> None:
         assert judge(self.make(readings)) == []
 
     def test_shared_picks_that_fit_are_not_double_picks(self, readings: Make) -> None:

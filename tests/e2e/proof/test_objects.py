@@ -22,7 +22,7 @@ def test_a_node_whose_agent_has_not_reported_has_no_gpus() -> None:
     assert objects.gpus({"metadata": {"name": "node-1"}}) == ()
 
 
-def test_the_fleet_knows_the_holder_of_a_device() -> None:
+def test_fleet_returns_the_holder_of_a_device() -> None:
     holding = Holding("node-1", "demo", "a", "main", "gpufleet.dev/gpu", ("GPU-a",))
     fleet = FleetEvidence((), (holding,))
     assert fleet.holder("GPU-a") == holding

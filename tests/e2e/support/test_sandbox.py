@@ -40,8 +40,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def workload(reason: str, devices: int) -> Json:
-    conditions = [{"type": "Placed", "status": "False", "reason": "NoDevices"}]
-    explanation = {"rejections": [{"reason": reason, "devices": devices}]}
+    conditions = [{"type": "Placed", "status": "False", "reason": "NoDevicesAvailable"}]
+    explanation = {"ineligibleDevices": [{"reason": reason, "devices": devices}]}
     return {"metadata": {}, "status": {"conditions": conditions, "explanation": explanation}}
 
 

@@ -127,7 +127,7 @@ def place_beside(kind: str, bodies: Sequence[dict[str, Any]]) -> None:
     _put(cache.telemetry, make.telemetry("node-1"), make.telemetry("node-2"))
     stores: dict[str, Store[Any]] = {
         "pod": cache.pods,
-        "bound_pod": cache.foreign_pods,
+        "bound_pod": cache.other_pods,
         "node": cache.nodes,
         "telemetry": cache.telemetry,
     }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_operator.cache import decode
-from gpufleet_operator.cache.cache import Cache, ForeignPodStore
+from gpufleet_operator.cache.cache import Cache, OtherPodStore
 from gpufleet_operator.cache.store import TombstoneStore
 from gpufleet_operator.model.objects import BoundPod, Node, PodDeletion, PodPhase
 from gpufleet_operator.model.state_types import Limits, PassState
@@ -45,16 +45,16 @@ def test_a_deleted_object_stays_deleted() -> None:
 def test_an_object_that_matches_again_returns_in_a_later_version() -> None:
     """Its label was removed and added again; an object that is deleted for certain never returns."""
     store = node_store()
-    for uid in ("relabelled", "listed away", "deleted"):
+    for uid in ("relabeled", "listed away", "deleted"):
         store.put(node(5, uid))
-    store.remove("relabelled", "6")
+    store.remove("relabeled", "6")
     store.remove("deleted", "")
     store.replace([], "8")
 
-    for uid in ("relabelled", "listed away", "deleted"):
+    for uid in ("relabeled", "listed away", "deleted"):
         store.put(node(9, uid))
 
-    assert set(store.items) == {"relabelled", "listed away"}
+    assert set(store.items) == {"relabeled", "listed away"}
 
 
 def test_a_list_removes_missing_objects_but_not_newer_ones() -> None:
@@ -99,7 +99,7 @@ POD = st.builds(
 
 @given(st.lists(st.tuples(POD, st.booleans()), max_size=30))
 def test_requests_per_node_are_the_sum_of_the_stored_pods(steps: list[tuple[BoundPod, bool]]) -> None:
-    store = ForeignPodStore(decode.bound_pod, lambda: None)
+    store = OtherPodStore(decode.bound_pod, lambda: None)
     homes: dict[str, str] = {}
     for pod, gone in steps:
         # A pod never changes its node.

@@ -39,7 +39,7 @@ def test_gated_pod_is_reserved_and_released_in_one_pass() -> None:
     assert actions.statuses[0].status.placements[0].score is not None
 
 
-def test_reservation_from_before_a_crash_is_proved_and_released() -> None:
+def test_reservation_from_before_a_crash_is_verified_and_released() -> None:
     pod = make.pod()
     telemetry = make.telemetry(assignments=[make.assignment(pod, "GPU-1-1")])
 
@@ -90,12 +90,12 @@ def test_unplaced_workload_has_an_explanation(count: int) -> None:
     assert not actions.reserves
     assert not actions.releases
     write = actions.statuses[0]
-    assert results.condition(write, "Placed") == ("False", "NoDevices")
+    assert results.condition(write, "Placed") == ("False", "NoDevicesAvailable")
     assert write.status.explanation is not None
     assert write.status.explanation.devices_considered == count
     if count:
         assert "97" in write.status.explanation.message
-    assert [e.reason for e in write.events if e.warning] == ["NoDevices"]
+    assert [e.reason for e in write.events if e.warning] == ["NoDevicesAvailable"]
 
 
 def test_status_that_differs_in_messages_is_written_after_an_interval() -> None:
@@ -144,7 +144,7 @@ class TestForgery:
         assert not actions.reserves
         assert not actions.releases
         assert not actions.deletes
-        assert actions.gated == {"NoWorkload": 1}
+        assert actions.gated == {"GPUWorkload": 1}
 
     @pytest.mark.parametrize("fields", [{}, {"gates": (), "node": "node-1"}], ids=["gated", "running"])
     def test_forged_pod_does_not_replace_a_replica(self, fields: PodFields) -> None:

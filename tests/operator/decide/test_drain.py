@@ -31,14 +31,14 @@ def test_cordoned_device_is_not_picked() -> None:
     assert [a.devices for a in reserve.assignments] == [["GPU-1-1"]]
 
 
-def test_explanation_counts_cordoned_devices_and_says_why() -> None:
+def test_explanation_counts_cordoned_devices_with_reason() -> None:
     cordoned = [cordon("GPU-1-0", by="ann", until=LATER), cordon("GPU-1-1", by="ann", until=LATER)]
 
     actions = decide(make.snapshot(make.workload(), make.pod(), make.telemetry(cordoned=cordoned)))
 
     explanation = actions.statuses[0].status.explanation
     assert explanation is not None
-    assert [(r.reason, r.devices) for r in explanation.rejections] == [("Cordoned", 2)]
+    assert [(r.reason, r.devices) for r in explanation.ineligible_devices] == [("Cordoned", 2)]
     assert "0/2 GPUs are available: 2 cordoned." in explanation.message
     assert f"is cordoned by ann until {LATER}: fan" in explanation.message
 
@@ -103,7 +103,7 @@ def bare(name: str = "notebook-0", **fields: Any) -> BoundPod:
 def drained_of(pod: BoundPod, **report: Any) -> Actions:
     holder = make.pod(uid="", name="notebook-0", namespace="ml")
     telemetry = make.telemetry(held={"GPU-1-0": holder}, cordoned=[cordon(drain=True)], **report)
-    return decide(make.snapshot(telemetry, foreign_pods={pod.uid: pod}))
+    return decide(make.snapshot(telemetry, other_pods={pod.uid: pod}))
 
 
 def test_pod_without_a_workload_is_evicted_if_it_is_created_again() -> None:
@@ -166,14 +166,14 @@ def test_drain_that_has_ended_evicts_nothing() -> None:
     assert decide(make.snapshot(make.workload(), pod, telemetry)).evictions == ()
 
 
-def test_refused_eviction_is_retried_with_backoff() -> None:
+def test_rejected_eviction_is_retried_with_backoff() -> None:
     pod = make.running_pod()
     telemetry = make.telemetry(assignments=[make.assignment(pod)], cordoned=[cordon(drain=True)])
     snapshot = make.snapshot(make.workload(), pod, telemetry)
     first = decide(snapshot)
-    refused = record_results(first.state, [(first.evictions[0].key, "violates the budget", "apiserver")], snapshot.now)
+    rejected = record_results(first.state, [(first.evictions[0].key, "violates the budget", "apiserver")], snapshot.now)
 
-    at_once = decide(make.with_state(snapshot, refused))
+    at_once = decide(make.with_state(snapshot, rejected))
 
     assert at_once.evictions == ()
     assert at_once.due is not None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
+from gpufleet_operator.decide.gang_creation import due_creations, remove_incomplete_gangs, retry_when_freed
 from gpufleet_operator.decide.replicas import assess
 from gpufleet_operator.ledger.ledger import read_ledger
 from gpufleet_operator.model.objects import Workload
@@ -84,7 +84,7 @@ def test_backoff_remains_when_a_gated_pod_of_the_gang_is_gone() -> None:
 def test_pods_of_an_incomplete_gang_are_taken_back() -> None:
     waiting = gang("waiting")
     snapshot = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=backing_off(waiting))
-    (found,) = take_back(snapshot.previous_state, assessed(snapshot), due(snapshot))
+    (found,) = remove_incomplete_gangs(snapshot.previous_state, assessed(snapshot), due(snapshot))
     (removal,) = found.removals
     assert (removal.pod.name, removal.reason) == ("waiting-0-a", RemovalReason.INCOMPLETE_GANG)
     assert QUOTA in removal.message
@@ -93,7 +93,7 @@ def test_pods_of_an_incomplete_gang_are_taken_back() -> None:
 def test_pods_are_not_taken_back_in_the_pass_that_tries_again() -> None:
     waiting = gang("waiting")
     snapshot = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=backing_off(waiting, seconds=0))
-    (found,) = take_back(snapshot.previous_state, assessed(snapshot), due(snapshot))
+    (found,) = remove_incomplete_gangs(snapshot.previous_state, assessed(snapshot), due(snapshot))
     assert not found.removals
 
 
@@ -102,7 +102,7 @@ def test_pods_of_a_gang_that_has_started_stay() -> None:
     pod = make.running_pod(started)
     telemetry = make.telemetry(assignments=[make.assignment(pod, workload="started")])
     snapshot = make.snapshot(started, pod, telemetry, state=backing_off(started))
-    (found,) = take_back(snapshot.previous_state, assessed(snapshot), due(snapshot))
+    (found,) = remove_incomplete_gangs(snapshot.previous_state, assessed(snapshot), due(snapshot))
     assert not found.removals
 
 
@@ -111,5 +111,5 @@ def test_pods_of_a_gang_stay_when_a_response_was_lost() -> None:
     lost = Backoff(1, make.NOW, make.NOW + timedelta(seconds=1), "no response", "network")
     state = PassState(write_backoffs={"create/uid-waiting": lost})
     snapshot = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=state)
-    (found,) = take_back(state, assessed(snapshot), due(snapshot))
+    (found,) = remove_incomplete_gangs(state, assessed(snapshot), due(snapshot))
     assert not found.removals

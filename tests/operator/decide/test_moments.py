@@ -27,7 +27,7 @@ def test_message_of_a_failed_write_is_due_when_it_is_dropped() -> None:
 
 def test_earliest_of_several_times_of_an_object_counts() -> None:
     pod = make.pod(created=make.NOW)
-    state = PassState(silent_since={pod.uid: make.NOW})
+    state = PassState(unanswered_since={pod.uid: make.NOW})
 
     moments = due_moments(make.snapshot(pod), state, ())
 

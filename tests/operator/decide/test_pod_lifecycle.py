@@ -12,7 +12,7 @@ from gpufleet_operator.model.actions import Actions, WriteStatus
 from gpufleet_operator.model.objects import Pod, PodPhase, Workload
 from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.replica import RemovalReason
-from gpufleet_operator.model.state_types import Backoff, PassState, Refusals
+from gpufleet_operator.model.state_types import Backoff, PassState, Rejections
 from gpufleet_testing.operator import make, results
 from gpufleet_testing.operator.fields import DeviceFields
 
@@ -20,7 +20,7 @@ State = PlacementState
 
 
 class TestScheduler:
-    def refused(self, *, nominated: bool = False) -> Pod:
+    def rejected(self, *, nominated: bool = False) -> Pod:
         return make.released_pod(unschedulable="0/2 nodes are available: volume zone", nominated=nominated)
 
     def run(self, pod: Pod, seconds: float) -> Actions:
@@ -29,26 +29,26 @@ class TestScheduler:
         return decide(make.later(snapshot, decide(snapshot), seconds))
 
     def test_unschedulable_pod_is_kept_for_five_seconds(self) -> None:
-        assert not self.run(self.refused(), 4.9).deletes
+        assert not self.run(self.rejected(), 4.9).deletes
 
     def test_unschedulable_pod_is_replaced_and_its_node_excluded(self) -> None:
-        pod = self.refused()
+        pod = self.rejected()
 
         actions = self.run(pod, 5)
 
         (delete,) = actions.deletes
         assert (delete.uid, delete.resource_version, delete.reason) == (pod.uid, "20", RemovalReason.UNSCHEDULABLE)
         assert not actions.reserves, "the devices are reserved until the pod is deleted"
-        (refusal,) = results.explanation(actions).refusals
-        assert (refusal.node, refusal.by) == ("node-1", "kube-scheduler")
+        (rejection,) = results.explanation(actions).node_rejections
+        assert (rejection.node, rejection.by) == ("node-1", "kube-scheduler")
         assert "volume zone" in results.explanation(actions).message
 
     def test_nominated_pod_is_kept(self) -> None:
-        assert not self.run(self.refused(nominated=True), 60).deletes
+        assert not self.run(self.rejected(nominated=True), 60).deletes
 
     @pytest.mark.parametrize(("seconds", "deleted"), [(29, 0), (30, 1)])
     def test_grace_is_longer_while_allocatable_is_outdated(self, seconds: float, deleted: int) -> None:
-        pod = self.refused()
+        pod = self.rejected()
         snapshot = make.snapshot(
             make.workload(),
             pod,
@@ -60,15 +60,15 @@ class TestScheduler:
 
     @pytest.mark.parametrize(("seconds", "deleted"), [(4.9, 0), (5, 1)])
     def test_withheld_devices_do_not_extend_the_grace(self, seconds: float, deleted: int) -> None:
-        pod = self.refused()
+        pod = self.rejected()
         reported = make.telemetry(assignments=[make.assignment(pod)], withheld="no /dev/nvidia0")
         snapshot = make.snapshot(make.workload(), pod, reported, make.node(devices=0))
 
         assert len(decide(make.later(snapshot, decide(snapshot), seconds)).deletes) == deleted
 
-    def test_refusal_excludes_the_node_until_the_backoff_ends(self) -> None:
+    def test_rejection_excludes_the_node_until_the_backoff_ends(self) -> None:
         state = PassState(
-            refusals=Refusals(
+            rejections=Rejections(
                 {("uid-train", 0, "node-1"): Backoff(1, make.NOW, make.NOW + timedelta(seconds=2), "no", "x")}
             )
         )
@@ -80,8 +80,8 @@ class TestScheduler:
         assert first.due == make.NOW + timedelta(seconds=2)
         assert decide(make.later(snapshot, first, 2)).reserves
 
-    def test_refusals_are_read_back_from_status_after_a_restart(self) -> None:
-        reported = self.run(self.refused(), 5).statuses[0].status
+    def test_rejections_are_read_back_from_status_after_a_restart(self) -> None:
+        reported = self.run(self.rejected(), 5).statuses[0].status
         fresh = make.snapshot(
             make.workload(status=reported), make.pod(suffix="b"), make.telemetry(), now=make.NOW + timedelta(seconds=6)
         )
@@ -109,7 +109,7 @@ class TestKubelet:
         assert [d.reason for d in actions.deletes] == [RemovalReason.REJECTED]
         assert [r.removed for r in actions.reserves] == [(pod.uid,)], "the pod never ran, so its devices are free"
         assert results.states(actions) == ["Rejected"]
-        assert actions.state.refusals.backoffs["uid-train", 0, "node-1"].by == "kubelet"
+        assert actions.state.rejections.backoffs["uid-train", 0, "node-1"].by == "kubelet"
 
     def test_mismatch_replaces_the_pod_and_keeps_the_reservation(self) -> None:
         pod = make.running_pod(devices=("GPU-1-1",))
@@ -121,14 +121,14 @@ class TestKubelet:
         assert not actions.reserves
         assert results.states(actions) == ["Mismatch"]
 
-    def test_rejected_pod_counts_once_as_a_refusal(self) -> None:
+    def test_rejected_pod_counts_once_as_a_rejection(self) -> None:
         pod = make.released_pod(node="node-1", phase=PodPhase.FAILED, reason="OutOfcpu")
         snapshot = make.snapshot(make.workload(), pod, make.telemetry(assignments=[make.assignment(pod)]))
         first = decide(snapshot)
 
         second = decide(make.later(snapshot, first, 1))
 
-        assert second.state.refusals.backoffs["uid-train", 0, "node-1"].count == 1
+        assert second.state.rejections.backoffs["uid-train", 0, "node-1"].count == 1
 
 
 class TestEnd:

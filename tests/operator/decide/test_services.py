@@ -62,7 +62,7 @@ def test_service_that_is_being_deleted_is_created_again() -> None:
     assert services(workload, existing=(Service("s", "1", owner_uid=workload.uid, deleting=True),)) == ["train"]
 
 
-def test_foreign_service_is_named_in_degraded_and_tried_again_later() -> None:
+def test_service_of_another_owner_is_named_in_degraded_and_retried() -> None:
     workload = make.workload(network=DNS)
     first = decide(make.snapshot(workload))
     error = "Service train already exists with another owner"
@@ -74,7 +74,7 @@ def test_foreign_service_is_named_in_degraded_and_tried_again_later() -> None:
     (write,) = second.statuses
     assert results.condition(write, "Degraded") == ("True", "ServiceCreateFailed")
     message = next(c.message for c in write.status.conditions if c.type == "Degraded")
-    assert message == f"the pods may have no DNS names, Service train cannot be written: {error}"
+    assert message == f"cannot write Service train: {error}; pods may have no DNS names"
     assert second.due is not None
     assert len(decide(make.later(make.snapshot(workload), second, 2)).services) == 1
 

@@ -186,7 +186,7 @@ class TestProof:
         actions = self.judged("GPU-1-1")
 
         assert results.states(actions) == ["Mismatch"]
-        assert "kubelet reports GPU-1-1, reserved GPU-1-0" in actions.deletes[0].message
+        assert "reserved GPU-1-0, but kubelet reports GPU-1-1" in actions.deletes[0].message
 
 
 def test_running_sharer_recovers_its_reservation_after_node_recreation() -> None:

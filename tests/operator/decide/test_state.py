@@ -2,14 +2,14 @@
 
 from datetime import timedelta
 
-from gpufleet_operator.decide.retries.refusals import add_refusal
+from gpufleet_operator.decide.retries.rejections import add_rejection
 from gpufleet_operator.decide.state import advance, record_results
-from gpufleet_operator.model.state_types import PassState, Refusals
+from gpufleet_operator.model.state_types import PassState, Rejections
 from gpufleet_testing.operator import make
 
 
-def refuse(refusals: Refusals, workload: str, replica: int, pod: str) -> Refusals:
-    return add_refusal(refusals, (workload, replica, "n"), pod, make.NOW, message="no", by="kubelet")
+def reject(rejections: Rejections, workload: str, replica: int, pod: str) -> Rejections:
+    return add_rejection(rejections, (workload, replica, "n"), pod, make.NOW, message="no", by="kubelet")
 
 
 def test_failed_write_backs_off_until_it_succeeds() -> None:
@@ -28,9 +28,9 @@ def test_writes_with_one_key_fail_together_and_count_once() -> None:
 
 
 def test_entries_of_deleted_objects_are_dropped() -> None:
-    state = PassState(refusals=refuse(Refusals(), "uid-gone", 0, "p"))
+    state = PassState(rejections=reject(Rejections(), "uid-gone", 0, "p"))
 
     advanced = advance(make.snapshot(make.workload(), state=state))
 
-    assert not advanced.refusals.backoffs
-    assert not advanced.refusals.counted_pods
+    assert not advanced.rejections.backoffs
+    assert not advanced.rejections.counted_pods

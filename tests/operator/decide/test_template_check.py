@@ -197,11 +197,11 @@ NODES = ("node-1", "node-2")
 
 @pytest.mark.parametrize("amount", ["8E", "9223372036854775807", "1e9999", "x"])
 @pytest.mark.parametrize("name", ["cpu", "memory", "example.com/x"])
-def test_foreign_pods_may_request_any_amount(name: str, amount: str) -> None:
+def test_other_pods_may_request_any_amount(name: str, amount: str) -> None:
     needs = pod_needs({"containers": [{"resources": {"requests": {name: amount}}}] * 3})
     others = {"node-1": {"cpu": 3 * needs.cpu_milli, "memory": 3 * needs.memory_bytes, "pods": 3, **needs.extended}}
     good = make.workload("good")
 
-    actions = decide(make.snapshot(good, make.pod(good), *map(make.telemetry, NODES), foreign_requests=others))
+    actions = decide(make.snapshot(good, make.pod(good), *map(make.telemetry, NODES), other_requests=others))
 
     assert [r.name for r in actions.releases] == ["good-0-a"]

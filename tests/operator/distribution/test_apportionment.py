@@ -100,7 +100,7 @@ def test_a_capacity_may_be_larger_than_any_float() -> None:
     assert apportion(10, {"a": 4 * 10**400, "b": 10**400, "c": 1}).items == {"a": 8, "b": 2, "c": 0}
 
 
-def test_equal_remainders_go_to_whoever_comes_first() -> None:
+def test_equal_remainders_go_to_the_first_receiver() -> None:
     assert list(apportion(1, {"b": 1, "a": 1}).items.values()) == [1, 0]
 
 
@@ -136,7 +136,7 @@ def test_bad_numbers_are_typed_errors_that_name_them(
     assert isinstance(caught.value, PlacementError)
 
 
-def test_a_receiver_that_stands_twice_is_refused() -> None:
+def test_duplicate_receiver_is_rejected() -> None:
     with pytest.raises(InvalidCapacityError, match="duplicate receiver"):
         apportion_evenly(3, ["a", "a"])
 

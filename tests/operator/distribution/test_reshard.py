@@ -66,13 +66,13 @@ def test_when_a_device_slows_it_keeps_the_head_of_what_it_has() -> None:
     assert found.ranges == {"a": ((0, 25),), "b": ((25, 100),)}
 
 
-def test_what_nobody_held_is_given_out() -> None:
+def test_unassigned_items_are_assigned() -> None:
     found = reshard({"a": [(0, 10)]}, apportion(30, {"a": 1, "b": 1}))
     assert found.ranges == {"a": ((0, 15),), "b": ((15, 30),)}
     assert found.moved == 20
 
 
 @pytest.mark.parametrize("spans", [[(0, 5), (4, 6)], [(5, 4)], [(0, 11)], [(-1, 3)]])
-def test_ranges_that_cannot_be_are_refused(spans: list[tuple[int, int]]) -> None:
+def test_ranges_that_cannot_be_are_rejected(spans: list[tuple[int, int]]) -> None:
     with pytest.raises(InvalidCapacityError, match="reversed, overlaps another or passes 10"):
         reshard({"a": spans}, apportion(10, {"a": 1}))

@@ -21,10 +21,10 @@ def test_bound_released_and_reserved_pods_count_once() -> None:
     )
     node = make.node(allocatable={"cpu": 8000, "memory": 8 * 2**30, "pods": 10, RESOURCE: 4, "example.com/nic": 2})
     others = {"node-1": {"cpu": 500, "memory": 2**30, "pods": 2}}
-    snapshot = make.snapshot(running, released, reserved, elsewhere, over, telemetry, node, foreign_requests=others)
+    snapshot = make.snapshot(running, released, reserved, elsewhere, over, telemetry, node, other_requests=others)
 
     used = node_capacity.requested_per_node(snapshot, ledger.read_ledger(snapshot, PassState()))
-    facts = node_capacity.node_info(node, used["node-1"])
+    facts = node_capacity.node_without_devices(node, used["node-1"])
 
     assert facts.free_cpu_milli == 8000 - 3000 - 500
     assert facts.free_memory_bytes == 4 * 2**30
@@ -34,4 +34,4 @@ def test_bound_released_and_reserved_pods_count_once() -> None:
 
 
 def test_unused_node_is_free() -> None:
-    assert node_capacity.node_info(make.node(), {}).free_cpu_milli == 16_000
+    assert node_capacity.node_without_devices(make.node(), {}).free_cpu_milli == 16_000

@@ -40,7 +40,7 @@ def test_pod_without_rules_has_none() -> None:
     assert placed(("node-1", port(80))).rules(pod_traits("ml", {"app": "x"}, {}), PodNeeds()) == ()
 
 
-def test_host_port_is_closed_where_it_is_in_use() -> None:
+def test_node_with_used_host_port_is_rejected() -> None:
     pods = placed(("node-1", port(80)), ("node-2", port(80, protocol="UDP")), ("node-3", port(80, hostIP="10.0.0.1")))
     (rule,) = pods.rules(pod_traits("ml", {}, port(80)), PodNeeds())
     assert (rule.kind, rule.reason, rule.counts_replicas) == (RuleKind.APART, FilterReason.HOST_PORT, True)

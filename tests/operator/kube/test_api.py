@@ -283,7 +283,7 @@ class TestReports:
         [(429, errors.InvalidWriteError), (503, errors.UnavailableError)],
         ids=["budget", "no answer"],
     )
-    async def test_eviction_that_a_budget_refuses_is_an_answer(self, code: int, kind: type[Exception]) -> None:
+    async def test_eviction_that_a_budget_rejects_is_an_answer(self, code: int, kind: type[Exception]) -> None:
         writer, _ = self.recorded(code)
 
         with pytest.raises(kind, match="Cannot evict pod"):

@@ -43,10 +43,15 @@ async def test_a_repeated_event_is_counted_up() -> None:
     found = recorder(cluster)
 
     for _ in range(3):
-        await found.record(ABOUT, Event("NoDevices", "none", warning=True), NOW)
+        await found.record(ABOUT, Event("NoDevicesAvailable", "none", warning=True), NOW)
 
     (body,) = cluster.created
-    assert (body["reason"], body["message"], body["type"], body["count"]) == ("NoDevices", "none", "Warning", 1)
+    assert (body["reason"], body["message"], body["type"], body["count"]) == (
+        "NoDevicesAvailable",
+        "none",
+        "Warning",
+        1,
+    )
     assert body["involvedObject"]["uid"] == "uid-train"
     assert cluster.patched == [(body["metadata"]["name"], 2), (body["metadata"]["name"], 3)]
 
@@ -67,7 +72,7 @@ async def test_another_reason_is_another_event() -> None:
     cluster = Cluster()
     found = recorder(cluster)
 
-    for reason in ("NoDevices", "Placed"):
+    for reason in ("NoDevicesAvailable", "Placed"):
         await found.record(ABOUT, Event(reason, "x"), NOW)
 
     assert len({body["metadata"]["name"] for body in cluster.created}) == 2

@@ -55,22 +55,22 @@ async def test_leases_are_read_from_the_watch_cache() -> None:
         "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
         {"resourceVersion": "0"},
     )
-    assert set(cache.heartbeats.leases) == {"node-1"}
-    assert cache.heartbeats.renewed_at["node-1"] == make.NOW + timedelta(seconds=3)
+    assert set(cache.node_leases.leases) == {"node-1"}
+    assert cache.node_leases.renewed_at["node-1"] == make.NOW + timedelta(seconds=3)
     assert not cache.dirty.is_set(), "a renewal changes no decision"
 
 
 async def test_missed_renewal_starts_a_pass() -> None:
     cache, _ = await polled(["a"] * 7)
 
-    assert cache.heartbeats.late_since("node-1") == make.NOW
+    assert cache.node_leases.late_since("node-1") == make.NOW
     assert cache.dirty.is_set()
 
 
 async def test_list_without_a_response_is_skipped() -> None:
     cache, _ = await polled(["a", UnavailableError("no answer"), "a"])
 
-    assert cache.heartbeats.read_at == make.NOW + timedelta(seconds=6)
+    assert cache.node_leases.read_at == make.NOW + timedelta(seconds=6)
 
 
 async def test_missing_permission_ends_the_poller() -> None:

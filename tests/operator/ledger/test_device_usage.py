@@ -8,7 +8,7 @@ import pytest
 from gpufleet_api.names import SHARED_RESOURCE
 from gpufleet_api.telemetry import Assignment
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet.engine_input import NodeInfo, node_state
+from gpufleet_operator.fleet.engine_input import UNKNOWN_NODE, node_state
 from gpufleet_operator.ledger.device_usage import DeviceUsage, device_memory_mib, usage_of
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.placement.model import PodNeeds
@@ -76,7 +76,7 @@ def test_free_slots_are_those_without_a_sharer(slots: int, free: int) -> None:
     held = {"GPU-1-0": [make.pod("x", needs=SLOT)]}
     telemetry = make.telemetry(assignments=[make.shared_assignment("a")], held=held).model
 
-    state = node_state(telemetry, NodeInfo(), age_seconds=2, stale_after_seconds=90, slots=slots)
+    state = node_state(telemetry, UNKNOWN_NODE, age_seconds=2, stale_after_seconds=90, slots=slots)
 
     assert state.devices[0].free_slots == free
 
@@ -89,6 +89,6 @@ def test_wrong_clock_of_a_node_puts_nothing_in_flight() -> None:
     status = make.telemetry_status(telemetry).model_copy(update=wrong)
     model = telemetry.model.model_copy(update={"status": status})
 
-    state = node_state(model, NodeInfo(), age_seconds=2, stale_after_seconds=90, now=make.NOW)
+    state = node_state(model, UNKNOWN_NODE, age_seconds=2, stale_after_seconds=90, now=make.NOW)
 
     assert (state.devices[0].promised_memory_mib, state.devices[0].in_flight_memory_mib) == (1000, 0)

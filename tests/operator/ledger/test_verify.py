@@ -151,11 +151,11 @@ class TestContainerWithoutDevices:
     def test_container_that_never_had_devices_is_a_mismatch(self) -> None:
         assert self.after(None, was_allocated=False).state == "Mismatch"
 
-    def test_device_in_another_container_contradicts(self) -> None:
+    def test_device_in_another_container_is_a_mismatch(self) -> None:
         found = self.after(make.pod("other"), was_allocated=True)
 
         assert (found.state, found.unlisted) == ("Mismatch", False)
-        assert "reserved GPU-1-0, which ml/other-0-a holds" in found.message
+        assert "without its reserved devices GPU-1-0, which ml/other-0-a holds" in found.message
 
 
 REJECTIONS = {

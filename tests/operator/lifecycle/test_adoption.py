@@ -107,12 +107,12 @@ async def test_suspended_and_resumed_job_is_placed_again() -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 @pytest.mark.parametrize("crashes", [True, False], ids=["crash", "lost answer"])
-async def test_refused_job_counts_nothing_with_a_fault_at_any_write(after: bool, crashes: bool) -> None:
-    """kube-scheduler refuses node-1. The pods of the Job are replaced, without one failure, on node-2."""
+async def test_rejected_job_counts_nothing_with_a_fault_at_any_write(after: bool, crashes: bool) -> None:
+    """kube-scheduler rejects node-1. The pods of the Job are replaced, without one failure, on node-2."""
 
     async def run(at: int | None) -> int:
         cluster = FakeCluster(2, 2)
-        cluster.refuse_binding = {"node-1"}
+        cluster.reject_binding = {"node-1"}
         planned = WriteFault(10**6 if at is None else at, Crash if crashes else UnavailableError, after=after)
         cluster.fault = planned
         operator, owner = RestartingOperator(cluster), FakeOwner(cluster, "Job", "own", 2)
@@ -134,13 +134,13 @@ async def test_refused_job_counts_nothing_with_a_fault_at_any_write(after: bool,
 async def test_pod_bound_between_patch_and_deletion_keeps_its_job_informed() -> None:
     """The deletion is rejected because the pod changed: it gets its finalizer back, and its end is counted."""
     cluster = FakeCluster(2, 1)
-    cluster.refuse_binding = {"node-1"}
+    cluster.reject_binding = {"node-1"}
     operator, owner = OperatorProcess(cluster), FakeOwner(cluster, "Job", "own", 1)
     adopt(cluster)
     delete = cluster.delete_pod
 
     async def bind_first(namespace: str, name: str, uid: str, resource_version: str) -> None:
-        cluster.refuse_binding.clear()
+        cluster.reject_binding.clear()
         cluster.change("pods", f"{namespace}/{name}", conditions=[])
         cluster.scheduler()
         cluster.delete_pod = delete  # type: ignore[method-assign]  # the race happens once

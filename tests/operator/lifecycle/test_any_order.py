@@ -184,9 +184,9 @@ class OperatorMachine(RuleBasedStateMachine):
     def node_fails(self, data: st.DataObject, what: str) -> None:
         name = str(data.draw(st.sampled_from(sorted(self.world.kubelets))))
         if what == "binding":
-            self.world.refuse_binding ^= {name}
+            self.world.reject_binding ^= {name}
         elif what == "admission":
-            self.world.refuse_admission ^= {name}
+            self.world.reject_admission ^= {name}
         elif what == "agent":
             self.world.silent ^= {name}
         else:

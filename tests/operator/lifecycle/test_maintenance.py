@@ -51,7 +51,7 @@ async def test_drained_pod_moves_once_its_budget_allows_that() -> None:
     (after,) = devices(cluster)
     assert after != before
     assert cluster.disruptions_allowed == 0
-    assert any(event.startswith("DeviceDrained: evicted pod ") for event in cluster.events)
+    assert any(event.startswith("PodEvicted: evicted pod ") for event in cluster.events)
     assert cluster.objects["telemetry", node]["spec"]["cordoned"][0]["uuid"] == before, "still cordoned"
     assert cluster.collisions == []
 

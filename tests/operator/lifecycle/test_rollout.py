@@ -267,7 +267,7 @@ async def test_devices_are_given_up_when_no_successor_comes() -> None:
     cluster.submit("greedy")
     await moment(cluster, operator)
     cluster.change_template("train", "newer")
-    cluster.refuse_creation = True
+    cluster.reject_creation = True
     for _ in range(10):
         await moment(cluster, operator)
     assert [a["workload"] for _, a in cluster.ledger()] == ["train"]

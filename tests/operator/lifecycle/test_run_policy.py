@@ -88,7 +88,7 @@ async def fail_twice(run: Run, second: int) -> object:
     ],
     ids=["gang, crash before", "gang, crash after", "gang, lost response", "singles, crash after"],
 )
-async def test_each_failure_counts_once_whatever_write_fails(
+async def test_each_failure_counts_once_if_any_write_fails(
     spec: Json, second: int, kind: type[BaseException], after: bool, step: int
 ) -> None:
     counted = WriteFault(10**6, Crash, after=False)

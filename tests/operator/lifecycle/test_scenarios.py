@@ -186,7 +186,7 @@ async def test_never_bound_pod_frees_its_devices_immediately() -> None:
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
     cluster.submit("first")
-    cluster.refuse_binding.add("node-1")
+    cluster.reject_binding.add("node-1")
     await moment(cluster, operator)
     assert len(list(cluster.ledger())) == 1
 
@@ -261,7 +261,7 @@ async def test_node_that_rejects_a_pod_is_replaced_by_another() -> None:
     cluster = FakeCluster(2, 1)
     operator = OperatorProcess(cluster)
     cluster.submit("one")
-    cluster.refuse_admission.add("node-1")
+    cluster.reject_admission.add("node-1")
     for _ in range(6):
         await moment(cluster, operator)
 

@@ -63,7 +63,7 @@ def test_unregistered_device_in_the_subset_is_named() -> None:
         select_best_device(fleet, among=["GPU-gone"])
 
 
-def test_an_empty_fleet_and_bad_arguments_are_refused() -> None:
+def test_an_empty_fleet_and_bad_arguments_are_rejected() -> None:
     with pytest.raises(InvalidFleetError, match="the fleet has no device"):
         rank_devices(Fleet())
     fleet = Fleet.of([make_node("a", 1)])

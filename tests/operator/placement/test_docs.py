@@ -9,7 +9,7 @@ from gpufleet_operator.placement.model import FilterReason, ScoreWeights
 PAGE = (Path(__file__).parents[3] / "docs/concepts/placement.md").read_text(encoding="utf-8")
 
 
-def test_every_reason_is_told_in_order() -> None:
+def test_every_reason_is_documented_in_order() -> None:
     assert re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) == list(FilterReason)
 
 

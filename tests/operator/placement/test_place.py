@@ -174,7 +174,7 @@ def test_the_set_of_a_node_of_eight_is_the_best_of_all_sets(data: st.DataObject)
     assert (picks[0].devices if picks else None) == (best.devices if best else None)
 
 
-def test_nvlink_refuses_a_node_whose_free_devices_are_not_joined() -> None:
+def test_nvlink_rejects_a_node_whose_free_devices_are_not_joined() -> None:
     decision = place(
         Fleet.of([make_linked_node("a", [(0, 1), (2, 3)], 4)]), make_request(count=3, topology=Topology.NVLINK)
     )
@@ -227,12 +227,12 @@ def test_a_burst_does_not_herd_onto_one_device_that_looks_idle() -> None:
         (Request("ml/train", (0,), **UNKNOWN_TOPOLOGY), "topology Ring"),
     ],
 )
-def test_a_request_that_contradicts_itself_is_refused_by_name(request_: Request, named: str) -> None:
+def test_a_request_that_contradicts_itself_is_rejected_by_name(request_: Request, named: str) -> None:
     with pytest.raises(InvalidRequestError, match=named):
         place(Fleet.of([make_node("a", 1)]), request_)
 
 
-def test_an_empty_fleet_says_so() -> None:
+def test_empty_fleet_is_explained() -> None:
     decision = place(Fleet(), make_request())
     assert decision.unplaced == (0,)
     assert decision.diagnosis is not None
@@ -244,7 +244,7 @@ def test_an_empty_fleet_says_so() -> None:
     )
 
 
-def test_what_was_refused_is_placed_as_soon_as_something_is_freed() -> None:
+def test_what_was_rejected_is_placed_as_soon_as_something_is_freed() -> None:
     fleet = Fleet.of([make_node("node-1", 1), make_node("node-2", 1)])
     one, both = make_request(), make_request(replicas=2, gang=True)
     assert not place(fleet, both).unplaced
@@ -263,7 +263,7 @@ def test_what_was_refused_is_placed_as_soon_as_something_is_freed() -> None:
     assert place(fleet, one).picks[0].node == "node-3"
 
 
-def test_a_replica_that_set_everything_aside_shuts_nobody_else_out() -> None:
+def test_replica_that_excludes_all_nodes_does_not_block_others() -> None:
     fleet = Fleet.of([make_node("node-1", 1)])
     assert place(fleet, make_request(excluded_nodes={0: frozenset({"node-1"})})).unplaced
     assert place(fleet, make_request()).picks

@@ -50,23 +50,23 @@ def test_two_unimportant_ones_go_before_one_important_one() -> None:
     assert victims(fleet, make_request(count=8, priority=10)) == ["x", "y"]
 
 
-def test_nobody_of_equal_or_higher_priority_goes() -> None:
+def test_pods_of_equal_or_higher_priority_stay() -> None:
     fleet = Fleet.of([crowded("a", [("equal", 10, 4), ("higher", 11, 4)])])
     assert propose(fleet, make_request(count=1, priority=10)) is None
 
 
-def test_a_class_that_never_preempts_proposes_nobody() -> None:
+def test_class_that_never_preempts_proposes_no_pod() -> None:
     fleet = Fleet.of([crowded("a", [("low", 0, 8)])])
     assert propose(fleet, make_request(count=1, priority=10, may_preempt=False)) is None
     assert victims(fleet, make_request(count=1, priority=10)) == ["low"]
 
 
-def test_nobody_goes_where_there_is_room() -> None:
+def test_no_pod_is_proposed_where_there_is_room() -> None:
     fleet = Fleet.of([crowded("a", [("low", 0, 8)]), make_node("b", 8)])
     assert propose(fleet, make_request(count=8, priority=10)) is None
 
 
-def test_nobody_goes_when_it_would_not_help() -> None:
+def test_no_pod_is_proposed_if_it_does_not_help() -> None:
     fleet = Fleet.of([crowded("a", [("low", 0, 8)])])
     assert propose(fleet, make_request(count=9, priority=10)) is None
     assert propose(fleet, make_request(count=1, priority=10, models=frozenset({"A100"}))) is None
@@ -87,7 +87,7 @@ def test_a_gang_is_proposed_as_a_whole_or_not_at_all() -> None:
     assert propose(Fleet.of(nodes), make_request(replicas=3, count=8, priority=1, gang=True)) is None
 
 
-def test_the_fleet_is_left_alone() -> None:
+def test_fleet_is_not_modified() -> None:
     fleet = Fleet.of([crowded("a", [("low", 0, 8)])])
     before, version = dict(fleet.nodes), fleet.version
     propose(fleet, make_request(count=8, priority=1))
@@ -179,7 +179,7 @@ def test_one_victim_that_makes_room_for_all_goes_before_two() -> None:
     assert victims(Fleet.of(nodes), make_request(replicas=2, priority=1, gang=True)) == ["b"]
 
 
-def test_nobody_goes_where_another_arrangement_makes_room() -> None:
+def test_no_pod_is_proposed_if_another_arrangement_fits() -> None:
     """Replica 0 would take the cool device, the only one that replica 1 may use."""
     nodes = [
         crowded("a", [("low", 0, 1)], devices=1),

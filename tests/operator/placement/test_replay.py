@@ -37,7 +37,7 @@ def test_what_if_a_node_were_away() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"nodes":[],"request":{},"mix":{},"decision":{}}', b"\xff"])
-def test_other_bytes_are_refused(raw: bytes) -> None:
+def test_other_bytes_are_rejected(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         load(raw)
 

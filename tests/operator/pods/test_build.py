@@ -259,7 +259,7 @@ class TestView:
     @pytest.mark.parametrize(
         ("reason", "expected"), [("Unschedulable", "no node"), ("SchedulingGated", None), ("SchedulerError", "no node")]
     )
-    def test_verdict_or_error_of_the_scheduler_is_a_refusal(self, reason: str, expected: str | None) -> None:
+    def test_verdict_or_error_of_the_scheduler_is_a_rejection(self, reason: str, expected: str | None) -> None:
         condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": "no node"}
 
         assert decode_pod.pod({**body(), "status": {"conditions": [condition]}}).unschedulable == expected

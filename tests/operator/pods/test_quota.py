@@ -60,7 +60,7 @@ def test_usage_has_requests_limits_and_the_pod_itself() -> None:
     ],
     ids=["fits", "devices", "pods", "several resources", "another kind"],
 )
-def test_four_pods_in_a_quota(hard: dict[str, str], used: dict[str, str], message: str) -> None:
+def test_quota_of_four_runs_one_gang_of_four(hard: dict[str, str], used: dict[str, str], message: str) -> None:
     assert exceeded([quota(hard, used)], POD, 4) == message
 
 

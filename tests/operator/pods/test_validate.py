@@ -62,18 +62,18 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
         {},
         (
             "spec.template.spec.containers[0].resources.limits[nvidia.com/gpu]: Forbidden: "
-            "nvidia.com/* is served by another device plugin; use spec.devices"
+            "matches nvidia.com/* of --forbidden-resources; request devices in spec.devices"
         ),
     ),
     "the resource of another plugin in a request of an init container": (
         {"containers": [main()], "initContainers": [{"name": "i", **limits("requests", name="nvidia.com/mig-1g.5gb")}]},
         {},
-        "spec.template.spec.initContainers[0].resources.requests[nvidia.com/mig-1g.5gb]: Forbidden: nvidia.com/* is",
+        "spec.template.spec.initContainers[0].resources.requests[nvidia.com/mig-1g.5gb]: Forbidden: matches nvidia.com",
     ),
     "the resource of another plugin at pod level": (
         {"resources": {"limits": {"amd.com/gpu": 1}}, "containers": [main()]},
         {},
-        "spec.template.spec.resources.limits[amd.com/gpu]: Forbidden: amd.com/gpu is served by another device plugin",
+        "spec.template.spec.resources.limits[amd.com/gpu]: Forbidden: matches amd.com/gpu of --forbidden-resources",
     ),
     "own limit": (
         {"containers": [main(**limits(amount="2"))]},
@@ -383,7 +383,7 @@ def test_the_only_container_gets_the_devices() -> None:
 
 
 def test_policy_permits_what_the_cluster_has() -> None:
-    policy = PodPolicy(foreign_resources=("example.com/*",), schedulers=("default-scheduler", "volcano"))
+    policy = PodPolicy(forbidden_resources=("example.com/*",), schedulers=("default-scheduler", "volcano"))
     resources = {"limits": {"amd.com/gpu": "1", "example.com.org/gpu": "1"}}
     template = {"spec": {"schedulerName": "volcano", "containers": [main(resources=resources)]}}
     assert errors(template, policy=policy) == []

@@ -81,7 +81,7 @@ def test_other_gates_are_named() -> None:
     assert "example.com/quota" in action.note
 
 
-def test_pod_without_a_workload_says_so() -> None:
+def test_pod_without_a_workload_waits_for_it() -> None:
     action = explained(decide(make.snapshot(make.pod(), BUSY)))
 
     assert annotation(action) == "GPUWorkload"
@@ -134,10 +134,10 @@ def test_gang_member_with_devices_waits_for_the_predecessor_of_another() -> None
     assert notes[second.name][0] == "WaitingForPredecessor"
 
 
-def test_refused_release_is_explained() -> None:
+def test_rejected_release_is_explained() -> None:
     pod = make.pod()
-    refused = Backoff(1, make.NOW, make.NOW + timedelta(seconds=9), "denied by policy", "apiserver")
-    state = PassState(write_backoffs={release_key(pod.uid): refused})
+    rejected = Backoff(1, make.NOW, make.NOW + timedelta(seconds=9), "denied by policy", "apiserver")
+    state = PassState(write_backoffs={release_key(pod.uid): rejected})
     telemetry = make.telemetry(assignments=[make.assignment(pod)])
 
     action = explained(decide(make.snapshot(make.workload(), pod, telemetry, state=state)))
@@ -153,14 +153,14 @@ def after(snapshot: Snapshot, actions: Actions, seconds: float, *, other: bool =
     return decide(replace(later, pods=pods, telemetry={"node-1": telemetry}))
 
 
-def test_same_reason_and_words_are_not_recorded_again() -> None:
+def test_same_reason_and_note_are_not_recorded_again() -> None:
     snapshot = waiting()
     first = decide(snapshot)
 
     assert after(snapshot, first, 300).reports.pods == ()
 
 
-def test_other_words_are_recorded_every_two_minutes_without_a_patch() -> None:
+def test_changed_note_is_recorded_every_two_minutes_without_a_patch() -> None:
     snapshot = waiting()
     first = decide(snapshot)
 

@@ -47,14 +47,14 @@ def summarized(telemetry: Telemetry, state: str) -> Telemetry:
 @pytest.mark.parametrize(
     ("telemetry", "fresh", "healthy"),
     [
-        (make.telemetry(), ("True", "Ready"), ("True", "DevicesHealthy")),
-        (make.telemetry(health=XID), ("True", "Ready"), ("False", "XidError")),
+        (make.telemetry(), ("True", "Fresh"), ("True", "DevicesHealthy")),
+        (make.telemetry(health=XID), ("True", "Fresh"), ("False", "XidError")),
         (make.telemetry(age=200), ("False", "Stale"), ("Unknown", "Stale")),
         (make.telemetry(age=200, health=XID), ("False", "Stale"), ("Unknown", "Stale")),
         (summarized(make.telemetry(), "Stale"), ("False", "Stale"), ("Unknown", "Stale")),
         (summarized(make.telemetry(), "NoDriver"), ("False", "NoDriver"), ("Unknown", "NoDriver")),
         (summarized(make.telemetry(health=XID), "NoDriver"), ("False", "NoDriver"), ("False", "XidError")),
-        (make.telemetry(devices=0), ("True", "Ready"), ("Unknown", "NoDevices")),
+        (make.telemetry(devices=0), ("True", "Fresh"), ("Unknown", "NoDevicesFound")),
     ],
     ids=["well", "fault", "stale", "stale with a fault", "no sample", "no driver", "no driver after a fault", "no GPU"],
 )
@@ -118,7 +118,7 @@ def test_transition_time_changes_with_the_status_only() -> None:
 
 
 def test_changed_message_alone_is_written_once_a_minute() -> None:
-    before = stored(("Fresh", "True", "Ready"), ("Healthy", "True", "DevicesHealthy"), message="old")
+    before = stored(("Fresh", "True", "Fresh"), ("Healthy", "True", "DevicesHealthy"), message="old")
     snapshot = make.snapshot(make.telemetry(conditions=before))
     first = decide(snapshot)
 

@@ -23,7 +23,7 @@ from gpufleet_testing.operator import make
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Refusing:
+class Rejecting:
     """An apiserver that responds to each creation with the same error."""
 
     def __init__(self, error: ApiError) -> None:
@@ -36,7 +36,7 @@ class Refusing:
 
 
 def executor(error: ApiError, cache: Cache) -> Executor:
-    cluster: Any = Refusing(error)
+    cluster: Any = Rejecting(error)
     clock = ServerClock(lambda: NOW)
     return Executor(cluster, cache, clock, ObjectEventRecorder(cluster, "test"))
 
@@ -62,13 +62,13 @@ class Evicting:
 async def test_eviction_of_a_pod_without_a_workload_is_an_event_of_the_pod() -> None:
     cluster: Any = Evicting()
     cache, clock = Cache(), ServerClock(lambda: NOW)
-    cache.foreign_pods.put(BoundPod("u", "node-1", "1", name="bare"))
+    cache.other_pods.put(BoundPod("u", "node-1", "1", name="bare"))
     target = Executor(cluster, cache, clock, ObjectEventRecorder(cluster, "test"))
 
     await target.run(Actions(evictions=(EvictPod("", "", "ml", "bare", "u", "device GPU-1 is cordoned: fan"),)))
 
-    assert cluster.about == [("Pod", "bare", "DeviceDrained")]
-    assert cache.foreign_pods.items["u"].deleting, "it would be evicted again"
+    assert cluster.about == [("Pod", "bare", "PodEvicted")]
+    assert cache.other_pods.items["u"].deleting, "it would be evicted again"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ async def test_eviction_of_a_pod_without_a_workload_is_an_event_of_the_pod() -> 
         (InvalidWriteError("exceeded quota", 403), {"failure": "exceeded quota"}),
         (UnavailableError("no answer"), {"failure": "no answer", "unconfirmed": True}),
     ],
-    ids=["the namespace is gone", "refused", "no answer"],
+    ids=["the namespace is gone", "rejected", "no answer"],
 )
 async def test_a_failed_creation_is_an_outcome(error: ApiError, expected: dict[str, Any]) -> None:
     actions = creates(1)
@@ -101,7 +101,7 @@ async def test_every_write_counts_as_progress(first: bool) -> None:
     """
     signs: list[float | None] = []
 
-    class Slow(Refusing):
+    class Slow(Rejecting):
         async def create_pod(self, body: Mapping[str, object]) -> None:
             signs.append(reconciler.last_progress)
             await asyncio.sleep(0.01)

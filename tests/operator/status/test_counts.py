@@ -42,6 +42,7 @@ def context(
         (context(PodPhase.SUCCEEDED, outcome=SUCCESS), "Complete"),
         (context(PodPhase.RUNNING, outcome=FAILURE), "Failed"),
         (context(PodPhase.PENDING, suspend=True), "Suspended"),
+        (context(), "ScaledToZero"),
     ],
 )
 def test_state_is_one_word(found: StatusContext, expected: str) -> None:

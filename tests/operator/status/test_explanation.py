@@ -12,15 +12,15 @@ from gpufleet_testing.operator import make
 NONE_AVAILABLE = "0/2 GPUs are available: 2 in use."
 
 
-def message(*, diagnosis: str | None, refusals: dict[str, str]) -> str | None:
+def message(*, diagnosis: str | None, rejections: dict[str, str]) -> str | None:
     workload = make.workload()
     context = StatusContext(
         workload=workload,
         assessed=WorkloadReplicas(workload, make.spec(workload), ()),
         diagnosis=None if diagnosis is None else Diagnosis(message=diagnosis, considered=2, eligible=0),
-        refusals={
+        rejections={
             (0, node): Backoff(1, make.NOW - timedelta(seconds=age), make.NOW, text, "kubelet")
-            for age, (node, text) in enumerate(refusals.items())
+            for age, (node, text) in enumerate(rejections.items())
         },
     )
     found = explanation(context)
@@ -28,21 +28,21 @@ def message(*, diagnosis: str | None, refusals: dict[str, str]) -> str | None:
 
 
 def test_nothing_to_explain_gives_no_explanation() -> None:
-    assert message(diagnosis=None, refusals={}) is None
+    assert message(diagnosis=None, rejections={}) is None
 
 
-def test_diagnosis_is_the_whole_message_without_refusals() -> None:
-    assert message(diagnosis=NONE_AVAILABLE, refusals={}) == NONE_AVAILABLE
+def test_diagnosis_is_the_whole_message_without_rejections() -> None:
+    assert message(diagnosis=NONE_AVAILABLE, rejections={}) == NONE_AVAILABLE
 
 
-def test_refusals_are_separated_by_semicolons() -> None:
-    assert message(diagnosis=NONE_AVAILABLE, refusals={"node-1": "no disk", "node-2": "no slot"}) == (
+def test_rejections_are_separated_by_semicolons() -> None:
+    assert message(diagnosis=NONE_AVAILABLE, rejections={"node-1": "no disk", "node-2": "no slot"}) == (
         "0/2 GPUs are available: 2 in use. "
-        "kubelet refused node-1 for replica 0: no disk; kubelet refused node-2 for replica 0: no slot"
+        "kubelet rejected replica 0 on node node-1: no disk; kubelet rejected replica 0 on node node-2: no slot"
     )
 
 
-def test_refusals_alone_are_listed_latest_first() -> None:
-    assert message(diagnosis=None, refusals={"node-2": "no slot", "node-1": "no disk"}) == (
-        "kubelet refused node-2 for replica 0: no slot; kubelet refused node-1 for replica 0: no disk"
+def test_rejections_alone_are_listed_latest_first() -> None:
+    assert message(diagnosis=None, rejections={"node-2": "no slot", "node-1": "no disk"}) == (
+        "kubelet rejected replica 0 on node node-2: no slot; kubelet rejected replica 0 on node node-1: no disk"
     )

@@ -1,4 +1,4 @@
-"""The kind provider with a fake engine: what it asks for, in which order, and what it refuses."""
+"""The kind provider with a fake engine: what it asks for, in which order, and what it rejects."""
 
 from pathlib import Path
 

@@ -108,7 +108,7 @@ def _require_hot_gpu(context: DemoContext, driver: SimulatedDriver, probe: JsonO
         return
     explanation = waiting["status"]["explanation"]
     terminal.quote(explanation["message"])
-    reasons = [one["reason"] for one in explanation.get("rejections", [])]
+    reasons = [one["reason"] for one in explanation.get("ineligibleDevices", [])]
     context.check(
         holds="TemperatureTooHigh" in reasons,
         subject=PINNED_NAME,

@@ -29,7 +29,7 @@ def show_unplaceable(context: DemoContext, file: str) -> None:
     explanation = waiting["status"]["explanation"]
     message = explanation["message"]
     context.check(
-        holds=bool(re.search(r"\d", message)) and bool(explanation.get("rejections")),
+        holds=bool(re.search(r"\d", message)) and bool(explanation.get("ineligibleDevices")),
         subject=name,
         claim=f"it explains why: {explanation['devicesConsidered']} devices considered, each with its reason",
         otherwise=message,

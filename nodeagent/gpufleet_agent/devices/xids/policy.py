@@ -13,7 +13,7 @@ from gpufleet_agent.devices.base import DeviceEvent, Recovery
 from gpufleet_agent.devices.xids.table import XIDS
 
 XID_ERROR = "XidError"
-UNKNOWN_XID = "UnknownXid"
+XID_WITHOUT_ACTION = "XidWithoutAction"
 """Code of the warning about an XID for which the catalog has no action that the node could take."""
 
 CONTAINED_ECC = 94
@@ -35,7 +35,7 @@ FAULTS: Mapping[str, Recovery] = MappingProxyType(
 """Actions that concern the GPU, with what ends the fault."""
 
 
-class UnknownXidPolicy(StrEnum):
+class XidWithoutActionPolicy(StrEnum):
     """What an XID is for which the catalog has no action that the node could take."""
 
     IGNORE = "Ignore"
@@ -51,7 +51,7 @@ class XidPolicy:
     """Never a fault."""
     fatal: frozenset[int] = frozenset()
     """A fault until a reset, or what the catalog requires."""
-    unknown: UnknownXidPolicy = UnknownXidPolicy.WARNING
+    unknown: XidWithoutActionPolicy = XidWithoutActionPolicy.WARNING
 
 
 def xid_event(uuid: str | None, code: int, policy: XidPolicy = XidPolicy()) -> DeviceEvent:
@@ -69,9 +69,9 @@ def xid_event(uuid: str | None, code: int, policy: XidPolicy = XidPolicy()) -> D
     if action in NO_FAULT:
         return DeviceEvent(uuid, XID_ERROR, code, message, fault=False, contained=contained)
     match policy.unknown:
-        case UnknownXidPolicy.FAULT:
+        case XidWithoutActionPolicy.FAULT:
             return DeviceEvent(uuid, XID_ERROR, code, message, fault=True)
-        case UnknownXidPolicy.WARNING:
-            return DeviceEvent(uuid, XID_ERROR, code, message, fault=False, warning=UNKNOWN_XID)
-        case UnknownXidPolicy.IGNORE:
+        case XidWithoutActionPolicy.WARNING:
+            return DeviceEvent(uuid, XID_ERROR, code, message, fault=False, warning=XID_WITHOUT_ACTION)
+        case XidWithoutActionPolicy.IGNORE:
             return DeviceEvent(uuid, XID_ERROR, code, message, fault=False)

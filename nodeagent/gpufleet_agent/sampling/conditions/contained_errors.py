@@ -1,7 +1,7 @@
 """Uncorrected memory errors that the hardware contained: they affect only programs that ran when they occurred.
 
 The driver counts them with all others until the next reset. The count up to which they are over is known once those
-programs have ended. The driver does not say which program had the error, so all that ran are waited for.
+programs have ended. The driver does not report which program had the error, so all that ran must have ended.
 """
 
 from gpufleet_agent.devices.base import Facts
@@ -32,7 +32,7 @@ class ContainedErrors:
         self._left = _MAX_LAG_READINGS
 
     def over(self, facts: Facts) -> int:
-        """Returns how many of the uncorrected errors that a slow reading counts concern no program any more."""
+        """Returns how many of the uncorrected errors that a slow reading counts no longer concern a program."""
         count = facts.ecc_uncorrected
         if count is None:
             return 0

@@ -1,4 +1,4 @@
-"""What the driver itself says that a device needs.
+"""The recovery action that the driver reports for a device.
 
 An action is a fault as long as the driver reports it; on a divided device it is one of all its partitions. "None" ends
 the faults that events began, see `sampling.health`.

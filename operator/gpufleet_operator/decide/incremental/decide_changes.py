@@ -192,7 +192,7 @@ def _acted_on(snapshot: Snapshot, kept: Kept, region: Region, actions: Actions, 
         seeds.nodes.update(action.node for action in written)
     # Nodes whose conditions were not written, and pods that were not explained, because there were too many.
     exist = (name for name in region.nodes if name in snapshot.telemetry or name in snapshot.nodes)
-    seeds.nodes.update(name for name in exist if name not in kept.state.settled_nodes)
+    seeds.nodes.update(name for name in exist if name not in kept.state.up_to_date_nodes)
     if len(reports.pods) >= MAX_PER_PASS:
         seeds.workloads.update(index.workload_of(snapshot.pods[uid]) for uid in region.pods if uid in kept.waits)
     return seeds

@@ -107,6 +107,6 @@ class Kept:
 
 def unsettled(state: PassState) -> set[str]:
     """Returns the workloads whose decision depends on more than their objects: they are looked at in each pass."""
-    refusals = state.refusals
-    found = {uid for uid, _ in (*refusals.holds, *state.pending_creates)}
-    return found.union(uid for uid, _, _ in refusals.backoffs)
+    rejections = state.rejections
+    found = {uid for uid, _ in (*rejections.pauses, *state.pending_creates)}
+    return found.union(uid for uid, _, _ in rejections.backoffs)

@@ -60,7 +60,7 @@ class Region:
             telemetry=RegionMap(snapshot.telemetry, self.nodes),
             pods=RegionMap(snapshot.pods, self.pods),
             services=RegionMap(snapshot.services, services),
-            foreign_requests=RegionMap(snapshot.foreign_requests, self.nodes),
+            other_requests=RegionMap(snapshot.other_requests, self.nodes),
             previous_state=restricted(snapshot.previous_state, keys),
             part=self.nodes,
         )
@@ -114,7 +114,7 @@ class _Closure:
             self._pods.add(uid)
             for name in self._index.nodes_reserved_for.get(uid, ()):
                 self._add_node(name)
-            foreign = self._snapshot.foreign_pods.get(uid)  # evicted from a drained device
+            foreign = self._snapshot.other_pods.get(uid)  # evicted from a drained device
             node = pod.target_node if pod is not None else foreign.node if foreign is not None else None
             if node is not None:
                 self._add_node(node)

@@ -113,6 +113,6 @@ class RegionSource(WholeSource):
         """
         missing = set(picked) - self._region.nodes
         if missing:
-            self.kept.take_back(picked)
+            self.kept.remove_incomplete_gangs(picked)
             raise RegionTooSmallError(Seeds(rows=missing))
         super().finish(picked)

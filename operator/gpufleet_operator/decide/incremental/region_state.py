@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from gpufleet_operator.model.state_types import PassState, Refusals
+from gpufleet_operator.model.state_types import PassState, Rejections
 
 BY_WORKLOAD = frozenset(
     {
@@ -22,12 +22,12 @@ BY_WORKLOAD = frozenset(
     }
 )
 """Fields whose keys are uids of workloads."""
-BY_REPLICA = frozenset({"pending_creates", "backoffs", "holds"})
+BY_REPLICA = frozenset({"pending_creates", "backoffs", "pauses"})
 """Fields whose keys are tuples that begin with the uid of a workload."""
 BY_POD = frozenset(
     {
         "unschedulable_since",
-        "silent_since",
+        "unanswered_since",
         "first_generation",
         "seen_holding",
         "ended",
@@ -40,11 +40,11 @@ BY_POD = frozenset(
     }
 )
 """Fields whose keys are uids of pods."""
-BY_NODE = frozenset({"settled_nodes"})
+BY_NODE = frozenset({"up_to_date_nodes"})
 """Fields whose keys are names of nodes."""
 BY_REPORT = frozenset({"reported"})
 """Fields whose keys are those of reports."""
-WHOLE = frozenset({"write_backoffs", "quota_holders"})
+WHOLE = frozenset({"write_backoffs", "pods_in_quota"})
 """Small fields that every pass sees and replaces as a whole."""
 
 
@@ -114,18 +114,18 @@ def merge(whole: PassState, keys: StateKeys, after: PassState) -> PassState:
         old.update(new)
         return old
 
-    refusals = {
-        f.name: put(f.name, getattr(whole.refusals, f.name), getattr(after.refusals, f.name)) for f in _REFUSALS
+    rejections = {
+        f.name: put(f.name, getattr(whole.rejections, f.name), getattr(after.rejections, f.name)) for f in _REJECTIONS
     }
     own = {f.name: put(f.name, getattr(whole, f.name), getattr(after, f.name)) for f in _STATE}
-    return PassState(**own, refusals=Refusals(**refusals))
+    return PassState(**own, rejections=Rejections(**rejections))
 
 
-_STATE = tuple(f for f in fields(PassState) if f.name != "refusals")
-_REFUSALS = fields(Refusals)
+_STATE = tuple(f for f in fields(PassState) if f.name != "rejections")
+_REJECTIONS = fields(Rejections)
 
 
 def _mapped(state: PassState, convert: Any) -> PassState:
-    refusals = {f.name: convert(f.name, getattr(state.refusals, f.name)) for f in _REFUSALS}
+    rejections = {f.name: convert(f.name, getattr(state.rejections, f.name)) for f in _REJECTIONS}
     own = {f.name: convert(f.name, getattr(state, f.name)) for f in _STATE}
-    return replace(state, **own, refusals=Refusals(**refusals))
+    return replace(state, **own, rejections=Rejections(**rejections))

@@ -1,7 +1,7 @@
 """Pods that wait for something that does not come: they are removed, so that their replica is placed elsewhere.
 
 A released pod waits for a scheduler and then for the kubelet, and keeps its devices meanwhile. A gated pod with the
-name of another resource would wait for ever. None of these pods has been seen with its devices.
+name of another resource would wait indefinitely. None of these pods has been seen with its devices.
 """
 
 from dataclasses import replace
@@ -30,12 +30,12 @@ def remove_stuck_pods(snapshot: Snapshot, state: PassState, assessed: WorkloadRe
     return replace(assessed, replicas=tuple(replicas), removals=tuple(removals))
 
 
-def silence_message(snapshot: Snapshot, pod: Pod) -> str:
+def unanswered_message(snapshot: Snapshot, pod: Pod) -> str:
     """Returns what to check when no scheduler has responded to a pod."""
-    seconds = f"{snapshot.limits.scheduling_deadline.total_seconds():g} s"
+    seconds = f"{snapshot.limits.scheduling_timeout.total_seconds():g} s"
     if pod.claims:
         listed = ", ".join(pod.claims)
-        return f"{pod.scheduler} has not tried the pod for {seconds}: does {listed} exist?"
+        return f"{pod.scheduler} has not tried to schedule the pod for {seconds}: check that {listed} exists"
     return f'no scheduler has looked at the pod for {seconds}: is there one called "{pod.scheduler}"?'
 
 
@@ -49,23 +49,23 @@ def _stuck(
     node = pod.target_node
     if node is not None and node in snapshot.nodes and (reason := unreachable_reason(snapshot, node)):
         return Removal(pod, replica.index, RemovalReason.NODE_NOT_READY, reason, node)
-    since = state.silent_since.get(pod.uid)
-    if since is None or snapshot.now - since < snapshot.limits.scheduling_deadline:
+    since = state.unanswered_since.get(pod.uid)
+    if since is None or snapshot.now - since < snapshot.limits.scheduling_timeout:
         return None
-    return Removal(pod, replica.index, RemovalReason.NOT_SCHEDULED, silence_message(snapshot, pod), node)
+    return Removal(pod, replica.index, RemovalReason.NOT_SCHEDULED, unanswered_message(snapshot, pod), node)
 
 
 def _without(replica: Replica, removal: Removal) -> Replica:
-    """Returns the replica as it is while its pod is being removed: a gated pod is not released any more."""
+    """Returns the replica as it is while its pod is being removed: a gated pod is no longer released."""
     if replica.gated:
         return Replica(replica.index, PlacementState.PENDING, WaitReason.REPLACEMENT, message=removal.message)
     return replace(replica, message=removal.message)
 
 
 def _with_other_resource(snapshot: Snapshot, assessed: WorkloadReplicas, replica: Replica, pod: Pod) -> Removal | None:
-    """A gated pod from before the operator's resource was renamed. No container of it has run."""
+    """Removes a gated pod that was created before the operator's resource was renamed. No container of it has run."""
     resource = snapshot.limits.resources.name_for(assessed.spec.devices)
     if resource in pod.needs.extended:
         return None
-    message = f"pod does not request {resource}, the resource of devices in this cluster"
+    message = f"pod does not request {resource}: the resource was renamed"
     return Removal(pod, replica.index, RemovalReason.RESOURCE_RENAMED, message)

@@ -1,12 +1,12 @@
-"""Rolls pods of an older template: which of them are deleted now, within `spec.updateStrategy`.
+"""Decides which pods of an older template are deleted now, within `spec.updateStrategy`.
 
 The decision is durable before it is carried out: first the reservation of such a pod is marked to be kept for its
 successor (`keepForSuccessor`), then, in a later pass that reads the mark, the pod is deleted. `successors` passes the
 devices on. A restart of the operator between any two of these writes continues with the next one.
 
-Pods with a gate are replaced at once: nothing ran in them. Replicas that cannot go on without each other roll together.
-Others roll as in a Deployment: at most `maxUnavailable` replicas are unavailable, and those that are unavailable anyway
-go first, then those with the highest index. Nothing is rolled while the new template is invalid.
+Pods with a gate are replaced immediately: nothing ran in them. Replicas that depend on each other are updated together.
+Others are updated as in a Deployment: at most `maxUnavailable` replicas are unavailable, and those that are unavailable
+anyway are first, then those with the highest index. No pod is replaced while the new template is invalid.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from gpufleet_api.workload_policies import UpdateStrategy, UpdateStrategyType
 from gpufleet_api.workload_status import PlacementState
-from gpufleet_operator.decide.life.attempts import needs_all_replicas
+from gpufleet_operator.decide.lifecycle.attempts import needs_all_replicas
 from gpufleet_operator.ledger.kept import marked
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Pod, Reservation
@@ -26,22 +26,22 @@ _MESSAGE = "spec.template changed"
 
 
 @dataclass(frozen=True, slots=True)
-class _Rolled:
+class _Updated:
     """One workload, and the reservations whose mark changes."""
 
     assessed: WorkloadReplicas
     marks: Sequence[Reservation] = ()
 
 
-def roll(
+def apply_update_strategy(
     snapshot: Snapshot, ledger: Ledger, assessed: Sequence[WorkloadReplicas]
 ) -> tuple[Ledger, tuple[WorkloadReplicas, ...]]:
     """Returns the ledger with the marks to write, and the workloads with the additional removals."""
-    rolled = [_roll(snapshot, ledger, workload) for workload in assessed]
-    marks = {m.assignment.pod_uid: m for one in rolled for m in one.marks}
+    updated = [_update(snapshot, ledger, workload) for workload in assessed]
+    marks = {m.assignment.pod_uid: m for one in updated for m in one.marks}
     if marks:
         ledger = replace(ledger, active={**ledger.active, **marks})
-    return ledger, tuple(one.assessed for one in rolled)
+    return ledger, tuple(one.assessed for one in updated)
 
 
 def is_outdated(pod: Pod | None, template_hash: str) -> bool:
@@ -60,7 +60,7 @@ def max_unavailable(strategy: UpdateStrategy, replicas: int) -> int:
     return value if isinstance(value, int) else -(-replicas * int(value.rstrip("%")) // 100)
 
 
-def _roll(snapshot: Snapshot, ledger: Ledger, assessed: WorkloadReplicas) -> _Rolled:
+def _update(snapshot: Snapshot, ledger: Ledger, assessed: WorkloadReplicas) -> _Updated:
     current = snapshot.templates[assessed.workload.uid].template_hash
     replicas = tuple(replace(r, outdated=True) if is_outdated(r.pod, current) else r for r in assessed.replicas)
     removed = {removal.pod.uid for removal in assessed.removals}
@@ -68,17 +68,17 @@ def _roll(snapshot: Snapshot, ledger: Ledger, assessed: WorkloadReplicas) -> _Ro
     may_roll = not assessed.template_errors
     marks = _changed_marks(ledger, replicas if may_roll else assessed.replicas, removed)
     if not any(r.outdated for r in replicas):
-        return _Rolled(assessed, marks)
+        return _Updated(assessed, marks)
     assessed = replace(assessed, replicas=replicas)
     if not may_roll:
-        return _Rolled(assessed, marks)
+        return _Updated(assessed, marks)
     candidates = [r for r in replicas if r.outdated and r.pod is not None and r.pod.uid not in removed]
     gated = [r for r in candidates if r.gated]
     chosen = [r for r in gated if _may_delete(ledger, r)] + _released(ledger, assessed, candidates)
     removals = [Removal(r.pod, r.index, RemovalReason.OUTDATED, _MESSAGE) for r in chosen if r.pod is not None]
     held_back = {r.index for r in gated}
     replicas = tuple(_held_back(r) if r.index in held_back else r for r in replicas)
-    return _Rolled(replace(assessed, replicas=replicas, removals=(*assessed.removals, *removals)), marks)
+    return _Updated(replace(assessed, replicas=replicas, removals=(*assessed.removals, *removals)), marks)
 
 
 def _changed_marks(ledger: Ledger, replicas: Sequence[Replica], removed: set[str]) -> list[Reservation]:
@@ -103,7 +103,7 @@ def _may_delete(ledger: Ledger, replica: Replica) -> bool:
 
 
 def _held_back(replica: Replica) -> Replica:
-    """Returns a gated replica that is not placed or released any more, because its pod is replaced."""
+    """Returns a gated replica that is no longer placed or released, because its pod is replaced."""
     message = f"replacing the pod: {_MESSAGE}"
     return replace(
         replica, state=PlacementState.PENDING, wait_reason=WaitReason.REPLACEMENT, reservation=None, message=message

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gpufleet_api.workload import GPUWorkload, Requirements
-from gpufleet_operator.decide.retries.refusals import excluded_nodes
+from gpufleet_operator.decide.retries.rejections import excluded_nodes
 from gpufleet_operator.fleet.build import build
 from gpufleet_operator.fleet.cordons import has_cordoned_device
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
@@ -38,17 +38,18 @@ _LASTING = frozenset(
 """Reasons that do not end within seconds. Others may: a report that is not written yet, a process that is ending."""
 
 
-class Verdict(StrEnum):
-    """On the devices of a predecessor."""
+class FitResult(StrEnum):
+    """Whether a successor can use the devices of its predecessor."""
 
     FITS = "Fits"
     WAIT = "Wait"
-    GIVE_UP = "GiveUp"
+    RELEASE = "Release"
+    """It never can: the devices are released."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Hold:
-    """Arguments of a `Fleet.hold`."""
+class _Deduction:
+    """Arguments of `Fleet.hold` and `Fleet.release`."""
 
     node: str
     devices: tuple[str, ...]
@@ -58,12 +59,12 @@ class _Hold:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A verdict; `message` says what a successor waits for."""
+    """The result of one check; `message` is the reason to wait."""
 
-    verdict: Verdict
+    result: FitResult
     message: str = ""
-    hold: _Hold | None = None
-    """What the fit deducted from the fleet."""
+    deducted: _Deduction | None = None
+    """The devices that the fit deducted from the fleet."""
 
 
 class SuccessorFit:
@@ -86,28 +87,28 @@ class SuccessorFit:
         if workload.model is None or replica.pod is None:
             raise TypeError(f"{workload.full_name} has no model or no pod")  # only gated replicas are checked
         if self._is_excluded(workload.model, workload.uid, replica.index, kept):
-            return Fit(Verdict.GIVE_UP)
+            return Fit(FitResult.RELEASE)
         try:
             decision = place(self._fleet, self._request(assessed, workload.model, replica, replica.pod, kept))
         except PlacementError:
-            return Fit(Verdict.GIVE_UP)
+            return Fit(FitResult.RELEASE)
         for pick in decision.picks:
-            hold = _Hold(pick.node, pick.devices, replica.pod.needs, share(workload.model.spec.devices))
-            self._fleet.hold(hold.node, hold.devices, hold.pod, hold.share)
-            self._pods.add(hold.node, replica.pod.traits)
-            return Fit(Verdict.FITS, hold=hold)
+            deducted = _Deduction(pick.node, pick.devices, replica.pod.needs, share(workload.model.spec.devices))
+            self._fleet.hold(deducted.node, deducted.devices, deducted.pod, deducted.share)
+            self._pods.add(deducted.node, replica.pod.traits)
+            return Fit(FitResult.FITS, deducted=deducted)
         why = decision.diagnosis
         if why is None or any(r.reason in _LASTING for r in why.rejected):
-            return Fit(Verdict.GIVE_UP)
-        return Fit(Verdict.WAIT, f"devices on {kept.node} are kept; they cannot be used yet: {why.message}")
+            return Fit(FitResult.RELEASE)
+        return Fit(FitResult.WAIT, f"devices on {kept.node} are kept; they cannot be used yet: {why.message}")
 
     def undo(self, fits: Iterable[Fit]) -> None:
         """Credits what these fits deducted."""
-        for hold in (fit.hold for fit in fits if fit.hold is not None):
-            self._fleet.release(hold.node, hold.devices, hold.pod, hold.share)
+        for d in (fit.deducted for fit in fits if fit.deducted is not None):
+            self._fleet.release(d.node, d.devices, d.pod, d.share)
 
     def _is_excluded(self, model: GPUWorkload, workload_uid: str, index: int, kept: Reservation) -> bool:
-        """Returns True when requirements, health, a cordon or a refusal of the node exclude the devices."""
+        """Returns True when requirements, health, a cordon or a rejection of the node exclude the devices."""
         needed, devices = model.spec.requirements or Requirements(), set(kept.assignment.devices)
         if (needed.include_uuids and not devices <= set(needed.include_uuids)) or devices & set(needed.exclude_uuids):
             return True

@@ -1,12 +1,13 @@
-"""Passes the devices of a rolled replica on to its next pod.
+"""Passes the devices of a replica on to its next pod during a rolling update.
 
-A marked reservation (see `rollout`) outlives its pod. Nobody else gets the devices, and the successor is not placed by
-the engine. When nothing uses the devices any more, one write replaces the predecessor's reservation by one of the
-successor. The members of a gang that is not running get theirs in one pass.
+A marked reservation (see `rollout`) outlives its pod. No other pod gets the devices, and the successor is not placed by
+the engine. When nothing uses the devices, one write replaces the predecessor's reservation by one of the successor.
+The members of a gang that is not running get theirs in one pass.
 
-The devices are given up, and the successor is placed like any other pod, when it cannot use them: one of them is
-unhealthy, the node is gone, silent or refuses the pod, the new template or the changed requirements do not fit there,
-or nothing came of it within `Limits.successor_limit`. Measured values are not checked: the last pod caused them.
+The devices are released, and the successor is placed like any other pod, when it cannot use them: one of them is
+unhealthy, the node does not exist, does not report or rejects the pod, the new template or the changed requirements do
+not fit there, or they were unused for `Limits.successor_limit`. Measured values are not checked: the last pod caused
+them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.assignment import new_assignment
 from gpufleet_operator.decide.plan import has_started
-from gpufleet_operator.decide.rolling.successor_fit import Fit, SuccessorFit, Verdict
+from gpufleet_operator.decide.rolling.successor_fit import Fit, FitResult, SuccessorFit
 from gpufleet_operator.decide.shards import range_of
 from gpufleet_operator.ledger.kept import marked, predecessors
 from gpufleet_operator.ledger.ledger import Ledger
@@ -35,7 +36,7 @@ class _Changes:
     passed: list[Reservation] = field(default_factory=list)
     """Of successors."""
     ended: set[str] = field(default_factory=set)
-    """Pod uids of predecessors whose devices are passed on or given up."""
+    """Pod uids of predecessors whose devices are passed on or released."""
     expected: dict[str, str] = field(default_factory=dict)
     """Uid of a successor that waits -> node."""
 
@@ -43,7 +44,7 @@ class _Changes:
 def pass_on(
     snapshot: Snapshot, state: PassState, ledger: Ledger, assessed: Sequence[WorkloadReplicas]
 ) -> tuple[Ledger, tuple[WorkloadReplicas, ...]]:
-    """Returns the ledger after passing on and giving up, and the replicas with what they wait for."""
+    """Returns the ledger after passing on and releasing devices, and the replicas with what they wait for."""
     found = predecessors(snapshot, ledger)
     if not found:
         return ledger, tuple(assessed)
@@ -89,14 +90,14 @@ class _Passing:
                 if replica.wait_reason in _NOT_WAITING or self._is_lost(reservation):
                     changes.ended.add(uid)
                 replicas.append(replica)
-            elif fit.verdict is Verdict.FITS and replica.pod is not None:
+            elif fit.result is FitResult.FITS and replica.pod is not None:
                 passed = self._passed(replica, reservation)
                 changes.ended.add(uid)
                 changes.passed.append(passed)
                 replicas.append(
                     replace(replica, state=PlacementState.RESERVED, wait_reason=WaitReason.NOTHING, reservation=passed)
                 )
-            elif fit.verdict is Verdict.GIVE_UP:
+            elif fit.result is FitResult.RELEASE:
                 changes.ended.add(uid)
                 replicas.append(replica)
             else:
@@ -110,30 +111,30 @@ class _Passing:
         return waits and replica.index in self.kept
 
     def _fits(self, waiting: Mapping[int, Replica]) -> dict[int, Fit]:
-        """Returns the verdict on each waiting successor; the members of a gang get the same one."""
+        """Returns the result for each waiting successor; the members of a gang get the same one."""
         fits = {index: self._fit_alone(replica) for index, replica in waiting.items()}
         if not self.together:
             return fits
         others = [r for r in self.assessed.replicas if r.index not in waiting]
         unplaced = any(r.wait_reason is WaitReason.DEVICES for r in others)
         lost = any(self._is_lost(r) for r in self.kept.values())
-        if unplaced or lost or any(f.verdict is Verdict.GIVE_UP for f in fits.values()):
+        if unplaced or lost or any(f.result is FitResult.RELEASE for f in fits.values()):
             self.fit.undo(fits.values())
-            return dict.fromkeys(fits, Fit(Verdict.GIVE_UP))
+            return dict.fromkeys(fits, Fit(FitResult.RELEASE))
         incomplete = any(r.wait_reason not in _NOT_WAITING for r in others)
-        if incomplete or any(f.verdict is Verdict.WAIT for f in fits.values()):
+        if incomplete or any(f.result is FitResult.WAIT for f in fits.values()):
             self.fit.undo(fits.values())
             message = next((f.message for f in fits.values() if f.message), "waiting for the other pods of the gang")
-            return dict.fromkeys(fits, Fit(Verdict.WAIT, message))
+            return dict.fromkeys(fits, Fit(FitResult.WAIT, message))
         return fits
 
     def _fit_alone(self, replica: Replica) -> Fit:
         reservation = self.kept[replica.index]
         if self._is_lost(reservation):
-            return Fit(Verdict.GIVE_UP)
+            return Fit(FitResult.RELEASE)
         if reservation.assignment.pod_uid not in self.free:
             pod = reservation.assignment.pod
-            return Fit(Verdict.WAIT, f"devices on {reservation.node} are kept until pod {pod} has ended")
+            return Fit(FitResult.WAIT, f"devices on {reservation.node} are kept until pod {pod} has ended")
         return self.fit.check(self.assessed, replica, reservation)
 
     def _is_lost(self, reservation: Reservation) -> bool:

@@ -87,7 +87,7 @@ class ChangeTracker:
                 self._changes.workloads.add(each.owner_uid)
                 _put(self.index.services_of, each.owner_uid, each.uid, add=add)
 
-    def foreign_pod(self, old: BoundPod | None, new: BoundPod | None) -> None:
+    def other_pod(self, old: BoundPod | None, new: BoundPod | None) -> None:
         self._changes.capacities.update(each.node for each in (old, new) if each is not None)
         if old is not None and new is None:
             self.index.restricting_pods.discard(old.uid)

@@ -15,7 +15,7 @@ _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
 
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
 _ALTERNATING = {"ErrImagePull": "ImagePullBackOff"}
-"""The kubelet alternates between these two while it retries; one of them stands for both."""
+"""The kubelet alternates between these two while it retries; one of them is reported for both."""
 
 _UNINFORMATIVE = frozenset({"", "Error", "Completed"})
 _SIGNALED = 128

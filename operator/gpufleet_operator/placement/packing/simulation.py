@@ -150,14 +150,14 @@ def _place_arrivals(
     here = np.empty(free.shape, np.bool_)
     here[width:] = True  # CPU and memory: every pod that fits uses them
     devices, cpu, memory, chosen = left[:width], left[width], left[width + 1], here[:width]
-    refuses = np.array(_UNDERFLOW, np.uint32)  # unlike a scalar, an array needs no conversion at each step
+    rejects = np.array(_UNDERFLOW, np.uint32)  # unlike a scalar, an array needs no conversion at each step
     for step, pod in enumerate(wanted):
         np.subtract(free, pod, out=left)
         np.minimum.reduce(devices, axis=0, out=tightest)
         np.equal(devices, tightest, out=chosen)
         np.maximum(tightest, cpu, out=tightest)
         np.maximum(tightest, memory, out=tightest)
-        np.less(tightest, refuses, out=fits)
+        np.less(tightest, rejects, out=fits)
         if accepted is not None:
             np.logical_and(fits, accepted[step], out=fits)
         np.logical_and(here, fits, out=taken)

@@ -97,7 +97,7 @@ class _RuleArrays:
         return (outside and self.rule.outside_message) or self.rule.message
 
     def rejected(self) -> Mask:
-        """Returns (rows,)."""
+        """Returns (rows,): whether the rule rejects the node of each row."""
         rule, outside = self.rule, self.domain == _OUTSIDE
         if not len(self.counts):
             return outside if rule.kind is not RuleKind.APART else np.zeros(len(outside), np.bool_)

@@ -73,7 +73,7 @@ def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -
 
 
 def corefile(layout: Layout) -> str:
-    """Builds the configuration of CoreDNS: names of the cluster only. It refuses others, because nothing is outside.
+    """Builds the configuration of CoreDNS: names of the cluster only. It rejects others, because nothing is outside.
 
     It reads as administrator: no role of kube-apiserver lists all that the plugin needs.
     """

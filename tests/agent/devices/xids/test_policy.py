@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gpufleet_agent.devices.base import Recovery
-from gpufleet_agent.devices.xids.policy import UnknownXidPolicy, XidPolicy, xid_event
+from gpufleet_agent.devices.xids.policy import XidPolicy, XidWithoutActionPolicy, xid_event
 from gpufleet_agent.devices.xids.table import XIDS
 from gpufleet_testing.reference import xids
 
@@ -57,12 +57,12 @@ def test_other_actions_of_the_catalog_have_their_recovery(code: int, recovery: R
 
 
 @pytest.mark.parametrize("code", [61, 78, 142, 159, 167, 172, 173, 999])
-def test_xid_without_an_action_is_what_the_setting_says(code: int) -> None:
+def test_xid_without_an_action_follows_the_setting(code: int) -> None:
     warning = xid_event("GPU-0", code)
-    assert (warning.fault, warning.warning) == (False, "UnknownXid")
-    fault = xid_event("GPU-0", code, XidPolicy(unknown=UnknownXidPolicy.FAULT))
+    assert (warning.fault, warning.warning) == (False, "XidWithoutAction")
+    fault = xid_event("GPU-0", code, XidPolicy(unknown=XidWithoutActionPolicy.FAULT))
     assert (fault.fault, fault.warning, fault.recovery) == (True, None, Recovery.AUTOMATIC)
-    ignored = xid_event("GPU-0", code, XidPolicy(unknown=UnknownXidPolicy.IGNORE))
+    ignored = xid_event("GPU-0", code, XidPolicy(unknown=XidWithoutActionPolicy.IGNORE))
     assert (ignored.fault, ignored.warning) == (False, None)
 
 

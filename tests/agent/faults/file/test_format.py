@@ -94,7 +94,7 @@ def test_invalid_device_name_is_left_out_and_others_kept() -> None:
 
 
 @pytest.mark.parametrize(("devices", "faults"), [(257, 1), (1, 9)])
-def test_more_than_is_ever_written_is_refused(devices: int, faults: int) -> None:
+def test_more_than_is_ever_written_is_rejected(devices: int, faults: int) -> None:
     document = encode(kept(0, "XidError"))
     (device,) = document["devices"]
     device["faults"] *= faults
@@ -116,7 +116,7 @@ def test_more_than_is_ever_written_is_refused(devices: int, faults: int) -> None
         (b" " * (MAX_BYTES + 1), f"longer than {MAX_BYTES} bytes"),
     ],
 )
-def test_what_is_none_of_ours_is_refused_with_a_reason(content: bytes, reason: str) -> None:
+def test_foreign_content_is_rejected_with_a_reason(content: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         decode(content)
 
@@ -126,7 +126,7 @@ def torn() -> list[bytes]:
     return [text[:length] for length in range(0, len(text) - 2, 7)]
 
 
-def test_a_torn_file_is_refused_wherever_it_ends() -> None:
+def test_a_torn_file_is_rejected_wherever_it_ends() -> None:
     for content in torn():
         with pytest.raises(CheckpointError):
             decode(content)

@@ -16,7 +16,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_it_is_made_with_its_directory_and_for_its_owner_alone(tmp_path: Path) -> None:
+def test_file_and_directory_are_created_for_the_owner_only(tmp_path: Path) -> None:
     file = CheckpointFile(tmp_path / "a" / "b")
     assert file.read() is None
     file.write(b"one")
@@ -95,7 +95,7 @@ def test_replaced_or_removed_file_is_detected(tmp_path: Path) -> None:
     assert not file.is_as_written()
 
 
-def test_what_is_no_file_or_too_long_is_refused_and_set_aside(tmp_path: Path) -> None:
+def test_what_is_no_file_or_too_long_is_rejected_and_set_aside(tmp_path: Path) -> None:
     file = CheckpointFile(tmp_path)
     os.mkfifo(file.path)
     with pytest.raises(CheckpointError, match="not a file"):

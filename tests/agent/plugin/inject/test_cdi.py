@@ -38,7 +38,7 @@ SPECIFICATION = {
     "additionalProperties": False,
     "required": ["cdiVersion", "kind", "devices"],
     "properties": {
-        # hostPath of device nodes came with this version; a runtime refuses a file that says an earlier one.
+        # hostPath of device nodes came with this version; a runtime rejects a file that says an earlier one.
         "cdiVersion": {"const": "0.5.0"},
         # Before 0.6.0, no dot in what follows the slash.
         "kind": {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]/[A-Za-z][A-Za-z0-9_-]*[A-Za-z0-9]$"},
@@ -130,9 +130,7 @@ def test_the_file_appears_whole_and_under_a_name_that_runtimes_read(
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
-def test_it_is_written_when_something_changed_and_left_alone_otherwise(
-    make: Callable[..., CdiFile], path: Path
-) -> None:
+def test_file_is_written_on_change_only(make: Callable[..., CdiFile], path: Path) -> None:
     file = make()
     file.write(DEVICES)
     first = path.stat().st_ino

@@ -203,7 +203,7 @@ async def test_pod_with_a_reserved_but_withheld_device_gets_the_reason(
         disk.go_on()
 
 
-async def test_devices_do_not_come_and_go_on_a_disk_that_is_always_too_slow(disk: Disk, tmp_path: Path) -> None:
+async def test_devices_do_not_flap_on_a_slow_disk(disk: Disk, tmp_path: Path) -> None:
     changes = VersionSignal()
     injection = DeviceInjector(injection_settings(tmp_path, CRI), lambda: DEVICES, changes, patience_seconds=0.1)
 

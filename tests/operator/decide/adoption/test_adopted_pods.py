@@ -142,7 +142,7 @@ def test_surge_on_a_full_fleet_waits_and_names_the_cure() -> None:
     assert explained.reason == "WaitingForDevices"
     assert "1 pods of earlier ReplicaSets hold devices" in explained.note
     assert "maxSurge 0" in explained.note
-    assert results.condition(actions.statuses[0], "Placed") == ("False", "NoDevices")
+    assert results.condition(actions.statuses[0], "Placed") == ("False", "NoDevicesAvailable")
 
 
 def test_suspended_workload_keeps_pods_and_places_none() -> None:

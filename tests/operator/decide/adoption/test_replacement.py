@@ -12,12 +12,12 @@ from gpufleet_operator.model.pod_state.owner import JOB_TRACKING_FINALIZER, PodO
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_testing.operator import make, owned, results
 
-REFUSED = "0/2 nodes are available"
+REJECTED = "0/2 nodes are available"
 
 
-def refused(owner: PodOwner | None) -> Pod:
+def rejected(owner: PodOwner | None) -> Pod:
     """A pod that was released to node-1 and that kube-scheduler does not bind."""
-    return owned.released("web-a", owner, unschedulable=REFUSED)
+    return owned.released("web-a", owner, unschedulable=REJECTED)
 
 
 def after_grace(pod: Pod) -> tuple[Snapshot, Actions]:
@@ -29,7 +29,7 @@ def after_grace(pod: Pod) -> tuple[Snapshot, Actions]:
 
 
 def test_pod_of_a_job_is_deleted_without_being_counted() -> None:
-    _, actions = after_grace(refused(owned.job()))
+    _, actions = after_grace(rejected(owned.job()))
 
     (delete,) = actions.deletes
     tests = {op["path"]: op["value"] for op in delete.patch if op["op"] == "test"}
@@ -44,21 +44,21 @@ def test_pod_of_a_job_is_deleted_without_being_counted() -> None:
 
 @pytest.mark.parametrize("owner", [owned.replica_set(), owned.stateful_set()], ids=lambda owner: owner.kind)
 def test_pod_of_other_controllers_is_deleted(owner: PodOwner) -> None:
-    _, actions = after_grace(refused(owner))
+    _, actions = after_grace(rejected(owner))
 
     assert [(d.name, d.patch) for d in actions.deletes] == [("web-a", ())]
 
 
 def test_pod_without_owner_is_kept_and_reported() -> None:
-    _, actions = after_grace(refused(None))
+    _, actions = after_grace(rejected(None))
 
     assert not actions.deletes
     assert results.condition(actions.statuses[0], "Degraded") == ("True", "Unschedulable")
     assert "pod web-a has no owner that replaces it" in results.message(actions.statuses[0], "Degraded")
 
 
-def test_refusal_excludes_the_node_for_the_next_pod() -> None:
-    snapshot, actions = after_grace(refused(owned.job()))
+def test_rejection_excludes_the_node_for_the_next_pod() -> None:
+    snapshot, actions = after_grace(rejected(owned.job()))
     again = owned.pod("web-b", owned.job())
 
     state = replace(snapshot, previous_state=actions.state, pods={again.uid: again})
@@ -87,7 +87,7 @@ def test_pod_rejected_by_the_kubelet_is_left_to_its_job() -> None:
 
     assert not actions.deletes
     assert not moved.deletes
-    assert [key[2] for key in actions.state.refusals.backoffs] == ["node-1"]
+    assert [key[2] for key in actions.state.rejections.backoffs] == ["node-1"]
 
 
 def test_pod_without_finalizer_that_is_not_deleted_is_counted_again() -> None:
@@ -103,7 +103,7 @@ def test_pod_without_finalizer_that_is_not_deleted_is_counted_again() -> None:
 
 
 def test_crash_between_patch_and_deletion_deletes_without_a_patch() -> None:
-    pod = replace(refused(owned.job()), finalizers=(), replaced="Unschedulable")
+    pod = replace(rejected(owned.job()), finalizers=(), replaced="Unschedulable")
 
     _, actions = after_grace(pod)
 

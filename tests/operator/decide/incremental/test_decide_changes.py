@@ -105,10 +105,10 @@ class SmallFleet:
         node = self.cache.nodes.by_name[self.fleet.node_name(number % NODES)]
         self.cache.nodes.put(replace(node, resource_version=self._next(), unschedulable=not node.unschedulable))
 
-    def foreign_pod(self, number: int) -> None:
+    def other_pod(self, number: int) -> None:
         uid = f"uid-agent-{number % NODES:05d}-{number % 20}"
-        if uid in self.cache.foreign_pods.items:
-            self.cache.foreign_pods.remove(uid, self._next())
+        if uid in self.cache.other_pods.items:
+            self.cache.other_pods.remove(uid, self._next())
 
     def submit(self, number: int) -> None:
         if self.submitted < RUNNING + WAITING + 6:
@@ -146,7 +146,7 @@ CHANGES: tuple[Callable[[SmallFleet, int], None], ...] = (
     SmallFleet.report,
     SmallFleet.cordoned,
     SmallFleet.node_unschedulable,
-    SmallFleet.foreign_pod,
+    SmallFleet.other_pod,
     SmallFleet.submit,
     SmallFleet.time_passes,
     SmallFleet.listed,

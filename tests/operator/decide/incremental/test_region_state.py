@@ -5,12 +5,12 @@ from datetime import timedelta
 
 from gpufleet_operator.decide.incremental import region_state
 from gpufleet_operator.decide.incremental.region_state import StateKeys, merge, restricted, thawed
-from gpufleet_operator.model.state_types import Backoff, PassState, Refusals, Reported
+from gpufleet_operator.model.state_types import Backoff, PassState, Rejections, Reported
 from gpufleet_testing.operator import make
 
 BACKOFF = Backoff(1, make.NOW, make.NOW + timedelta(seconds=1))
 STATE = PassState(
-    refusals=Refusals(backoffs={("w", 0, "n"): BACKOFF, ("other", 0, "n"): BACKOFF}, counted_pods=frozenset({"p"})),
+    rejections=Rejections(backoffs={("w", 0, "n"): BACKOFF, ("other", 0, "n"): BACKOFF}, counted_pods=frozenset({"p"})),
     write_backoffs={"reserve/n": BACKOFF},
     first_generation={"p": 1, "q": 2},
     seen_holding=frozenset({"p", "q"}),
@@ -24,7 +24,7 @@ def test_each_field_of_the_state_has_one_kind_of_key() -> None:
     """A new field needs an entry: without one it would be lost or never dropped."""
     kinds = ("BY_WORKLOAD", "BY_REPLICA", "BY_POD", "BY_NODE", "BY_REPORT", "WHOLE")
     listed = [name for kind in kinds for name in getattr(region_state, kind)]
-    existing = {f.name for f in (*fields(PassState), *fields(Refusals))} - {"refusals"}
+    existing = {f.name for f in (*fields(PassState), *fields(Rejections))} - {"rejections"}
     assert sorted(listed) == sorted(existing)
 
 
@@ -33,20 +33,20 @@ def test_part_of_the_state_has_the_entries_of_the_region() -> None:
 
     assert part.first_generation == {"p": 1}
     assert part.seen_holding == {"p"}
-    assert part.refusals.backoffs.keys() == {("w", 0, "n")}
+    assert part.rejections.backoffs.keys() == {("w", 0, "n")}
     assert part.reported.keys() == {"explain/p"}
     assert part.write_backoffs == STATE.write_backoffs
 
 
 def test_merged_state_has_the_region_after_the_pass_and_the_rest_as_before() -> None:
     part = restricted(STATE, KEYS)
-    after = replace(part, first_generation={"gone": 3}, seen_holding=frozenset(), refusals=Refusals())
+    after = replace(part, first_generation={"gone": 3}, seen_holding=frozenset(), rejections=Rejections())
 
     merged = merge(thawed(STATE), KEYS, after)
 
     assert merged.first_generation == {"q": 2, "gone": 3}
     assert merged.seen_holding == {"q"}
-    assert merged.refusals.backoffs.keys() == {("other", 0, "n")}
+    assert merged.rejections.backoffs.keys() == {("other", 0, "n")}
     assert merged.status_written == STATE.status_written
 
 

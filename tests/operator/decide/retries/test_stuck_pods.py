@@ -7,7 +7,7 @@ import pytest
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.extended_resources import Resources
-from gpufleet_operator.model.heartbeats import Heartbeats, NodeLease, observe
+from gpufleet_operator.model.node_leases import NodeLease, NodeLeases, observe
 from gpufleet_operator.model.objects import Node, Pod, PodPhase
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.snapshot import Snapshot
@@ -17,17 +17,17 @@ from gpufleet_testing.operator import make, results
 HUNG = make.node("node-1", not_ready="Kubelet stopped posting node status.")
 
 
-def reserved(pod: Pod, *nodes: Node, **fields: Heartbeats) -> Snapshot:
+def reserved(pod: Pod, *nodes: Node, **fields: NodeLeases) -> Snapshot:
     """One workload whose pod has devices of node-1; node-2 is free."""
     first = make.telemetry(assignments=[make.assignment(pod)])
-    heartbeats = fields.get("heartbeats", Heartbeats())
-    return make.snapshot(make.workload(), pod, first, make.telemetry("node-2"), *nodes, heartbeats=heartbeats)
+    node_leases = fields.get("node_leases", NodeLeases())
+    return make.snapshot(make.workload(), pod, first, make.telemetry("node-2"), *nodes, node_leases=node_leases)
 
 
-def silent(seconds: float) -> Heartbeats:
+def silent(seconds: float) -> NodeLeases:
     """Both kubelets renewed once, node-2 also now."""
     began = make.NOW - timedelta(seconds=seconds)
-    found = Heartbeats(poll_interval=timedelta(hours=1))
+    found = NodeLeases(poll_interval=timedelta(hours=1))
     leases = {name: NodeLease("a", timedelta(seconds=40)) for name in ("node-1", "node-2")}
     found = observe(found, leases, began)
     return observe(found, {**leases, "node-2": NodeLease("b", timedelta(seconds=40))}, make.NOW)
@@ -51,7 +51,7 @@ def test_pod_without_devices_leaves_a_node_that_does_not_respond(pod: Pod) -> No
 
 @pytest.mark.parametrize(("seconds", "leaves"), [(40, False), (41, True)])
 def test_expired_lease_counts_before_the_node_is_not_ready(seconds: float, leaves: bool) -> None:
-    actions = decide(reserved(bound(), heartbeats=silent(seconds)))
+    actions = decide(reserved(bound(), node_leases=silent(seconds)))
 
     assert [reason for reason, _ in removed(actions)] == ["NodeNotReady"] * leaves
 
@@ -65,24 +65,24 @@ def test_allocated_pod_on_a_node_that_does_not_respond_stays_not_ready() -> None
 
 
 def test_gated_pod_with_devices_of_a_late_node_is_placed_elsewhere() -> None:
-    late = Heartbeats(
+    late = NodeLeases(
         read_at=make.NOW,
         leases={"node-1": NodeLease("a", timedelta(seconds=40))},
         renewed_at={"node-1": make.NOW - timedelta(seconds=16)},
     )
-    actions = decide(reserved(make.pod(), heartbeats=late))
+    actions = decide(reserved(make.pod(), node_leases=late))
 
     assert {r.node: len(r.assignments) for r in actions.reserves} == {"node-1": 0, "node-2": 1}
     assert [r.node for r in actions.releases] == ["node-2"]
 
 
 def test_late_node_is_named_when_nothing_else_fits() -> None:
-    late = Heartbeats(
+    late = NodeLeases(
         read_at=make.NOW,
         leases={"node-1": NodeLease("a", timedelta(seconds=40))},
         renewed_at={"node-1": make.NOW - timedelta(seconds=16)},
     )
-    actions = decide(make.snapshot(make.workload(), make.pod(), make.telemetry(), heartbeats=late))
+    actions = decide(make.snapshot(make.workload(), make.pod(), make.telemetry(), node_leases=late))
 
     assert not actions.reserves
     message = results.explanation(actions).message
@@ -94,7 +94,10 @@ def test_late_node_is_named_when_nothing_else_fits() -> None:
     ("claims", "words"),
     [
         ((), 'no scheduler has looked at the pod for 60 s: is there one called "volcano"?'),
-        (('ResourceClaim "x"',), 'volcano has not tried the pod for 60 s: does ResourceClaim "x" exist?'),
+        (
+            ('ResourceClaim "x"',),
+            'volcano has not tried to schedule the pod for 60 s: check that ResourceClaim "x" exists',
+        ),
     ],
 )
 def test_pod_without_a_response_of_a_scheduler_is_removed_after_a_minute(claims: tuple[str, ...], words: str) -> None:
@@ -134,7 +137,7 @@ def test_gated_pod_with_the_name_of_another_resource_is_made_again(gates: tuple[
 
     actions = decide(snapshot)
 
-    message = "pod does not request acme.dev/gpu, the resource of devices in this cluster"
+    message = "pod does not request acme.dev/gpu: the resource was renamed"
     assert removed(actions) == [("ResourceRenamed", message)]
     assert not actions.releases
 

@@ -71,7 +71,7 @@ def test_temporary_fault_is_closer_than_an_excluded_device() -> None:
     assert (told.nearest.device, told.nearest.reason) == ("GPU-1", FilterReason.UNHEALTHY)
 
 
-def test_the_nearest_miss_says_how_many_lack_how_much() -> None:
+def test_nearest_miss_has_number_and_amount() -> None:
     needs: RequestFields = {"min_free_memory_mib": 40_000}
     alike = make_node("node-2", [make_device(f"GPU-{i}", i, memory_used_mib=42_148) for i in range(3)])
     told = place(Fleet.of([alike]), make_request(**needs)).diagnosis
@@ -109,7 +109,7 @@ def test_what_the_other_replicas_took_is_part_of_the_reason() -> None:
     assert [(r.reason, r.devices) for r in shares.rejected] == [(FilterReason.INSUFFICIENT_FREE_MEMORY, 1)]
 
 
-def test_an_old_sample_is_told_from_one_that_never_was() -> None:
+def test_old_and_missing_samples_are_distinguished() -> None:
     old = make_device("GPU-0", 0, sample_age_seconds=370.0, stale_reason="has no sample of the last 90 s")
     for device, words in (
         (old, "has no sample of the last 90 s"),
@@ -168,7 +168,7 @@ def test_the_counts_of_the_nodes_add_up_to_those_of_the_fleet(data: st.DataObjec
         ),
     ],
 )
-def test_a_device_that_may_be_in_use_says_what_speaks_for_it(device: DeviceFields, words: str) -> None:
+def test_device_that_may_be_in_use_has_the_evidence_in_its_message(device: DeviceFields, words: str) -> None:
     told = place(Fleet.of([make_node("a", [make_device(**device)])]), make_request()).diagnosis
     assert told is not None
     assert told.nearest is not None

@@ -1,4 +1,4 @@
-"""Numbers at the edge of what the arrays hold: counted, refused by name, never wrapped around."""
+"""Numbers at the edge of what the arrays hold: counted, rejected by name, never wrapped around."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,7 @@ def test_room_below_every_number_is_no_room(strategy: Strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
-def test_more_than_anybody_has_is_told_with_numbers(strategy: Strategy) -> None:
+def test_request_larger_than_any_node_is_explained_with_numbers(strategy: Strategy) -> None:
     fleet = Fleet.of([make_node("a", 2, free_cpu_milli=FULL), make_node("b", 2)])
 
     decision = place(fleet, replace(make_request(strategy=strategy), pod=PodNeeds(cpu_milli=2**62)))
@@ -78,6 +78,6 @@ def test_memory_is_compared_beyond_31_bits() -> None:
         ({"pod": PodNeeds(extended={"x": 2**64})}, "x is 18446744073709551616"),
     ],
 )
-def test_what_can_not_be_compared_is_refused_by_name(fields: dict[str, Any], message: str) -> None:
+def test_what_can_not_be_compared_is_rejected_by_name(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         place(Fleet.of([make_node("a", 1)]), replace(make_request(), **fields))

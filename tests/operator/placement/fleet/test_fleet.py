@@ -19,7 +19,7 @@ from gpufleet_testing.placement.builders import make_device, make_node, make_req
 
 @examples(30)
 @given(data=st.data())
-def test_decisions_after_any_history_are_those_of_a_fleet_made_anew(data: st.DataObject) -> None:
+def test_decisions_after_any_history_equal_those_of_a_new_fleet(data: st.DataObject) -> None:
     """Puts, removals, holds and decisions in between (which fill the caches) leave no trace."""
     fleet = Fleet()
     asked = data.draw(st.lists(generators.requests(), min_size=1, max_size=3))
@@ -117,7 +117,7 @@ def test_every_change_raises_the_version() -> None:
     assert seen == sorted(set(seen))
 
 
-def test_unregistered_device_is_refused_by_name() -> None:
+def test_unregistered_device_is_rejected_by_name() -> None:
     fleet = Fleet.of([make_node("a", 1), make_node("b", 1)])
     for call in (fleet.hold, fleet.release):
         with pytest.raises(InvalidFleetError, match="node a has no device GPU-b-0"):
@@ -143,7 +143,7 @@ def test_what_is_not_held_is_not_released() -> None:
         fleet.release("a", ["GPU-a-0"], share=Share(1, 0))
 
 
-def test_a_uuid_stands_once_in_the_fleet() -> None:
+def test_duplicate_uuid_is_rejected() -> None:
     fleet = Fleet.of([make_node("a", 1)])
     with pytest.raises(InvalidFleetError, match="GPU-a-0 of node b is duplicated on a"):
         fleet.put(make_node("b", [make_device("GPU-a-0", 0)]))

@@ -40,7 +40,7 @@ from gpufleet_testing.placement.builders import make_device, make_node
         ("compute_capability", 9.0),
     ],
 )
-def test_invalid_measurement_is_refused_by_field(field: str, value: float | str | list[int]) -> None:
+def test_invalid_measurement_is_rejected_by_field(field: str, value: float | str | list[int]) -> None:
     invalid: dict[str, Any] = {field: value}  # of a type that a driver should never send
     fleet = Fleet.of([make_node("a", 1)])
     before, version = dict(fleet.nodes), fleet.version

@@ -27,7 +27,7 @@ def test_parts_are_positive_and_sum_to_one(weights: dict[PodType, float]) -> Non
     assert set(mix.types) == {t for t, w in weights.items() if w > 0}
 
 
-def test_a_negative_weight_is_refused() -> None:
+def test_a_negative_weight_is_rejected() -> None:
     with pytest.raises(InvalidRequestError):
         Mix.of({ONE: 2, TWO: -1})
 
@@ -50,7 +50,7 @@ def test_a_census_starts_from_the_prior_and_ends_at_what_it_sees() -> None:
     assert parts[TWO] == pytest.approx(0.25, abs=0.02)
 
 
-def test_a_census_forgets_what_is_no_longer_asked_for() -> None:
+def test_census_drops_types_that_are_no_longer_requested() -> None:
     census = MixEstimator(half_life_pods=100)
     census.observe(ONE, 1_000)
     for _ in range(500):
@@ -59,7 +59,7 @@ def test_a_census_forgets_what_is_no_longer_asked_for() -> None:
     assert parts[TWO] > 0.9
 
 
-def test_a_mix_stands_until_enough_is_new() -> None:
+def test_mix_is_kept_until_enough_is_new() -> None:
     """Everything that Pack remembers belongs to one mix."""
     census = MixEstimator()
     census.observe(ONE, 1_000)

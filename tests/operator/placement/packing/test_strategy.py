@@ -115,7 +115,7 @@ def test_a_device_without_cpu_enough_for_anybody_is_worth_nothing() -> None:
     assert place(fleet, request, mix).picks[0].node == "b"
 
 
-def test_a_pod_without_devices_needs_none_whatever_share_stands_beside_it() -> None:
+def test_pod_without_devices_needs_none_despite_a_share() -> None:
     """Also where no device may be taken, or there is none at all."""
     nodes = [make_node("a", [make_device("GPU-a", 0, held=True)]), make_node("b", []), make_node("c", 2)]
     for node in nodes:
@@ -166,7 +166,7 @@ def test_free_thousandths_follow_what_is_promised() -> None:
     assert fleet.columns.free_milli[0, :5].tolist() == [DEVICE_MILLI, 750, 400, 0, 0]
 
 
-def test_a_fleet_goes_on_when_numbers_of_states_were_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fleet_continues_when_state_numbers_were_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same picks whether all is forgotten before each decision or nothing ever."""
     nodes = [make_node(name, 3, free_cpu_milli=20_000) for name in "abc"]
     asked = [
@@ -187,7 +187,7 @@ def test_a_fleet_goes_on_when_numbers_of_states_were_forgotten(monkeypatch: pyte
     assert _rule(MIX).generation > generation
 
 
-def test_a_fleet_of_full_nodes_says_why() -> None:
+def test_full_fleet_is_explained() -> None:
     request: Request = make_request(strategy=Strategy.PACK)
     decision = place(Fleet.of([make_node("a", [make_device("GPU-a", 0, held=True)])]), request, MIX)
     assert decision.diagnosis is not None

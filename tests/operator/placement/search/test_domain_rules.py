@@ -52,7 +52,7 @@ def test_gang_that_must_be_apart_holds_nothing_on_too_few_nodes() -> None:
 
 
 @pytest.mark.parametrize("strategy", Strategy)
-def test_spread_keeps_the_skew_whatever_the_strategy_prefers(strategy: Strategy) -> None:
+def test_spread_keeps_the_skew_with_every_strategy(strategy: Strategy) -> None:
     spread = rule(RuleKind.SPREAD, HOSTS, FilterReason.TOPOLOGY_SPREAD)
     decision = place(fleet(8, 8, 8, 8), make_request(8, strategy=strategy, rules=(spread,)))
     assert per_node(decision) == dict.fromkeys(NODES, 2)

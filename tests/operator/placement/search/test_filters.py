@@ -115,7 +115,7 @@ def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObjec
         ({"temperature_celsius": None}, {"max_temperature_celsius": 80}, FilterReason.MEASUREMENT_MISSING),
     ],
 )
-def test_a_device_is_refused_for_what_it_lacks(
+def test_a_device_is_rejected_for_what_it_lacks(
     device: DeviceFields, needs: RequestFields, want: FilterReason | None
 ) -> None:
     assert reported(make_node("a", [make_device(**device)]), make_request(**needs)) == (want or FilterReason.GANG)
@@ -157,7 +157,7 @@ def test_a_device_is_refused_for_what_it_lacks(
         ({"free_extended": {"x.dev/nic": 1}}, {"extended": {"x.dev/nic": 1}}, None),
     ],
 )
-def test_a_node_is_refused_for_what_it_lacks(node: NodeFields, pod: RequestFields, want: FilterReason | None) -> None:
+def test_a_node_is_rejected_for_what_it_lacks(node: NodeFields, pod: RequestFields, want: FilterReason | None) -> None:
     assert reported(make_node("a", 1, **node), make_request(**pod)) == (want or FilterReason.GANG)
 
 
@@ -190,7 +190,7 @@ def test_affinity_by_field_names_the_node() -> None:
     assert reported(make_node("b", 1), make_request(affinity_terms=(term,))) is FilterReason.NODE_AFFINITY
 
 
-def test_a_node_set_aside_for_a_replica_is_told_as_that() -> None:
+def test_excluded_node_is_reported_as_node_backoff() -> None:
     fleet = Fleet.of([make_node("a", 1)])
     codes = rejection_codes(fleet, Query.of(make_request()), frozenset({"a", "gone"}))
     assert codes[0, 0] == CODES[FilterReason.NODE_BACKOFF]

@@ -107,7 +107,7 @@ def test_capacity_is_what_can_be_placed_on_the_node_alone(data: st.DataObject) -
         assert bool(place(fleet, gang).picks) == (replicas <= found)
 
 
-def test_a_gang_that_does_not_fit_gets_nothing_and_says_how_many_would() -> None:
+def test_gang_that_does_not_fit_reports_how_many_would() -> None:
     fleet = Fleet.of([make_node("a", 4), make_node("b", 4)])
     decision = place(fleet, make_request(replicas=3, count=3, gang=True))
     assert (decision.picks, decision.unplaced) == ((), (0, 1, 2))

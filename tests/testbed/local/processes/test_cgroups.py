@@ -16,7 +16,7 @@ V1 = """\
 V2 = "25 24 0:22 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 
 
-def test_hierarchies_of_v1_are_told_apart() -> None:
+def test_hierarchies_of_v1_are_distinguished() -> None:
     found = {hierarchy.mount.name: hierarchy for hierarchy in cgroups.parse_mountinfo(V1)}
     assert found["cpu,cpuacct"].controllers == {"cpu", "cpuacct"}
     assert found["systemd"].controllers == {"name=systemd"}

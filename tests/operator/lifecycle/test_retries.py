@@ -1,4 +1,4 @@
-"""Workloads that cannot run, for ten minutes: few pods, few events, a message all the time, and no device kept."""
+"""Workloads that cannot run, for ten minutes: few pods, few events, never without a message, and no device kept."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -64,11 +64,11 @@ def condition(world: FakeCluster, name: str, kind: str) -> Json:
 
 
 def broken_binding(world: FakeCluster) -> None:
-    world.refuse_binding.update(world.kubelets)
+    world.reject_binding.update(world.kubelets)
 
 
 def broken_admission(world: FakeCluster) -> None:
-    world.refuse_admission.update(world.kubelets)
+    world.reject_admission.update(world.kubelets)
     world.admission_reason = "SysctlForbidden"
 
 
@@ -94,24 +94,24 @@ async def test_six_workloads_that_cannot_run_make_few_pods(breaks: Callable[[Fak
     assert not list(world.ledger()), "devices are kept for pods that cannot run"
     for name in names:
         assert world.events_about(name) <= MAX_EVENTS
-        assert "refused" in condition(world, name, "Ready")["message"]
+        assert "rejected" in condition(world, name, "Ready")["message"]
 
 
-async def test_workload_runs_when_its_hold_ends() -> None:
+async def test_workload_runs_when_its_retry_pause_ends() -> None:
     world = FakeCluster(1, 1)
     broken_admission(world)
     operator = OperatorProcess(world)
     world.submit("one", template=template())
     await live(world, operator, 60)
-    assert condition(world, "one", "Ready")["reason"] == "BackOff"
+    assert condition(world, "one", "Ready")["reason"] == "PlacementBackOff"
 
-    world.refuse_admission.clear()
+    world.reject_admission.clear()
     await live(world, operator, TEN_MINUTES + 30)
 
     assert condition(world, "one", "Allocated")["status"] == "True"
 
 
-async def test_pod_without_a_scheduler_gives_its_devices_back() -> None:
+async def test_devices_of_a_pod_without_a_scheduler_are_released() -> None:
     world = FakeCluster(1, 1)
     operator = OperatorProcess(world, WITH_VOLCANO)
     world.submit("one", template=template(schedulerName="volcano"))
@@ -138,30 +138,30 @@ async def test_workloads_without_a_scheduler_make_few_pods() -> None:
     assert max(pods_made(world).values()) <= MAX_PODS
 
 
-async def test_gang_with_a_refused_member_gives_everything_back() -> None:
+async def test_gang_with_a_rejected_member_releases_all_devices() -> None:
     """Its other members would run without a use. When the node accepts pods again, the gang is placed as a whole."""
     world = FakeCluster(2, 1)
     operator = OperatorProcess(world)
-    world.refuse_binding.add("node-2")
+    world.reject_binding.add("node-2")
     world.submit("gang", template=template(), replicas=2, placement={"gang": True})
     await live(world, operator, 30)
 
     assert not world.of("pods")
     assert not list(world.ledger())
-    assert "kube-scheduler refused node-2" in condition(world, "gang", "Ready")["message"]
+    assert "kube-scheduler rejected the pod on node node-2" in condition(world, "gang", "Ready")["message"]
     world.submit("other", template=template())
     await live(world, operator, 60)
     assert condition(world, "other", "Allocated")["status"] == "True", "the devices of the gang are not free"
 
     world.remove("workloads", "ml/other")
-    world.refuse_binding.clear()
+    world.reject_binding.clear()
     await live(world, operator, TEN_MINUTES)
 
     assert condition(world, "gang", "Allocated")["status"] == "True"
     assert pods_made(world)["gang"] <= 8
 
 
-async def test_lost_response_to_a_deletion_counts_a_refusal_once() -> None:
+async def test_lost_response_to_a_deletion_counts_a_rejection_once() -> None:
     world = FakeCluster(1, 1)
     broken_admission(world)
     operator = OperatorProcess(world)

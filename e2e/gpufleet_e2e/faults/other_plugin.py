@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpufleet_e2e.support import other_plugin_server
+from gpufleet_e2e.faults import other_plugin_server
 from gpufleet_e2e.support.api import NODES, pods
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import NAMESPACE

@@ -68,7 +68,7 @@ class TestRestartReplica:
         assert attempts(first) == [(1, 1)]
         assert results.status(first).failed == 1
         assert "container main: exit code 3" in results.message(first.statuses[0], "Ready")
-        assert results.condition(first.statuses[0], "Ready") == ("False", "RestartBackoff")
+        assert results.condition(first.statuses[0], "Ready") == ("False", "RestartBackOff")
 
     @pytest.mark.parametrize(("seconds", "created"), [(5.9, 0), (6, 1)])
     def test_next_attempt_starts_ten_seconds_after_the_end(self, seconds: float, created: int) -> None:
@@ -83,7 +83,7 @@ class TestRestartReplica:
         if not created:
             assert second.due == ENDED + timedelta(seconds=10)
 
-    def test_other_replicas_go_on(self) -> None:
+    def test_other_replicas_continue(self) -> None:
         runs = make.running_pod(replica=1)
         telemetry = make.telemetry(assignments=[make.assignment(runs)])
 

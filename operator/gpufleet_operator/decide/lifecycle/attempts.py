@@ -25,13 +25,13 @@ _RELEASED = frozenset(
 
 
 def on_failure(spec: WorkloadSpec) -> OnReplicaFailure:
-    """Returns `runPolicy.onReplicaFailure` with its default: a gang starts again as a whole."""
+    """Returns `runPolicy.onReplicaFailure` with its default: a gang restarts as a whole."""
     default = OnReplicaFailure.RESTART_ALL if spec.placement.gang else OnReplicaFailure.RESTART_REPLICA
     return spec.run_policy.on_replica_failure or default
 
 
 def needs_all_replicas(spec: WorkloadSpec) -> bool:
-    """Returns True when the other replicas cannot go on after the loss of one, whatever its cause."""
+    """Returns True when the other replicas cannot continue after the loss of one, for any cause."""
     policy = on_failure(spec)
     return policy is OnReplicaFailure.RESTART_ALL or (policy is OnReplicaFailure.FAIL and spec.placement.gang)
 
@@ -117,7 +117,7 @@ def lost(workload: Workload, found: ReplicaPods, deletions: Mapping[str, PodDele
     if found.current or stored is None or stored.pod_uid is None or (stored.attempt or 0) != found.attempt:
         return ""
     never_ran = stored.state not in _RELEASED or deletions.get(stored.pod_uid) is PodDeletion.NEVER_BOUND
-    return "" if never_ran else f"pod {stored.pod} is gone"
+    return "" if never_ran else f"pod {stored.pod} not found"
 
 
 def next_starts(
@@ -145,14 +145,14 @@ def next_start(limits: Limits, failed: Iterable[Pod], failures: int, now: dateti
         failures: Number of failures.
         now: By the apiserver's clock. The end of a pod is by its node's clock, and is not used if it is in the future.
     """
-    ends = [ended if (ended := _ended(pod)) <= now else pod.created for pod in failed]
+    ends = [ended if (ended := _end_time(pod)) <= now else pod.created for pod in failed]
     if not ends or failures == 0:
         return None
     delay = min(limits.restart_cap, limits.restart_base * (1 << min(failures - 1, 30)))
     return max(ends) + delay
 
 
-def _ended(pod: Pod) -> datetime:
+def _end_time(pod: Pod) -> datetime:
     ends = [c.terminated.finished_at for c in pod.containers if c.terminated and c.terminated.finished_at]
     return max(ends, default=pod.created)
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from gpufleet_e2e.faults.other_plugin import other_plugin
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
 from gpufleet_e2e.support.api import events, pods, workloads
 from gpufleet_e2e.support.fleet import Fleet
-from gpufleet_e2e.support.install import BY_HAND, SCHEDULING_DEADLINE_SECONDS
+from gpufleet_e2e.support.install import BY_HAND, SCHEDULING_TIMEOUT_SECONDS
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
-from gpufleet_e2e.support.other_plugin import other_plugin
 from gpufleet_e2e.support.polling import eventually, never
 from gpufleet_e2e.support.sandbox import TestNamespace
 
@@ -29,12 +29,12 @@ def _claim(name: str) -> dict[str, Any]:
 
 
 def _sysctl() -> dict[str, Any]:
-    """The kubelet refuses it on every node."""
+    """The kubelet rejects it on every node."""
     return pod_spec(securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]})
 
 
-def test_six_workloads_that_cannot_run(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: refusals in a row put a replica on hold, also if a confirmation was taken back in between.
+def test_six_workloads_that_cannot_run_create_few_pods(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: consecutive rejections pause the retries of a replica, also after a confirmation was taken back.
 
     The other plugin's devices show up only in the second source of the confirmation. Six such workloads together make
     fewer than 20 pods in ten minutes; here the first 40 seconds are watched, in which the old backoff made most of
@@ -43,7 +43,7 @@ def test_six_workloads_that_cannot_run(namespace: TestNamespace, fleet: Fleet) -
     node = fleet.nodes[0]
     others = fleet.gpus[node].uuids[-2:]
     double = pod_spec(container(resources={"limits": {OTHER: "2"}}))
-    silence = f"no scheduler has looked at the pod for {SCHEDULING_DEADLINE_SECONDS} s"
+    silence = f"no scheduler has looked at the pod for {SCHEDULING_TIMEOUT_SECONDS} s"
     expected = {
         "claim-1": 'persistentvolumeclaim "absent" not found',
         "claim-2": 'persistentvolumeclaim "absent" not found',
@@ -65,7 +65,7 @@ def test_six_workloads_that_cannot_run(namespace: TestNamespace, fleet: Fleet) -
         print({name: len(found) for name, found in made.items()})
         assert {name: len(found) for name, found in made.items() if len(found) > MAX_PODS} == {}
         for name, words in expected.items():
-            message = namespace.wait_condition(name, "Ready", "False", "BackOff", within=10)
+            message = namespace.wait_condition(name, "Ready", "False", "PlacementBackOff", within=10)
             print(name, message)
             assert words in message
         eventually(lambda: _keeps_nothing(namespace), within=15)
@@ -105,18 +105,18 @@ def local_claim(namespace: TestNamespace, fleet: Fleet) -> Iterator[str]:
     fleet.api.delete(f"{VOLUMES}/{namespace.name}")
 
 
-def test_gang_with_a_refused_member_gives_everything_back(
+def test_gang_with_a_rejected_member_releases_all_devices(
     namespace: TestNamespace, fleet: Fleet, local_claim: str
 ) -> None:
-    """Mechanism: a row of refusals holds the whole gang, and its other members are removed.
+    """Mechanism: consecutive rejections pause the retries of the whole gang, and its other members are removed.
 
-    kube-scheduler refuses the second node, because the volume is only usable on the first, where one member runs.
+    kube-scheduler rejects the second node, because the volume is only usable on the first, where one member runs.
     """
     namespace.apply(gpuworkload("rest", count=8, node=fleet.nodes[0]))
     namespace.wait_ready("rest")
     placement = {"gang": True, "strategy": "Spread"}
     namespace.apply(gpuworkload("gang", count=8, replicas=2, placement=placement, template=_claim(local_claim)))
-    message = namespace.wait_condition("gang", "Ready", "False", "BackOff", within=40)
+    message = namespace.wait_condition("gang", "Ready", "False", "PlacementBackOff", within=40)
     print(message)
     assert "PersistentVolume" in message
     eventually(lambda: _keeps_nothing(namespace, besides="rest"), within=20)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.kubelet_checkpoint import HeldDevices
 from gpufleet_agent.podresources.listing import Listing
+from gpufleet_agent.podresources.terminating_pods import TerminatingPods
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.objects import assignment, listed
 
@@ -24,16 +24,16 @@ class Node:
         self.stored: dict[HeldDevices, str] = {}
         self.asked: list[frozenset[str]] = []
         self.error: OSError | None = None
-        self.departures = Departures(self._living, lambda: self.stored, sees_processes=sees_processes)
+        self.terminating_pods = TerminatingPods(self._with_process, lambda: self.stored, sees_processes=sees_processes)
 
     def list(
         self, *listing: str, assignments: tuple[Assignment, ...] | None = (), allocated: tuple[Assignment, ...] = ()
     ) -> Listing:
         """Completes a list of pods with the device of the same number."""
         made = tuple(listed(pod, f"GPU-{pod.rpartition('-')[2]}") for pod in listing)
-        return asyncio.run(self.departures.complete(made, assignments, allocated))
+        return asyncio.run(self.terminating_pods.complete(made, assignments, allocated))
 
-    def _living(self, uids: frozenset[str]) -> frozenset[str]:
+    def _with_process(self, uids: frozenset[str]) -> frozenset[str]:
         self.asked.append(uids)
         if self.error is not None:
             raise self.error
@@ -98,26 +98,26 @@ def test_later_pod_of_the_same_name_is_not_the_departed_one() -> None:
     node.list("train-0", assignments=(TRAIN,))
     node.living = {"uid-train-0"}
     later = assignment("train-0", "GPU-1", pod_uid="uid-later")
-    listing = asyncio.run(node.departures.complete((listed("train-0", "GPU-1"),), (later,)))
+    listing = asyncio.run(node.terminating_pods.complete((listed("train-0", "GPU-1"),), (later,)))
     assert [(one.pod_uid, one.terminating) for one in listing] == [("uid-later", False), ("uid-train-0", True)]
 
 
-def test_word_is_not_given_before_the_reservations_are_read() -> None:
+def test_list_is_incomplete_before_reservations_are_read() -> None:
     node = Node()
-    assert not node.departures.observed
+    assert not node.terminating_pods.observed
     node.list("train-0", assignments=None)
-    assert not node.departures.observed, "a reserved pod may have left earlier"
+    assert not node.terminating_pods.observed, "a reserved pod may have left earlier"
 
 
-def test_unreadable_processes_remove_no_holder_and_give_no_word() -> None:
+def test_unreadable_proc_keeps_holders() -> None:
     node = Node()
     node.list("train-0", assignments=(TRAIN,))
-    assert node.departures.observed
+    assert node.terminating_pods.observed
     failing = Node()
     failing.list("train-0", assignments=(TRAIN,))
     failing.error = PermissionError("hidepid")
     assert terminating(failing.list(assignments=(TRAIN,))) == ["train-0"]
-    assert not failing.departures.observed
+    assert not failing.terminating_pods.observed
 
 
 def test_agent_without_the_hosts_processes_adds_nothing() -> None:
@@ -125,7 +125,7 @@ def test_agent_without_the_hosts_processes_adds_nothing() -> None:
     node.list("train-0", assignments=(TRAIN,))
     node.living = {"uid-train-0"}
     assert node.list(assignments=(TRAIN,)) == ()
-    assert not node.departures.observed
+    assert not node.terminating_pods.observed
 
 
 @pytest.mark.parametrize("reservations", [(TRAIN,), ()], ids=["reserved", "reservation removed"])

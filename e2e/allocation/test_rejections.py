@@ -22,13 +22,13 @@ def test_kube_scheduler_rejects_the_pinned_pod(namespace: TestNamespace, fleet: 
     eventually(lambda: _reports(fleet, second, other, 60), within=10)
     _block(namespace, first)
     namespace.apply(gpuworkload("apart", uuids=(best, other), template=_apart_from_blocker(namespace)))
-    rejected = namespace.wait_for("apart", lambda found: bool(_refusals(found)), 20)
-    (refusal,) = _refusals(rejected)
-    assert (refusal["by"], refusal["node"]) == ("kube-scheduler", first)
-    assert "anti-affinity rules" in refusal["message"], refusal
+    rejected = namespace.wait_for("apart", lambda found: bool(_rejections(found)), 20)
+    (rejection,) = _rejections(rejected)
+    assert (rejection["by"], rejection["node"]) == ("kube-scheduler", first)
+    assert "anti-affinity rules" in rejection["message"], rejection
     message = rejected["status"]["explanation"]["message"]
     print(message)
-    assert refusal["message"] in message, "the explanation does not contain the scheduler's message"
+    assert rejection["message"] in message, "the explanation does not contain the scheduler's message"
     assert namespace.devices("apart") == (other,), "it was not placed on the other node"
     assert "anti-affinity rules" in namespace.event("apart", "Unschedulable")
     assert _holders(fleet, best) == [], "the devices of the first attempt are still reserved"
@@ -39,7 +39,7 @@ def test_kube_scheduler_rejects_every_node(namespace: TestNamespace, fleet: Flee
     node = fleet.nodes[1]
     _block(namespace, node)
     namespace.apply(gpuworkload("apart", node=node, template=_apart_from_blocker(namespace)))
-    rejected = namespace.wait_for("apart", lambda found: bool(_refusals(found)), 20)
+    rejected = namespace.wait_for("apart", lambda found: bool(_rejections(found)), 20)
     assert "anti-affinity rules" in rejected["status"]["explanation"]["message"]
     fleet.api.delete(f"{pods(namespace.name)}/blocker", grace=0)
     namespace.verify("apart")
@@ -108,8 +108,8 @@ def _apart_from_blocker(namespace: TestNamespace) -> JsonObject:
     return pod_spec(affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}})
 
 
-def _refusals(workload: JsonObject) -> list[JsonObject]:
-    return list(workload.get("status", {}).get("explanation", {}).get("refusals", []))
+def _rejections(workload: JsonObject) -> list[JsonObject]:
+    return list(workload.get("status", {}).get("explanation", {}).get("nodeRejections", []))
 
 
 def _running(namespace: TestNamespace, pod: str) -> None:

@@ -1,29 +1,29 @@
-"""What a node looked like when it refused a pod, as far as a refusal may depend on it."""
+"""Observes the state of a node on which the rejection of a pod may depend."""
 
 from collections.abc import Iterable
 
 from gpufleet_operator.model.objects import PodPhase
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import NodeEvidence
+from gpufleet_operator.model.state_types import ObservedNode
 
 
-def node_evidence(snapshot: Snapshot, name: str, workload_uid: str) -> NodeEvidence:
+def observe_node(snapshot: Snapshot, name: str, workload_uid: str) -> ObservedNode:
     """Returns the current state of a node, without the pods of one workload."""
-    return _evidence(snapshot, name, (uid for uid, p in snapshot.pods.items() if p.workload_uid != workload_uid))
+    return _observe(snapshot, name, (uid for uid, p in snapshot.pods.items() if p.workload_uid != workload_uid))
 
 
-def evidence_again(snapshot: Snapshot, name: str, before: NodeEvidence) -> NodeEvidence:
+def observe_again(snapshot: Snapshot, name: str, before: ObservedNode) -> ObservedNode:
     """Returns the current state of a node, with only those pods that ran before."""
-    return _evidence(snapshot, name, before.running)
+    return _observe(snapshot, name, before.running)
 
 
-def _evidence(snapshot: Snapshot, name: str, pods: Iterable[str]) -> NodeEvidence:
+def _observe(snapshot: Snapshot, name: str, pods: Iterable[str]) -> ObservedNode:
     node, telemetry = snapshot.nodes.get(name), snapshot.telemetry.get(name)
     status = telemetry.status if telemetry else None
-    return NodeEvidence(
+    return ObservedNode(
         node=None if node is None else (node.labels, node.taints, node.unschedulable, node.not_ready, node.allocatable),
         offered=frozenset(d.uuid for d in status.devices if d.offered) if status else frozenset(),
-        requested=dict(snapshot.foreign_requests.get(name, {})),
+        requested=dict(snapshot.other_requests.get(name, {})),
         running=frozenset(uid for uid in pods if _runs(snapshot, uid, name)),
     )
 

@@ -1,7 +1,7 @@
 """Keeps containers in the kubelet's list that it has dropped although a process of their pod still runs.
 
-A pod that is deleted by force disappears from the list at once. Its containers get the pod's grace period to end, and
-use their devices until then.
+A pod that is deleted by force disappears from the list immediately. Its containers get the pod's grace period to
+end, and use their devices until then.
 """
 
 import asyncio
@@ -21,29 +21,29 @@ _Reserved = tuple[ContainerKey, str, frozenset[str]]
 """Container, resource, UUIDs."""
 
 
-class Departures:
+class TerminatingPods:
     """The pods that held devices in the last list, or still do.
 
     Args:
-        living: Returns which of these pods, by UID, have a process. It may block, and raise OSError.
+        with_process: Returns which of these pods, by UID, have a process. It may block, and raise OSError.
         checkpoint: Returns the UIDs of pods by what they hold, as the kubelet stores them.
-        sees_processes: False: `living` cannot see the processes of other containers, so nothing is added to lists.
+        sees_processes: False: `with_process` cannot see processes of other containers, so nothing is added to lists.
     """
 
     def __init__(
         self,
-        living: Callable[[frozenset[str]], frozenset[str]],
+        with_process: Callable[[frozenset[str]], frozenset[str]],
         checkpoint: Callable[[], Mapping[HeldDevices, str]],
         *,
         sees_processes: bool,
     ) -> None:
-        self._living = living
+        self._with_process = with_process
         self._checkpoint = checkpoint
         self._sees_processes = sees_processes
-        self._tenants: dict[str, Listing] = {}
+        self._holders: dict[str, Listing] = {}
         """Containers with devices, by pod UID."""
         self._settled: frozenset[str] = frozenset()
-        """Pods with a reservation that were no tenants when it was first seen; if they become one, a list shows it."""
+        """Pods with a reservation that held nothing when it was first seen; if they get devices, a list has them."""
         self.observed = False
         """Whether the last list has every container that still runs, as far as pods and reservations are known."""
 
@@ -64,25 +64,25 @@ class Departures:
             return listing
         known = _by_pod((*(assignments or ()), *allocated))
         identified = await self._identify(listing, (each for of_pod in known.values() for each in of_pod))
-        tenants = _by_uid(identified)
+        holders = _by_uid(identified)
         candidates = self._candidates(known, frozenset(each.pod_uid for each in allocated))
-        missing = {uid: held for uid, held in candidates.items() if uid not in tenants}
+        missing = {uid: held for uid, held in candidates.items() if uid not in holders}
         try:
-            alive = await asyncio.to_thread(self._living, frozenset(missing)) if missing else frozenset()
+            alive = await asyncio.to_thread(self._with_process, frozenset(missing)) if missing else frozenset()
         except OSError as error:
             log.warning("processes not listed", error=str(error))
-            self.observed, alive = False, frozenset(missing.keys() & self._tenants.keys())
+            self.observed, alive = False, frozenset(missing.keys() & self._holders.keys())
         else:
             self.observed = assignments is not None
         self._report(alive)
-        self._settled = frozenset(known) - tenants.keys() - alive
-        departed = {uid: tuple(replace(held, terminating=True) for held in missing[uid]) for uid in alive}
-        self._tenants = tenants | departed
-        return (*identified, *(held for uid in sorted(departed) for held in departed[uid]))
+        self._settled = frozenset(known) - holders.keys() - alive
+        terminating = {uid: tuple(replace(held, terminating=True) for held in missing[uid]) for uid in alive}
+        self._holders = holders | terminating
+        return (*identified, *(held for uid in sorted(terminating) for held in terminating[uid]))
 
     async def _identify(self, listing: Listing, known: Iterable[Assignment]) -> Listing:
         """Returns the list with the UIDs of pods that hold devices."""
-        reserved = {_claim(each): each.pod_uid for each in known}
+        reserved = {_reserved_devices(each): each.pod_uid for each in known}
         identified = tuple(_with_uid(listed, reserved, {}) for listed in listing)
         if all(listed.pod_uid is not None or not listed.devices for listed in identified):
             return identified
@@ -99,12 +99,12 @@ class Departures:
             for uid, of_pod in known.items()
             if uid in allocated or uid not in self._settled
         }
-        return {**reserved, **self._tenants}
+        return {**reserved, **self._holders}
 
     def _report(self, alive: frozenset[str]) -> None:
         for uid in sorted(alive):
-            if not any(held.terminating for held in self._tenants.get(uid, ())):
-                log.info("pod not listed any more still has a process", pod_uid=uid)
+            if not any(held.terminating for held in self._holders.get(uid, ())):
+                log.info("pod is no longer listed but has a process", pod_uid=uid)
 
 
 def _by_pod(assignments: Iterable[Assignment]) -> dict[str, tuple[Assignment, ...]]:
@@ -115,7 +115,7 @@ def _by_pod(assignments: Iterable[Assignment]) -> dict[str, tuple[Assignment, ..
     return {uid: tuple(found.values()) for uid, found in latest.items()}
 
 
-def _claim(assignment: Assignment) -> _Reserved:
+def _reserved_devices(assignment: Assignment) -> _Reserved:
     return _key(assignment), assignment.resource, frozenset(assignment.devices)
 
 

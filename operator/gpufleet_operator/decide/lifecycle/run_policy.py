@@ -1,4 +1,4 @@
-"""Applies `spec.runPolicy`: a replica that failed starts again, or all of them do, or the workload ends.
+"""Applies `spec.runPolicy`: a replica that failed restarts, or all replicas do, or the workload ends.
 
 The result is only recorded: attempts, failures and outcome become part of the status. Pods are deleted and created once
 the stored status has them.
@@ -12,8 +12,8 @@ from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.workload_policies import OnReplicaFailure, UpdateStrategyType
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
-from gpufleet_operator.decide.life import attempts
-from gpufleet_operator.decide.life.attempts import ReplicaPods
+from gpufleet_operator.decide.lifecycle import attempts
+from gpufleet_operator.decide.lifecycle.attempts import ReplicaPods
 from gpufleet_operator.ledger.kept import key_of
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import DeleteWorkload
@@ -48,7 +48,7 @@ def apply_run_policy(
     failed = tuple(r for r in assessed.replicas if r.state is PlacementState.FAILED)
     outcome = _outcome(snapshot, assessed, failed, pods, lost)
     if outcome is not None:
-        return _ended(assessed, outcome, failed)
+        return _with_outcome(assessed, outcome, failed)
     if not attempts.needs_all_replicas(assessed.spec):
         replicas = tuple(_next_attempt(r) if r in failed else r for r in assessed.replicas)
         assessed = replace(assessed, replicas=replicas)
@@ -60,7 +60,7 @@ def apply_run_policy(
     since = state.incomplete_since.get(assessed.workload.uid)
     limit = timedelta(seconds=assessed.spec.placement.gang_timeout_seconds)
     if assessed.gang_incomplete and since is not None and snapshot.now - since >= limit:
-        message = f"the gang was incomplete for spec.placement.gangTimeoutSeconds: {limit.total_seconds():.0f}"
+        message = f"gang incomplete for {limit.total_seconds():.0f} s (spec.placement.gangTimeoutSeconds)"
         return _restarted(assessed, None, message)
     return assessed
 
@@ -128,25 +128,25 @@ def _outcome(
             return Outcome.failure("ReplicaFailed", "; ".join(causes))
     if not attempts.is_service(spec):
         limit, count = spec.run_policy.backoff_limit, _failures(assessed, failed)
-        words = f"spec.runPolicy.backoffLimit is {limit}"
         if failed and count > limit:
-            times = "1 failure" if count == 1 else f"{count} failures"
-            return Outcome.failure("BackoffLimitExceeded", f"{causes[-1]}; {times}, {words}")
+            message = f"{causes[-1]}; number of failures ({count}) exceeds spec.runPolicy.backoffLimit ({limit})"
+            return Outcome.failure("BackoffLimitExceeded", message)
         restarts = attempts.restarts(pods)
         # As for a Job: restarts of containers in their pods count, and reach the limit instead of exceeding it.
         if attempts.restart_policy(spec) == "OnFailure" and restarts and restarts >= limit:
-            return Outcome.failure(
-                "BackoffLimitExceeded", f"{_restarted_container(pods)}; {restarts} restarts, {words}"
-            )
+            counted = f"number of container restarts ({restarts}) reached spec.runPolicy.backoffLimit ({limit})"
+            return Outcome.failure("BackoffLimitExceeded", f"{_restarted_container(pods)}; {counted}")
     deadline = _active_deadline(assessed)
     if deadline is not None and snapshot.now >= deadline:
         seconds = spec.run_policy.active_deadline_seconds
-        return Outcome.failure("DeadlineExceeded", f"active for spec.runPolicy.activeDeadlineSeconds: {seconds}")
+        return Outcome.failure(
+            "DeadlineExceeded", f"active for longer than spec.runPolicy.activeDeadlineSeconds ({seconds} s)"
+        )
     return None
 
 
 def _failures(assessed: WorkloadReplicas, failed: Sequence[Replica]) -> int:
-    """Counts failures, with those of this pass. Replicas that start again together fail together: once."""
+    """Counts failures, with those of this pass. Replicas that restart together fail together: once."""
     new = min(len(failed), 1) if attempts.needs_all_replicas(assessed.spec) else len(failed)
     return sum(r.failures for r in assessed.replicas) + new
 
@@ -175,7 +175,7 @@ def _next_attempt(replica: Replica, *, counted: bool = True, message: str = "") 
 
 
 def _restarted(assessed: WorkloadReplicas, failed: Replica | None, message: str) -> WorkloadReplicas:
-    """Starts all replicas again, also those that succeeded. A failure counts in the replica that failed first."""
+    """Restarts all replicas, also those that succeeded. A failure counts in the replica that failed first."""
     number = max(r.attempt for r in assessed.replicas)
     replicas = tuple(
         _next_attempt(replace(r, attempt=number), counted=r is failed, message=message) for r in assessed.replicas
@@ -183,7 +183,7 @@ def _restarted(assessed: WorkloadReplicas, failed: Replica | None, message: str)
     return replace(assessed, replicas=replicas, restarted="" if failed else message, gang_incomplete=False)
 
 
-def _ended(assessed: WorkloadReplicas, outcome: Outcome, failed: Sequence[Replica]) -> WorkloadReplicas:
+def _with_outcome(assessed: WorkloadReplicas, outcome: Outcome, failed: Sequence[Replica]) -> WorkloadReplicas:
     """Returns the replicas at the end. A replica that neither succeeded nor failed has ended with the workload."""
     together = attempts.needs_all_replicas(assessed.spec)
     replicas = tuple(

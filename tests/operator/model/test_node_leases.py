@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from gpufleet_operator.model.heartbeats import Heartbeats, NodeLease, observe
+from gpufleet_operator.model.node_leases import NodeLease, NodeLeases, observe
 from gpufleet_testing.operator import make
 
 
@@ -12,9 +12,9 @@ def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-def polled(renewals: dict[float, str], until: float, *, poll: float = 3, lease: float = 40) -> Heartbeats:
+def polled(renewals: dict[float, str], until: float, *, poll: float = 3, lease: float = 40) -> NodeLeases:
     """Polls one node's lease from second 0 on; `renewals` has the renewTime from a second on."""
-    found = Heartbeats(poll_interval=seconds(poll))
+    found = NodeLeases(poll_interval=seconds(poll))
     moment = 0.0
     while moment <= until:
         current = [text for since, text in renewals.items() if since <= moment]
@@ -24,7 +24,7 @@ def polled(renewals: dict[float, str], until: float, *, poll: float = 3, lease: 
 
 
 @pytest.mark.parametrize(("until", "late", "expired"), [(15, False, False), (18, True, False), (42, True, True)])
-def test_silent_kubelet_is_late_and_then_expires(until: float, late: bool, expired: bool) -> None:
+def test_lease_without_renewals_is_late_and_then_expired(until: float, late: bool, expired: bool) -> None:
     found = polled({0: "a"}, until)
 
     assert found.late_since("node-1") == (make.NOW if late else None)
@@ -38,28 +38,28 @@ def test_healthy_kubelet_is_never_late(poll: float, lease: float) -> None:
     every = lease / 4 * 1.04
     renewals = {number * every: f"renewal {number}" for number in range(60)}
 
-    assert not any(polled(renewals, until, poll=poll, lease=lease).verdicts() for until in range(0, 500, 7))
+    assert not any(polled(renewals, until, poll=poll, lease=lease).late_nodes() for until in range(0, 500, 7))
 
 
 def test_wrong_clock_of_a_node_does_not_matter() -> None:
     renewals = {float(number): f"1970-01-01T00:00:{number:02}Z" for number in range(0, 60, 10)}
 
-    assert not polled(renewals, 57).verdicts()
+    assert not polled(renewals, 57).late_nodes()
 
 
 def test_time_without_lists_does_not_count() -> None:
     """While the apiserver is unavailable, kubelets cannot renew either."""
     leases = {"node-1": NodeLease("a", seconds(40))}
-    before = observe(Heartbeats(), leases, make.NOW)
+    before = observe(NodeLeases(), leases, make.NOW)
 
     after = observe(before, leases, make.NOW + seconds(300))
 
-    assert not after.verdicts()
+    assert not after.late_nodes()
     assert observe(after, leases, make.NOW + seconds(303)).renewed_at["node-1"] == make.NOW + seconds(300)
 
 
 def test_new_node_counts_as_renewed_and_a_deleted_one_is_forgotten() -> None:
-    first = observe(Heartbeats(), {"node-1": NodeLease("a", seconds(40))}, make.NOW)
+    first = observe(NodeLeases(), {"node-1": NodeLease("a", seconds(40))}, make.NOW)
 
     second = observe(first, {"node-2": NodeLease("b", seconds(40))}, make.NOW + seconds(3))
 
@@ -68,4 +68,4 @@ def test_new_node_counts_as_renewed_and_a_deleted_one_is_forgotten() -> None:
 
 
 def test_node_without_a_lease_is_not_judged() -> None:
-    assert Heartbeats(read_at=datetime.max.replace(tzinfo=make.NOW.tzinfo)).expired_since("node-1") is None
+    assert NodeLeases(read_at=datetime.max.replace(tzinfo=make.NOW.tzinfo)).expired_since("node-1") is None

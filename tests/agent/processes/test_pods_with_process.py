@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gpufleet_agent.processes.living_pods import living_pods, sees_node_processes
+from gpufleet_agent.processes.pods_with_process import pods_with_process, sees_node_processes
 
 A, B, C = (f"6a9d8b1c-0000-4000-8000-00000000000{digit}" for digit in "abc")
 
@@ -20,24 +20,24 @@ def test_pods_with_a_process_are_found(tmp_path: Path) -> None:
     process(tmp_path, 12, B)
     (tmp_path / "self").mkdir()
     (tmp_path / "13").mkdir()  # has ended
-    assert living_pods(frozenset({A, C}), tmp_path) == {A}
+    assert pods_with_process(frozenset({A, C}), tmp_path) == {A}
 
 
 @pytest.mark.parametrize("state", ["Z", "X"])
 def test_zombie_does_not_keep_its_pod_alive(tmp_path: Path, state: str) -> None:
     process(tmp_path, 11, A, state)
-    assert living_pods(frozenset({A}), tmp_path) == frozenset()
+    assert pods_with_process(frozenset({A}), tmp_path) == frozenset()
     process(tmp_path, 12, A)
-    assert living_pods(frozenset({A}), tmp_path) == {A}
+    assert pods_with_process(frozenset({A}), tmp_path) == {A}
 
 
 def test_unreadable_proc_raises(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing"):
-        living_pods(frozenset({A}), tmp_path / "missing")
+        pods_with_process(frozenset({A}), tmp_path / "missing")
 
 
 def test_the_real_proc_is_readable() -> None:
-    assert living_pods(frozenset({A})) == frozenset()
+    assert pods_with_process(frozenset({A})) == frozenset()
 
 
 def test_first_process_of_its_namespace_sees_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
-"""Reads the machine's memory, which is also that of GPUs without memory of their own."""
+"""Reads the node memory, which GPUs with unified memory use."""
 
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
-"""The machine's memory, also inside a container."""
+"""The node memory, also inside a container."""
 
 _KIB_PER_MIB = 1024
 

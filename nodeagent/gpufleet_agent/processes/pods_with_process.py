@@ -1,7 +1,7 @@
 """Finds the pods that still have a process, in the cgroups of all processes of the node.
 
-The kubelet forgets a pod that is deleted by force at once, while its containers run on for up to their grace period.
-Their processes show that, whatever the API and the kubelet's list contain.
+The kubelet drops a pod that is deleted by force immediately, while its containers run for up to their grace period.
+Their processes show that, even if the API and the kubelet's list do not contain the pod.
 """
 
 import os
@@ -18,7 +18,7 @@ def sees_node_processes() -> bool:
     return os.getpid() != 1
 
 
-def living_pods(uids: frozenset[str], proc: Path = PROC) -> frozenset[str]:
+def pods_with_process(uids: frozenset[str], proc: Path = PROC) -> frozenset[str]:
     """Returns those of the pods, by UID, that have a process. Reads a file per process of the node.
 
     Args:
