@@ -79,8 +79,17 @@ class ReplicaPlacement(ApiModel):
     """Number of the attempt, from 0, as in GPUFLEET_ATTEMPT. Absent means 0."""
     failures: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Number of failures of the replica. Absent means 0."""
+    rejections: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Number of consecutive rejected pods; of a gang, of all its replicas. Absent means 0."""
+    last_rejection_time: Timestamp | None = None
+    """Time of the last of these rejections."""
+    retry_time: Timestamp | None = None
+    """Time from which on all nodes are tried again after these rejections."""
     ready: bool | None = None
     """True when the pod is Ready and holds its devices."""
+    removal: Annotated[str, Field(max_length=64)] | None = None
+    """Reason for which the operator removes the pod, as in its event. The end of the pod is not a loss of the replica.
+    """
     pod: Name | None = None
     """Name of the pod."""
     pod_uid: Annotated[str, Field(max_length=64)] | None = None
@@ -185,6 +194,12 @@ class WorkloadStatus(ApiModel):
     failed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Number of failures of all replicas, which runPolicy.backoffLimit limits. Replicas that restart together count
     one."""
+    restarts: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Number of consecutive starts of all replicas after the loss of one, without failures of the application."""
+    restart_time: Timestamp | None = None
+    """Time of the last of these starts. The pods of the attempt are created from then on."""
+    incomplete_since: Timestamp | None = None
+    """Since when some replicas of a gang run without the others, which placement.gangTimeoutSeconds limits."""
     selector: Annotated[str, Field(max_length=256)] | None = None
     """Label selector of the pods, for the scale subresource."""
     start_time: Timestamp | None = None

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 
 from gpufleet_operator.decide.adoption.replacement import with_methods
 from gpufleet_operator.decide.gang_creation import due_creations, remove_incomplete_gangs, retry_when_freed
+from gpufleet_operator.decide.lifecycle.removals import record_evictions, record_removals, restart_without_removed
 from gpufleet_operator.decide.lifecycle.run_policy import expired
 from gpufleet_operator.decide.moments import due_moments, earliest
 from gpufleet_operator.decide.plan import FleetSource, place_waiting
 from gpufleet_operator.decide.replicas import assess
 from gpufleet_operator.decide.reports import collect_reports
 from gpufleet_operator.decide.retries.rejections import count_rejections
+from gpufleet_operator.decide.retries.retry_fit import RetryFit
 from gpufleet_operator.decide.retries.retry_pauses import apply_retry_pauses
 from gpufleet_operator.decide.retries.stuck_pods import remove_stuck_pods
 from gpufleet_operator.decide.rolling.rollout import apply_update_strategy
@@ -33,15 +35,19 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
         snapshot: The cluster.
         source: Where the fleet comes from; None: it is built from the snapshot.
     """
+    source = source or FleetSource()
     # 1. Carry over the state of the previous pass, updated by what the snapshot shows.
     state = retry_when_freed(snapshot, advance(snapshot))
 
     # 2. Read the ledger and assess every replica of the workloads with a valid template.
     ledger = read_ledger(snapshot, state)
-    assessed: Sequence[WorkloadReplicas] = tuple(
-        apply_retry_pauses(snapshot, state, remove_stuck_pods(snapshot, state, each))
+    fit = RetryFit(snapshot, state, ledger, source)
+    assessed: Sequence[WorkloadReplicas] = [
+        apply_retry_pauses(
+            snapshot, state, fit, restart_without_removed(snapshot, remove_stuck_pods(snapshot, state, each))
+        )
         for each in assess(snapshot, state, ledger)
-    )
+    ]
     creations = due_creations(snapshot, state, assessed)
     assessed = remove_incomplete_gangs(state, assessed, creations)
 
@@ -51,12 +57,14 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
     assessed = tuple(with_methods(each) for each in assessed)
 
     # 4. Pick devices for the replicas that wait for them.
-    plan = place_waiting(snapshot, state, ledger, assessed, source or FleetSource())
+    plan = place_waiting(snapshot, state, ledger, assessed, source)
 
     # 5. Collect the writes to Services, pods and reservations, without those that are backing off.
     services = collect_services(snapshot, state)
     restored_services = collect_restored_services(snapshot, state)
+    assessed = tuple(record_removals(each) for each in assessed)
     writes = collect_writes(snapshot, state, assessed, plan, creations)
+    assessed = tuple(record_evictions(each, writes.drained) for each in assessed)
 
     # 6. Count the rejections of this pass, and collect the statuses that explain them.
     rejections = count_rejections(snapshot, state.rejections, assessed)
@@ -69,7 +77,6 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
     after = next_state(
         snapshot,
         state,
-        assessed,
         rejections=rejections,
         ledger=plan.ledger,
         writes=writes,

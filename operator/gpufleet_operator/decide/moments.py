@@ -38,7 +38,7 @@ def _moments(
         if not workload.deleting and (end := expiry(workload)) is not None:
             yield SubjectKind.WORKLOAD, uid, end
     for one in assessed:
-        for moment in next_moments(snapshot, state, one):
+        for moment in next_moments(one):
             yield SubjectKind.WORKLOAD, one.workload.uid, moment
     for key, backoff in state.write_backoffs.items():
         # Its message is reported until it is dropped.
@@ -47,7 +47,7 @@ def _moments(
         yield SubjectKind.WORKLOAD, uid, rejection.until
     for (uid, _), pause in state.rejections.pauses.items():
         yield SubjectKind.WORKLOAD, uid, pause.until
-        yield SubjectKind.WORKLOAD, uid, pause.untried_until
+        yield SubjectKind.WORKLOAD, uid, pause.retry_from
     for uid, at in state.services_restored.items():
         yield SubjectKind.WORKLOAD, uid, at + RESTORE_INTERVAL
     for node, cordon_end in cordons.ends(snapshot):

@@ -14,7 +14,7 @@ from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.adoption.requests import alike_replicas, common_pod, namesake_nodes, with_reasons
 from gpufleet_operator.decide.adoption.settled_nodes import unsettled_nodes
 from gpufleet_operator.decide.assignment import new_assignment
-from gpufleet_operator.decide.retries.rejections import excluded_nodes
+from gpufleet_operator.decide.retries.pause_rules import excluded_nodes
 from gpufleet_operator.decide.shards import Range, assigned_ranges, divide
 from gpufleet_operator.fleet.build import BuiltFleet, build
 from gpufleet_operator.fleet.engine_input import request, share

@@ -14,6 +14,7 @@ from gpufleet_operator.decide.adoption.adopted_pods import AdoptedPodAssessor
 from gpufleet_operator.decide.assessment.pod_assessor import PodAssessor
 from gpufleet_operator.decide.lifecycle import attempts
 from gpufleet_operator.decide.lifecycle.attempts import ReplicaPods
+from gpufleet_operator.decide.lifecycle.losses import stored_restart
 from gpufleet_operator.decide.lifecycle.run_policy import apply_run_policy
 from gpufleet_operator.fleet.node_health import unreachable_reason
 from gpufleet_operator.ledger.ledger import Ledger
@@ -79,7 +80,8 @@ class _ReplicaAssessor(PodAssessor):
         )
         for surplus in by_index.values():
             self.remove(surplus, _NO_REPLICA, RemovalReason.SURPLUS, "no replica with this index")
-        starts = attempts.next_starts(self.snapshot, self.state, self.workload, self.spec, found)
+        restart = stored_restart(self.workload, self.snapshot.now)
+        starts = attempts.next_starts(self.snapshot, restart, self.spec, found)
         replicas = []
         for pods_of in found:
             self.remove(
@@ -102,9 +104,11 @@ class _ReplicaAssessor(PodAssessor):
             tuple(replicas),
             tuple(self.removals),
             template_errors=self.template_errors,
+            group_restart=restart,
+            earlier_failures=attempts.earlier_failures(self.workload, self.spec),
             surplus_pods=sum(map(len, by_index.values())),
         )
-        return apply_run_policy(self.snapshot, self.state, self.ledger, assessed, found)
+        return apply_run_policy(self.snapshot, self.ledger, assessed, found)
 
     def _finished(self, outcome: Outcome, pods: Iterable[Pod]) -> WorkloadReplicas:
         """Removes the pods that have not ended; the others are kept for their logs until the workload is deleted."""
@@ -123,8 +127,15 @@ class _ReplicaAssessor(PodAssessor):
             )
             for index, placement in sorted(self.workload.stored_placements.items())
         )
+        earlier = (self.workload.status.failed or 0) - sum(r.failures for r in replicas) if self.workload.status else 0
         return WorkloadReplicas(
-            self.workload, self.spec, replicas, tuple(self.removals), outcome, template_errors=self.template_errors
+            self.workload,
+            self.spec,
+            replicas,
+            tuple(self.removals),
+            outcome,
+            template_errors=self.template_errors,
+            earlier_failures=max(0, earlier),
         )
 
     def _replica(self, found: ReplicaPods, start: datetime | None) -> Replica:

@@ -1,6 +1,6 @@
 """The state that a pass hands to the next one: backoffs, rejections, and when observed conditions began."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,7 +13,6 @@ from gpufleet_operator.ledger.device_usage import held_by
 from gpufleet_operator.ledger.ledger import Ledger, reservations
 from gpufleet_operator.model.actions import WriteStatus
 from gpufleet_operator.model.objects import Pod, Reservation, Telemetry
-from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState, Rejections
 
@@ -63,11 +62,6 @@ def advance(snapshot: Snapshot) -> PassState:
             if snapshot.stale_reason(o.telemetry.name) is None
             and reported_unhealthy_devices(o.telemetry, o.reservation.assignment)
         },
-        restarts={
-            uid: b
-            for uid, b in previous.restarts.items()
-            if uid in snapshot.workloads and now < b.until + BACKOFF_RESET
-        },
         status_written={k: v for k, v in previous.status_written.items() if k in snapshot.workloads},
         restored=frozenset(snapshot.workloads),
     )
@@ -81,7 +75,6 @@ def is_unanswered(pod: Pod) -> bool:
 def next_state(
     snapshot: Snapshot,
     state: PassState,
-    assessed: Sequence[WorkloadReplicas],
     *,
     rejections: Rejections,
     ledger: Ledger,
@@ -94,7 +87,6 @@ def next_state(
     Args:
         snapshot: Its time and templates.
         state: That of this pass.
-        assessed: All workloads.
         rejections: Including those of this pass.
         ledger: After this pass.
         writes: Of pods and reservations.
@@ -107,33 +99,13 @@ def next_state(
         rejections=rejections,
         templates=snapshot.templates,
         pending_creates={**state.pending_creates, **creates},
-        incomplete_since={
-            a.workload.uid: state.incomplete_since.get(a.workload.uid, snapshot.now)
-            for a in assessed
-            if a.gang_incomplete
-        },
         kept_since={
             r.assignment.pod_uid: state.kept_since.get(r.assignment.pod_uid, snapshot.now) for r in ledger.kept
         },
-        restarts={**state.restarts, **{a.workload.uid: _restart(snapshot, state, a) for a in assessed if a.restarted}},
         status_written={**state.status_written, **{w.workload_uid: snapshot.now for w in statuses}},
         reported=reports.reported,
         up_to_date_nodes=reports.up_to_date_nodes,
     )
-
-
-def _restart(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> Backoff:
-    """Returns the backoff of a workload whose replicas restart: none the first time, then as after a failure."""
-    previous, limits = state.restarts.get(assessed.workload.uid), snapshot.limits
-    backoff = Backoff.following(
-        previous,
-        snapshot.now,
-        base=limits.restart_base.total_seconds() / 2,
-        cap=limits.restart_cap.total_seconds(),
-        message=assessed.restarted,
-        by="gpufleet",
-    )
-    return backoff if previous else replace(backoff, until=snapshot.now)
 
 
 @dataclass(frozen=True, slots=True)

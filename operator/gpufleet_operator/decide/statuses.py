@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.plan import Plan
+from gpufleet_operator.decide.retries.pause_rules import pause_key
 from gpufleet_operator.model.actions import WriteStatus, create_key, service_key
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
@@ -39,10 +40,11 @@ def collect_statuses(
     for uid, workload in snapshot.workloads.items():
         if workload.deleting:
             continue
-        check = snapshot.templates.get(uid)
+        check, assessed_one = snapshot.templates.get(uid), assessed_by_uid.get(uid)
+        replicas = assessed_one.replicas if assessed_one is not None else ()
         context = StatusContext(
             workload=workload,
-            assessed=assessed_by_uid.get(uid),
+            assessed=assessed_one,
             template_errors=check.errors if check else (),
             create_error=_rejection(state, create_key(uid)),
             service_error=_rejection(state, service_key(uid)),
@@ -50,6 +52,7 @@ def collect_statuses(
             picked=picked.get(uid, {}),
             diagnosis=plan.unplaced.get(uid),
             rejections=rejected.get(uid, {}),
+            pauses={r.index: p for r in replicas if (p := rejections.pauses.get(pause_key(snapshot, uid, r.index)))},
             last_written=state.status_written.get(uid),
         )
         write = build.write(snapshot, context)

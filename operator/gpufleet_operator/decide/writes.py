@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gpufleet_operator.decide.adoption.job_tracking import uncount
 from gpufleet_operator.decide.adoption.replacement import restored_finalizers
 from gpufleet_operator.decide.drain import collect_evictions
+from gpufleet_operator.decide.lifecycle.removals import may_evict
 from gpufleet_operator.decide.plan import Plan, has_started
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import CreatePod, DeletePod, EvictPod, ReleasePod, Reserve, RestoreFinalizer
@@ -26,6 +27,8 @@ class Writes:
     restores: tuple[RestoreFinalizer, ...]
     reserves: tuple[Reserve, ...]
     releases: tuple[ReleasePod, ...]
+    drained: frozenset[str] = frozenset()
+    """Uids of the pods to evict, also of those that are not evicted yet."""
 
 
 def collect_writes(
@@ -55,13 +58,15 @@ def collect_writes(
     proofs = tuple(p for p in _proofs(snapshot, releases, reserves) if is_due(p.key))
     written = {r.node for r in (*reserves, *proofs)}
     deletes = tuple(d for w in assessed for d in _deletes(w))
+    evictions = tuple(collect_evictions(snapshot, plan.ledger, deletes))
     return Writes(
         creates=tuple(c for uid in creations for c in _creates(snapshot, state, by_uid[uid])),
         deletes=tuple(d for d in deletes if is_due(d.key)),
-        evictions=tuple(e for e in collect_evictions(snapshot, plan.ledger, deletes) if is_due(e.key)),
+        evictions=tuple(e for e in evictions if is_due(e.key) and may_evict(by_uid.get(e.workload_uid), e.uid)),
         restores=tuple(r for r in restored_finalizers(assessed) if is_due(r.key)),
         reserves=(*reserves, *proofs),
         releases=tuple(r for r in releases if r.after <= written),
+        drained=frozenset(e.uid for e in evictions),
     )
 
 
@@ -88,6 +93,8 @@ def _creates(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -
 
 def _deletes(assessed: WorkloadReplicas) -> Iterable[DeletePod]:
     for removal in assessed.removals:
+        if removal.deferred:
+            continue
         pod, workload = removal.pod, assessed.workload
         if removal.method is RemovalMethod.NONE:
             continue

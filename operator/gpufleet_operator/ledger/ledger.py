@@ -97,12 +97,13 @@ def devices_are_free(snapshot: Snapshot, state: PassState, reservation: Reservat
     if reservation.node not in snapshot.nodes:
         return True
     deletion = snapshot.deleted_pods.get(uid)
-    if deletion is PodDeletion.NEVER_BOUND or (pod is not None and rejected_by_kubelet(pod)):
-        return True  # The pod never had a node, or the kubelet never started it.
-    if snapshot.stale_reason(reservation.node) is not None:
-        return False
+    if deletion is PodDeletion.NEVER_BOUND:
+        return True
     status = snapshot.telemetry[reservation.node].status
-    if status is None or held_by(status, reservation.assignment):
+    held = status is not None and bool(held_by(status, reservation.assignment))
+    if pod is not None and rejected_by_kubelet(pod) and not held and uid not in state.seen_holding:
+        return True  # The kubelet never started it. One that it rejects after its own restart was a holder before.
+    if status is None or held or snapshot.stale_reason(reservation.node) is not None:
         return False
     # The report may be older than the pod's end: a pod that was bound, started and force-deleted between two
     # reports was in neither, and an agent without a connection reports neither. `released_since` is set by a

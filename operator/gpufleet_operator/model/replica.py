@@ -62,6 +62,8 @@ class RemovalReason(StrEnum):
     MISMATCH = "DeviceMismatch"
     DISRUPTED = "PodDisrupted"
     UNHEALTHY = "DeviceUnhealthy"
+    DRAINED = "PodEvicted"
+    """A device of it is cordoned with `drain`. It is evicted, not deleted."""
     INCOMPLETE_GANG = "IncompleteGang"
     """Another pod of the gang was rejected, so the gang releases its quota and its devices."""
     RESTARTED = "AttemptSuperseded"
@@ -103,6 +105,8 @@ class Removal:
     message: str
     node: str | None = None
     method: RemovalMethod = RemovalMethod.DELETE
+    deferred: bool = False
+    """It is recorded in the status first, and carried out in a later pass."""
 
 
 class UnplacedReason(StrEnum):
@@ -143,6 +147,8 @@ class Replica:
     """Number of the attempt, from 0; its pod has this number as a label."""
     failures: int = 0
     """Number of failures."""
+    removal: str = ""
+    """Reason for which its pod is removed, as recorded in status; empty: it is not, or needs no record."""
     ready: bool = False
     """Its pod is Ready on a node that responds, and every source shows the reserved devices."""
     unconfirmed: str = ""
@@ -161,6 +167,15 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRestart:
+    """Consecutive starts of all replicas after the loss of one. They are not failures."""
+
+    count: int
+    at: datetime
+    """The pods are created from then on."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadReplicas:
     """All replicas of one workload."""
 
@@ -170,10 +185,12 @@ class WorkloadReplicas:
     removals: tuple[Removal, ...] = field(default=())
     outcome: Outcome | None = None
     """None while the workload has not ended."""
-    restarted: str = ""
-    """Why this pass restarts all replicas although none failed; empty: it does not."""
-    gang_incomplete: bool = False
-    """It is a gang of which some replicas run, and others have no pod that is bound to a node."""
+    group_restart: GroupRestart | None = None
+    """The last start of all replicas after the loss of one, as it is in status after this pass."""
+    incomplete_since: datetime | None = None
+    """Since when it is a gang of which some replicas run without the others; None: it is not."""
+    earlier_failures: int = 0
+    """Failures of replicas that `spec.replicas` does not have any more."""
     template_errors: tuple[str, ...] = ()
     """Why no pod can be created from `spec.template`; empty: pods can. Existing pods are not affected."""
     surplus_pods: int = 0

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
@@ -96,12 +97,27 @@ RejectionKey = tuple[str, int, str]
 """Workload uid, replica, node."""
 
 
+class NodeProperty(StrEnum):
+    """A property of a node on which the rejection of a pod may depend."""
+
+    LABELS = "Labels"
+    TAINTS = "Taints"
+    CAPACITY = "Capacity"
+    """Allocatable, offered devices, and the pods on the node."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObservedNode:
     """The state of a node when it rejected a pod."""
 
-    node: object
-    """Labels, taints and allocatable, to compare; None: there was no such node."""
+    depends_on: frozenset[NodeProperty]
+    """What the rejection named. Changes of other properties do not count."""
+    uid: str = ""
+    """Empty: there was no such node."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[object, ...] = ()
+    """And whether the node is unschedulable or not ready."""
+    allocatable: Mapping[str, int] = field(default_factory=dict)
     offered: frozenset[str] = frozenset()
     """UUIDs of the devices that the node offers."""
     requested: Mapping[str, int] = field(default_factory=dict)
@@ -111,8 +127,17 @@ class ObservedNode:
 
     def may_have_improved(self, now: "ObservedNode") -> bool:
         """Returns True when the node changed so that it may accept what it rejected."""
+        changed = {
+            NodeProperty.LABELS: self.labels != now.labels,
+            NodeProperty.TAINTS: self.taints != now.taints,
+            NodeProperty.CAPACITY: self._capacity_changed(now),
+        }
+        return self.uid != now.uid or any(changed[name] for name in self.depends_on)
+
+    def _capacity_changed(self, now: "ObservedNode") -> bool:
         ended = any(now.requested.get(name, 0) < amount for name, amount in self.requested.items())
-        return self.node != now.node or self.offered != now.offered or ended or not self.running <= now.running
+        offers = (self.allocatable, self.offered) != (now.allocatable, now.offered)
+        return offers or ended or not self.running <= now.running
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +145,18 @@ class RetryPause:
     """Consecutive rejected pods of one replica, and until when no other pod is created for it."""
 
     count: int
+    at: datetime
+    """When the last one was rejected."""
+    retry_from: datetime
+    """No node is tried before then; afterwards, those that are new, changed or, if that can help, were not tried."""
     until: datetime
-    """Until then a node that rejected is only tried again when it has changed. In the past after few rejections."""
-    untried_until: datetime
-    """The same for nodes that were not tried since."""
+    """All nodes are tried from then on. Both are in the past after few rejections."""
     message: str
     """The last rejection."""
-    rejected_on: Mapping[str, ObservedNode | None] = field(default_factory=dict)
-    """The nodes that rejected, by name. None: the rejection does not depend on the state of the node."""
+    depends_on: frozenset[NodeProperty] = frozenset()
+    """What the last rejection named. Empty: other nodes would reject the pod as well."""
+    rejected_on: Mapping[str, ObservedNode] = field(default_factory=dict)
+    """The nodes that rejected, by name."""
     nodes: frozenset[str] = frozenset()
     """All nodes at that time."""
 
@@ -202,10 +231,6 @@ class PassState:
     """Workload uid -> the check of its current generation."""
     pods_in_quota: Mapping[str, int] = field(default_factory=dict)
     """Namespace in which workloads wait for quota -> number of pods in it, except their own gated ones."""
-    incomplete_since: Mapping[str, datetime] = field(default_factory=dict)
-    """Uid of a workload that is a gang -> since when some of its replicas run without the others."""
-    restarts: Mapping[str, Backoff] = field(default_factory=dict)
-    """Workload uid -> starts of all its replicas after the cluster ended one, and until when the next one waits."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""
     reported: Mapping[str, Reported] = field(default_factory=dict)

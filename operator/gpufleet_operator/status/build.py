@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.workload_status import PlacementState, WorkloadStatus
+from gpufleet_common import timestamps
 from gpufleet_operator.model.actions import Event, WriteStatus
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status import counts, outcome
@@ -46,6 +47,7 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
         known = status_without_spec(snapshot, context)
         return known.model_copy(update={"conditions": found, "reason": _reason(found)})
     placed = placements(context)
+    restart, incomplete = context.assessed.group_restart, context.assessed.incomplete_since
     return WorkloadStatus(
         observed_generation=context.workload.generation,
         conditions=found,
@@ -58,6 +60,9 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
         updated_replicas=counts.updated(context),
         succeeded=counts.count(context, PlacementState.SUCCEEDED),
         failed=counts.failures(context),
+        restarts=restart.count if restart else None,
+        restart_time=timestamps.seconds(restart.at) if restart else None,
+        incomplete_since=timestamps.seconds(incomplete) if incomplete else None,
         selector=counts.selector(context),
         start_time=outcome.start_time(snapshot, context, placed_finding(context, explained)),
         completion_time=outcome.completion_time(snapshot, context),

@@ -7,7 +7,7 @@ from datetime import datetime
 from gpufleet_operator.model.objects import Reservation, Workload
 from gpufleet_operator.model.outcome import Outcome, stored_outcome
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
-from gpufleet_operator.model.state_types import Backoff
+from gpufleet_operator.model.state_types import Backoff, RetryPause
 from gpufleet_operator.placement.model import Diagnosis, Terms
 
 
@@ -31,6 +31,8 @@ class StatusContext:
     """Why replicas were not placed."""
     rejections: Mapping[tuple[int, str], Backoff] = field(default_factory=dict)
     """By replica and node."""
+    pauses: Mapping[int, RetryPause] = field(default_factory=dict)
+    """Consecutive rejections by replica; of a gang, the same for all of its replicas."""
     last_written: datetime | None = None
     """When the status was last written, by this process."""
 

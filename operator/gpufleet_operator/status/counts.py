@@ -22,8 +22,9 @@ def ready_replicas(context: StatusContext) -> int:
 
 
 def failures(context: StatusContext) -> int:
-    """Returns the number of failures of the application, in all replicas."""
-    return sum(r.failures for r in context.replicas)
+    """Returns the number of failures of the application, in all replicas, also in those that were scaled away."""
+    earlier = context.assessed.earlier_failures if context.assessed else 0
+    return earlier + sum(r.failures for r in context.replicas)
 
 
 def replicas(context: StatusContext) -> int:

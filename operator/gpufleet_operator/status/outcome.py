@@ -3,6 +3,7 @@
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.status import counts
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.finding import ConditionFinding, is_false, is_true
 
@@ -21,7 +22,7 @@ def failed(context: StatusContext) -> ConditionFinding:
     outcome = context.outcome
     if outcome is not None and not outcome.complete:
         return is_true(outcome.reason, outcome.message)
-    failures = sum(r.failures for r in context.replicas)
+    failures = counts.failures(context)
     return is_false("AsExpected", "no failures" if not failures else f"{failures} failure{'s' if failures > 1 else ''}")
 
 

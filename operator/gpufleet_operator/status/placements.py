@@ -1,9 +1,11 @@
 """The placements in a workload's status: per replica its pod, node, devices, shard and score."""
 
 from collections.abc import Iterable
+from typing import TypedDict
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, ScoreTerms
+from gpufleet_common import timestamps
 from gpufleet_operator.distribution import unassigned_items
 from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.placement.model import Terms
@@ -51,7 +53,8 @@ def _placement(context: StatusContext, replica: Replica) -> ReplicaPlacement:
     message = replica.message[:_MAX_MESSAGE_LENGTH] or None
     if replica.state in _TERMINAL and stored is not None and (pod is None or stored.pod_uid == pod.uid):
         # The reservation ends with the pod; the status keeps what it had.
-        return stored.model_copy(update={"state": replica.state, "message": message, "ready": None, **_counts(replica)})
+        gone = dict.fromkeys(("ready", "removal", "rejections", "last_rejection_time", "retry_time"))
+        return stored.model_copy(update={"state": replica.state, "message": message, **gone, **_counts(replica)})
     if reservation is None:
         keep = stored is not None and not context.suspended
         return ReplicaPlacement(
@@ -59,6 +62,8 @@ def _placement(context: StatusContext, replica: Replica) -> ReplicaPlacement:
             state=replica.state,
             attempt=replica.attempt or None,
             failures=replica.failures or None,
+            removal=replica.removal or None,
+            **_rejections(context, replica),
             pod=pod.name if pod else None,
             pod_uid=pod.uid if pod else None,
             node=pod.node if pod else None,
@@ -82,6 +87,8 @@ def _reserved(context: StatusContext, replica: Replica, node: str, assignment: A
         attempt=replica.attempt or None,
         failures=replica.failures or None,
         ready=replica.ready or None,
+        removal=replica.removal or None,
+        **_rejections(context, replica),
         pod=assignment.pod,
         pod_uid=assignment.pod_uid,
         node=node,
@@ -95,6 +102,20 @@ def _reserved(context: StatusContext, replica: Replica, node: str, assignment: A
 
 def _counts(replica: Replica) -> dict[str, int | None]:
     return {"attempt": replica.attempt or None, "failures": replica.failures or None}
+
+
+class _RejectionFields(TypedDict, total=False):
+    rejections: int
+    last_rejection_time: str
+    retry_time: str
+
+
+def _rejections(context: StatusContext, replica: Replica) -> _RejectionFields:
+    pause = context.pauses.get(replica.index)
+    if pause is None:
+        return {}
+    last, until = timestamps.seconds(pause.at), timestamps.seconds(pause.until)
+    return {"rejections": pause.count, "last_rejection_time": last, "retry_time": until}
 
 
 def _score(terms: Terms) -> ScoreTerms:

@@ -35,6 +35,8 @@ class FakeCluster(FakeApiserver):
         self.collisions: list[str] = []
         """Reserved devices that another pod held when their pod was admitted, or that were full. Must be empty."""
         self.reject_binding: set[str] = set()
+        self.binding_message = "0/2 nodes"
+        """kube-scheduler's message for pods that it rejects."""
         self.reject_admission: set[str] = set()
         self.admission_reason = "UnexpectedAdmissionError"
         """Reason of the kubelets for pods that they reject."""
@@ -140,7 +142,7 @@ class FakeCluster(FakeApiserver):
                     "type": "PodScheduled",
                     "status": "False",
                     "reason": "Unschedulable",
-                    "message": "0/2 nodes",
+                    "message": self.binding_message,
                 }
                 self.change("pods", key, conditions=[rejection])
 

@@ -237,3 +237,15 @@ def test_younger_reservation_of_the_same_device_is_conflicting() -> None:
 
     assert found.conflicting == {young.uid}
     assert uids(found) == ({old.uid, young.uid}, set(), {gated.uid})
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_devices_of_a_pod_rejected_while_it_ran_are_free_when_it_has_ended(held: bool) -> None:
+    """A kubelet that was restarted may reject a running pod and report no containers, while these are being killed."""
+    pod = make.released_pod(node="node-1", phase=PodPhase.FAILED, reason="UnexpectedAdmissionError")
+    assignment = make.assignment(pod)
+    telemetry = make.telemetry(assignments=[assignment], held={"GPU-1-0": assignment} if held else {})
+
+    _, terminating, released = uids(read(make.snapshot(pod, telemetry)))
+
+    assert (terminating, released) == (({pod.uid}, set()) if held else (set(), {pod.uid}))

@@ -43,7 +43,8 @@ async def live(world: FakeCluster, operator: OperatorProcess, seconds: float) ->
         world.collector()
         quiet = all(kind == "telemetry" for _, kind, _ in world.log[position:])
         until_due = (due - world.now).total_seconds() if due is not None and due > world.now else 60.0
-        world.advance(min(60.0, max(1.0, until_due)) if quiet else 1.0)
+        left = max(1.0, (end - world.now).total_seconds())
+        world.advance(min(60.0, left, max(1.0, until_due)) if quiet else 1.0)
 
 
 async def _pass(world: FakeCluster, operator: OperatorProcess) -> datetime | None:
@@ -95,6 +96,106 @@ async def test_six_workloads_that_cannot_run_make_few_pods(breaks: Callable[[Fak
     for name in names:
         assert world.events_about(name) <= MAX_EVENTS
         assert "rejected" in condition(world, name, "Ready")["message"]
+
+
+Disturbance = Callable[[FakeCluster, OperatorProcess, int], OperatorProcess]
+
+
+def label_changes(world: FakeCluster, operator: OperatorProcess, number: int) -> OperatorProcess:
+    for name in world.kubelets:
+        node = world.objects["nodes", name]
+        labels = {"number": str(number)}
+        world.store("nodes", name, {**node, "metadata": {**node["metadata"], "labels": labels}})
+    return operator
+
+
+def pod_of_another_ends(world: FakeCluster, operator: OperatorProcess, number: int) -> OperatorProcess:
+    for pod in world.of("pods"):
+        if pod["metadata"]["name"].startswith(f"job{number}-") and pod["status"]["phase"] == "Running":
+            world.finish(f"ml/{pod['metadata']['name']}", "Succeeded")
+    return operator
+
+
+def operator_restarts(world: FakeCluster, operator: OperatorProcess, number: int) -> OperatorProcess:
+    del operator, number
+    return OperatorProcess(world)
+
+
+def everything(world: FakeCluster, operator: OperatorProcess, number: int) -> OperatorProcess:
+    label_changes(world, operator, number)
+    pod_of_another_ends(world, operator, number)
+    return OperatorProcess(world)
+
+
+@pytest.mark.parametrize(
+    ("disturb", "breaks"),
+    [
+        (label_changes, broken_admission),
+        (pod_of_another_ends, broken_admission),
+        (operator_restarts, broken_admission),
+        (everything, broken_binding),
+        (everything, another_plugin),
+    ],
+)
+async def test_six_workloads_that_cannot_run_make_few_pods_while_others_change(
+    disturb: Disturbance, breaks: Callable[[FakeCluster], None]
+) -> None:
+    """Each minute, in ten minutes: none of it is named by the rejections, and the counts survive a restart."""
+    world = FakeCluster(2, 10)
+    operator = OperatorProcess(world)
+    for number in range(10):
+        world.submit(f"job{number}", restart_policy="Never")
+    await live(world, operator, 10)
+    breaks(world)
+    for number in range(6):
+        world.submit(f"w{number}", template=template())
+
+    for minute in range(10):
+        await live(world, operator, 60)
+        operator = disturb(world, operator, minute)
+
+    made = {name: count for name, count in pods_made(world).items() if name.startswith("w")}
+    assert sum(made.values()) <= 20, made
+    assert max(made.values()) <= MAX_PODS, made
+    for number in range(6):
+        assert condition(world, f"w{number}", "Ready")["reason"] == "PlacementBackOff"
+
+
+async def test_change_that_a_rejection_names_is_tried_after_a_minute() -> None:
+    world = FakeCluster(1, 1)
+    world.binding_message = "0/1 nodes are available: 1 node(s) had untolerated taint {a: b}."
+    broken_binding(world)
+    operator = OperatorProcess(world)
+    world.submit("one", template=template())
+    await live(world, operator, 45)
+    assert condition(world, "one", "Ready")["reason"] == "PlacementBackOff"
+
+    world.reject_binding.clear()
+    node = world.objects["nodes", "node-1"]
+    world.store("nodes", "node-1", {**node, "spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]}})
+    await live(world, operator, 60)
+
+    assert condition(world, "one", "Allocated")["status"] == "True"
+
+
+async def test_paused_gang_has_no_pods_while_it_does_not_fit_without_the_nodes_of_its_pause() -> None:
+    """A node that was not tried may be tried, but the gang needs both: gated pods would use quota until the end."""
+    world = FakeCluster(3, 1)
+    world.binding_message = "0/3 nodes are available: 1 Insufficient cpu."
+    operator = OperatorProcess(world)
+    world.submit("other", devices={"count": 1})
+    await live(world, operator, 20)
+    world.reject_binding.update(world.kubelets)
+    world.submit("gang", template=template(), replicas=2, placement={"gang": True})
+    await live(world, operator, 60)
+    made = pods_made(world)["gang"]
+
+    for _ in range(50):
+        await live(world, operator, 10)
+        assert condition(world, "gang", "Ready")["reason"] == "PlacementBackOff"
+        assert len(world.of("pods")) == 1, "the gang has pods"
+
+    assert pods_made(world)["gang"] == made
 
 
 async def test_workload_runs_when_its_retry_pause_ends() -> None:

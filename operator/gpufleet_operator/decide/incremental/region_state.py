@@ -13,8 +13,6 @@ from gpufleet_operator.model.state_types import PassState, Rejections
 BY_WORKLOAD = frozenset(
     {
         "templates",
-        "incomplete_since",
-        "restarts",
         "services_restored",
         "status_written",
         "restored",

@@ -5,23 +5,18 @@ next number into the status. Only then does the pod belong to an earlier attempt
 restart of the operator between two writes counts nothing twice and forgets nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_api.workload_policies import OnReplicaFailure
-from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.ledger.verify import rejected_by_kubelet
 from gpufleet_operator.model.lenient_json import text
-from gpufleet_operator.model.objects import Pod, PodDeletion, PodPhase, Workload
-from gpufleet_operator.model.pod_state.problems import failure
+from gpufleet_operator.model.objects import Pod, PodPhase, Workload
+from gpufleet_operator.model.replica import GroupRestart
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Limits, PassState
-
-_RELEASED = frozenset(
-    {PlacementState.RESERVED, PlacementState.BOUND, PlacementState.ALLOCATED, PlacementState.MISMATCH}
-)
+from gpufleet_operator.model.state_types import Limits
 
 
 def on_failure(spec: WorkloadSpec) -> OnReplicaFailure:
@@ -83,6 +78,18 @@ def _current_attempt(workload: Workload, spec: WorkloadSpec, index: int, pods: I
     return max(numbers, default=0)
 
 
+def earlier_failures(workload: Workload, spec: WorkloadSpec) -> int:
+    """Returns the failures of replicas that `spec.replicas` does not have any more: scaling down forgets none.
+
+    `status.failed` counts them as well, and is written together with the placements of the remaining replicas.
+    """
+    placements = workload.stored_placements
+    listed = sum(p.failures or 0 for p in placements.values())
+    total = (workload.status.failed or 0) if workload.status else 0
+    removed = sum(p.failures or 0 for index, p in placements.items() if index >= spec.replicas)
+    return max(0, total - listed) + removed
+
+
 def has_failed(pod: Pod) -> bool:
     """Returns True when the application in a pod failed. A pod that the cluster ended or is deleting did not."""
     return pod.phase is PodPhase.FAILED and not (pod.deleting or pod.disrupted or rejected_by_kubelet(pod))
@@ -98,36 +105,20 @@ def restart_policy(spec: WorkloadSpec) -> str:
     return text(spec.pod_spec.get("restartPolicy"))
 
 
-def lost(workload: Workload, found: ReplicaPods, deletions: Mapping[str, PodDeletion]) -> str:
-    """Returns how the cluster or a user ended a replica's pod after it ran; empty: that did not happen.
+def next_starts(
+    snapshot: Snapshot, restart: GroupRestart | None, spec: WorkloadSpec, found: Sequence[ReplicaPods]
+) -> dict[int, datetime]:
+    """Returns from when on a pod may be created, for the replicas that had failures or lost their pod.
 
     Args:
-        workload: Its status has the pod that the replica had.
-        found: The pods of the replica.
-        deletions: How pods were deleted.
+        snapshot: Its time and settings.
+        restart: The last start of all replicas after a loss.
+        spec: Of the workload.
+        found: The pods of each replica.
     """
-    if any(not p.deleting and (p.phase is PodPhase.SUCCEEDED or not p.terminal) for p in found.current):
-        return ""
-    for pod in found.current:
-        if pod.ran and pod.deleting:
-            return f"pod {pod.name} was deleted"
-        if pod.ran and pod.phase is PodPhase.FAILED and not has_failed(pod):
-            return f"pod {pod.name} was disrupted: {failure(pod)}"
-    stored = workload.stored_placements.get(found.index)
-    if found.current or stored is None or stored.pod_uid is None or (stored.attempt or 0) != found.attempt:
-        return ""
-    never_ran = stored.state not in _RELEASED or deletions.get(stored.pod_uid) is PodDeletion.NEVER_BOUND
-    return "" if never_ran else f"pod {stored.pod} not found"
-
-
-def next_starts(
-    snapshot: Snapshot, state: PassState, workload: Workload, spec: WorkloadSpec, found: Sequence[ReplicaPods]
-) -> dict[int, datetime]:
-    """Returns from when on a pod may be created, for the replicas that had failures or lost their pod."""
     limits, now = snapshot.limits, snapshot.now
     if needs_all_replicas(spec):
-        restart = state.restarts.get(workload.uid)
-        together = restart.until if restart else None
+        together = restart.at if restart else None
         failed = [p for one in found for p in one.failed]
         after = next_start(limits, failed, sum(one.failures for one in found), now)
         moments = [m for m in (together, after) if m is not None]

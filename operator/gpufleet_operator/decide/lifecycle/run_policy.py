@@ -12,38 +12,33 @@ from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.workload_policies import OnReplicaFailure, UpdateStrategyType
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
-from gpufleet_operator.decide.lifecycle import attempts
+from gpufleet_operator.decide.lifecycle import attempts, losses
 from gpufleet_operator.decide.lifecycle.attempts import ReplicaPods
 from gpufleet_operator.ledger.kept import key_of
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import DeleteWorkload
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.outcome import Outcome
-from gpufleet_operator.model.pod_state.problems import last_failure
+from gpufleet_operator.model.pod_state.problems import last_failure, not_ready
 from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import PassState
-
-_RUNNING = frozenset({PlacementState.BOUND, PlacementState.ALLOCATED})
 
 
 def apply_run_policy(
-    snapshot: Snapshot, state: PassState, ledger: Ledger, assessed: WorkloadReplicas, found: Sequence[ReplicaPods]
+    snapshot: Snapshot, ledger: Ledger, assessed: WorkloadReplicas, found: Sequence[ReplicaPods]
 ) -> WorkloadReplicas:
     """Returns the replicas with the attempts that this pass starts, or with the outcome of the workload.
 
     Args:
         snapshot: Its time.
-        state: That of this pass.
         ledger: Reservations that are kept for a successor: their pod was deleted because the template changed.
         assessed: The replicas by the pods of their current attempts; a failed replica has its pod.
         found: The pods of each replica.
     """
     if assessed.spec.suspend:
         return assessed
-    assessed = replace(assessed, gang_incomplete=_gang_incomplete(assessed))
-    losses = {one.index: attempts.lost(assessed.workload, one, snapshot.deleted_pods) for one in found}
-    lost = {index: message for index, message in losses.items() if message and not _rolls(ledger, assessed, index)}
+    messages = {one.index: losses.lost(assessed.workload, one, snapshot.deleted_pods) for one in found}
+    lost = {index: message for index, message in messages.items() if message and not _rolls(ledger, assessed, index)}
     pods = [pod for one in found for pod in one.current]
     failed = tuple(r for r in assessed.replicas if r.state is PlacementState.FAILED)
     outcome = _outcome(snapshot, assessed, failed, pods, lost)
@@ -56,13 +51,42 @@ def apply_run_policy(
         return _restarted(assessed, failed[0], f"replica {failed[0].index}: {failed[0].message}")
     elif lost:
         index, message = min(lost.items())
-        return _restarted(assessed, None, f"replica {index}: {message}")
-    since = state.incomplete_since.get(assessed.workload.uid)
+        return restart_group(snapshot, assessed, f"replica {index}: {message}")
+    return _limit_incomplete_gang(snapshot, assessed)
+
+
+def restart_group(snapshot: Snapshot, assessed: WorkloadReplicas, message: str) -> WorkloadReplicas:
+    """Starts all replicas again without a failure of the application, later than the time before."""
+    restart = losses.next_restart(snapshot.limits, assessed.group_restart, snapshot.now)
+    return replace(_restarted(assessed, None, message), group_restart=restart)
+
+
+def next_attempts(assessed: WorkloadReplicas, message: str) -> tuple[Replica, ...]:
+    """Returns the replicas in the next attempt, which all of them start together without a failure."""
+    return _restarted(assessed, None, message).replicas
+
+
+def _limit_incomplete_gang(snapshot: Snapshot, assessed: WorkloadReplicas) -> WorkloadReplicas:
+    """Starts a gang again of which some replicas ran without the others for too long."""
+    missing = _missing_member(assessed)
+    if missing is None:
+        return assessed
+    status = assessed.workload.status
+    stored = status.incomplete_since if status is not None else None
+    since = timestamps.parse(stored) if stored is not None else snapshot.now
     limit = timedelta(seconds=assessed.spec.placement.gang_timeout_seconds)
-    if assessed.gang_incomplete and since is not None and snapshot.now - since >= limit:
-        message = f"gang incomplete for {limit.total_seconds():.0f} s (spec.placement.gangTimeoutSeconds)"
-        return _restarted(assessed, None, message)
-    return assessed
+    if snapshot.now - since < limit:
+        return replace(assessed, incomplete_since=since)
+    cause = _problem(missing)
+    message = f"gang incomplete for {limit.total_seconds():.0f} s (spec.placement.gangTimeoutSeconds)"
+    return restart_group(snapshot, assessed, f"{message}: replica {missing.index}{f': {cause}' if cause else ''}")
+
+
+def _problem(replica: Replica) -> str:
+    """Returns why a member of a gang does not run."""
+    if replica.pod is None or replica.pod.node is None:
+        return replica.message
+    return not_ready(replica.pod).message
 
 
 def _rolls(ledger: Ledger, assessed: WorkloadReplicas, index: int) -> bool:
@@ -72,15 +96,14 @@ def _rolls(ledger: Ledger, assessed: WorkloadReplicas, index: int) -> bool:
     return rolling and any(r.assignment.keep_for_successor and key_of(r) == key for r in ledger.occupying)
 
 
-def next_moments(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> list[datetime]:
+def next_moments(assessed: WorkloadReplicas) -> list[datetime]:
     """Returns when the time alone changes what is decided on the replicas."""
     if assessed.outcome is not None or assessed.spec.suspend:
         return []
     moments = [r.starts_at for r in assessed.replicas]
     moments.append(_active_deadline(assessed))
-    if assessed.gang_incomplete:
-        since = state.incomplete_since.get(assessed.workload.uid, snapshot.now)
-        moments.append(since + timedelta(seconds=assessed.spec.placement.gang_timeout_seconds))
+    if assessed.incomplete_since is not None:
+        moments.append(assessed.incomplete_since + timedelta(seconds=assessed.spec.placement.gang_timeout_seconds))
     return [moment for moment in moments if moment is not None]
 
 
@@ -103,11 +126,20 @@ def expiry(workload: Workload) -> datetime | None:
     return ends[0] + timedelta(seconds=ttl) if ends else None
 
 
-def _gang_incomplete(assessed: WorkloadReplicas) -> bool:
-    """Returns True when a replica of a gang ran, and another one has no pod that is bound to a node."""
+def _missing_member(assessed: WorkloadReplicas) -> Replica | None:
+    """Returns a replica of a gang that does not run although another one ran; None: there is none.
+
+    A pod whose containers cannot be created does not run, though it is bound: its node may never be able to start it.
+    """
     open_ones = [r for r in assessed.replicas if r.state is not PlacementState.SUCCEEDED]
-    ran = any(r.pod is not None and r.pod.ran for r in open_ones)
-    return assessed.spec.placement.gang and ran and not all(r.state in _RUNNING for r in open_ones)
+    if not assessed.spec.placement.gang or not any(r.pod is not None and r.pod.ran for r in open_ones):
+        return None
+    return next((r for r in open_ones if r.pod is None or not _has_started(r.pod)), None)
+
+
+def _has_started(pod: Pod) -> bool:
+    """Returns True when an app container ran, or an init container runs for the first time, which may take long."""
+    return pod.ran or any(c.running and c.restarts == 0 for c in pod.init_containers)
 
 
 def _outcome(
@@ -123,7 +155,8 @@ def _outcome(
     causes = [f"replica {r.index}: {r.message}" for r in failed]
     if policy is OnReplicaFailure.FAIL:
         if spec.placement.gang:
-            causes += [f"replica {index}: {message}" for index, message in sorted(lost.items())]
+            ended = ((i, message) for i, message in sorted(lost.items()) if not losses.is_drained(assessed.workload, i))
+            causes += [f"replica {index}: {message}" for index, message in ended]
         if causes:
             return Outcome.failure("ReplicaFailed", "; ".join(causes))
     if not attempts.is_service(spec):
@@ -148,7 +181,7 @@ def _outcome(
 def _failures(assessed: WorkloadReplicas, failed: Sequence[Replica]) -> int:
     """Counts failures, with those of this pass. Replicas that restart together fail together: once."""
     new = min(len(failed), 1) if attempts.needs_all_replicas(assessed.spec) else len(failed)
-    return sum(r.failures for r in assessed.replicas) + new
+    return assessed.earlier_failures + sum(r.failures for r in assessed.replicas) + new
 
 
 def _restarted_container(pods: Sequence[Pod]) -> str:
@@ -180,7 +213,7 @@ def _restarted(assessed: WorkloadReplicas, failed: Replica | None, message: str)
     replicas = tuple(
         _next_attempt(replace(r, attempt=number), counted=r is failed, message=message) for r in assessed.replicas
     )
-    return replace(assessed, replicas=replicas, restarted="" if failed else message, gang_incomplete=False)
+    return replace(assessed, replicas=replicas, incomplete_since=None)
 
 
 def _with_outcome(assessed: WorkloadReplicas, outcome: Outcome, failed: Sequence[Replica]) -> WorkloadReplicas:
@@ -194,4 +227,4 @@ def _with_outcome(assessed: WorkloadReplicas, outcome: Outcome, failed: Sequence
         else Replica(r.index, PlacementState.FAILED, attempt=r.attempt, failures=r.failures, message="workload failed")
         for r in assessed.replicas
     )
-    return replace(assessed, replicas=replicas, outcome=outcome, gang_incomplete=False)
+    return replace(assessed, replicas=replicas, outcome=outcome, incomplete_since=None)

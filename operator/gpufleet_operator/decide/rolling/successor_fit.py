@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gpufleet_api.workload import GPUWorkload, Requirements
-from gpufleet_operator.decide.retries.rejections import excluded_nodes
+from gpufleet_operator.decide.retries.pause_rules import excluded_nodes
 from gpufleet_operator.fleet.build import build
 from gpufleet_operator.fleet.cordons import has_cordoned_device
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices

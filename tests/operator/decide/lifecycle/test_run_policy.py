@@ -11,7 +11,7 @@ from gpufleet_common import timestamps
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.objects import Pod, PodDeletion, PodPhase, Workload
-from gpufleet_operator.model.pod_state.containers import Container, Termination
+from gpufleet_operator.model.pod_state.containers import Container, Termination, Waiting
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_testing.operator import make, results
 
@@ -33,6 +33,13 @@ def failed_pod(replica: int = 0, *, attempt: int = 0, **fields: Any) -> Pod:
         containers=(main,),
         **fields,
     )
+
+
+def waiting_pod(reason: str, init: Container | None = None) -> Pod:
+    """A pod of replica 1 on node-2 whose app container has not started."""
+    main = Container("main", waiting=Waiting(reason))
+    inits = (init,) if init else ()
+    return make.released_pod(replica=1, to="node-2", node="node-2", containers=(main,), init_containers=inits)
 
 
 def stored(*placements: ReplicaPlacement, **fields: Any) -> WorkloadStatus:
@@ -181,13 +188,16 @@ class TestRestartAll:
 
     def test_second_loss_waits_as_after_a_failure(self) -> None:
         runs, gone = make.running_pod(replica=0), make.running_pod(replica=1, deleting=True)
-        train = self.gang(stored(placement(0, pod=runs), placement(1, pod=gone)))
-        snapshot = make.snapshot(train, runs, gone, make.telemetry(assignments=[make.assignment(runs)]))
-        first = decide(snapshot)
-        again = decide(make.with_state(snapshot, first.state))
+        status = stored(placement(0, pod=runs), placement(1, pod=gone))
+        telemetry = make.telemetry(assignments=[make.assignment(runs)])
+        first = results.status(decide(make.snapshot(self.gang(status), runs, gone, telemetry)))
+        before = {"restarts": first.restarts, "restart_time": first.restart_time}
+        lost_again = self.gang(status.model_copy(update=before))
 
-        assert first.state.restarts["uid-train"].until == make.NOW
-        assert again.state.restarts["uid-train"].until == make.NOW + timedelta(seconds=10)
+        again = results.status(decide(make.snapshot(lost_again, runs, gone, telemetry)))
+
+        assert (first.restarts, first.restart_time) == (1, timestamps.seconds(make.NOW))
+        assert (again.restarts, again.restart_time) == (2, timestamps.seconds(make.NOW + timedelta(seconds=10)))
 
 
 class TestEnd:
@@ -279,16 +289,64 @@ class TestGangTimeout:
             status=status,
             runPolicy={"onReplicaFailure": "RestartReplica"},
         )
-        snapshot = make.snapshot(train, runs, make.pod(replica=1), make.telemetry(assignments=[make.assignment(runs)]))
-        first = decide(snapshot)
+        pods = [runs, make.pod(replica=1)]
+        first = decide(make.snapshot(train, *pods, make.telemetry(assignments=[make.assignment(runs)])))
 
-        kept = decide(make.later(snapshot, first, 599))
-        restarted = decide(make.later(snapshot, first, 600))
+        kept = after(train, first, pods, 599)
+        restarted = after(train, first, pods, 600)
 
         assert first.due == make.NOW + timedelta(seconds=600)
+        assert results.status(first).incomplete_since == timestamps.seconds(make.NOW)
         assert attempts(kept) == [(0, 0), (0, 0)]
         assert attempts(restarted) == [(1, 0), (1, 0)]
-        assert not restarted.state.incomplete_since
+        assert results.status(restarted).incomplete_since is None
+
+    @pytest.mark.parametrize(
+        ("member", "incomplete"),
+        [
+            (waiting_pod("ContainerCreating"), True),
+            (waiting_pod("ImagePullBackOff"), True),
+            (waiting_pod("PodInitializing", init=Container("data", running=True)), False),
+            (waiting_pod("PodInitializing", init=Container("data", running=True, restarts=3)), True),
+            (make.running_pod(replica=1, on="node-2", devices=["GPU-2-0"]), False),
+        ],
+        ids=["creating", "no image", "init container runs", "init container crashes", "runs"],
+    )
+    def test_bound_member_that_does_not_start_makes_a_gang_incomplete(self, member: Pod, incomplete: bool) -> None:
+        runs = make.running_pod(replica=0)
+        train = workload(replicas=2, placement={"gang": True}, status=stored(placement(0, pod=runs)))
+        nodes = [make.telemetry(assignments=[make.assignment(runs)])]
+        nodes += [make.telemetry("node-2", assignments=[make.assignment(member, "GPU-2-0")])]
+
+        status = results.status(decide(make.snapshot(train, runs, member, *nodes)))
+
+        assert (status.incomplete_since is not None) == incomplete
+
+    def test_message_names_the_member_that_does_not_start(self) -> None:
+        runs, member = make.running_pod(replica=0), waiting_pod("ErrImagePull")
+        since = timestamps.seconds(make.NOW - timedelta(seconds=600))
+        status = stored(placement(0, pod=runs), placement(1, "Bound", pod=member), incompleteSince=since)
+        nodes = [make.telemetry(assignments=[make.assignment(runs)])]
+        nodes += [make.telemetry("node-2", assignments=[make.assignment(member, "GPU-2-0")])]
+        train = workload(replicas=2, placement={"gang": True}, status=status, runPolicy={"onReplicaFailure": "Fail"})
+
+        actions = decide(make.snapshot(train, runs, member, *nodes))
+
+        assert attempts(actions) == [(1, 0), (1, 0)]
+        assert "replica 1: container main: ImagePullBackOff" in (results.status(actions).placements[0].message or "")
+
+
+def test_scaling_down_keeps_the_failures_of_removed_replicas() -> None:
+    """Else `backoffLimit` would begin again."""
+    status = stored(placement(0, failures=1, attempt=1), placement(1, failures=2, attempt=2), failed=4)
+    runs = make.running_pod(replica=0, attempt=1)
+    node = make.telemetry(assignments=[make.assignment(runs)])
+
+    scaled = decide(make.snapshot(workload(status=status), runs, node))
+    fails = decide(make.snapshot(workload(status=status, runPolicy={"backoffLimit": 4}), failed_pod(attempt=1), node))
+
+    assert results.status(scaled).failed == 4, "one of an earlier replica, one of replica 0, two of replica 1"
+    assert results.condition(fails.statuses[0], "Failed") == ("True", "BackoffLimitExceeded")
 
 
 def test_restart_is_an_event_with_its_cause() -> None:

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.decide.retries.pause_rules import active_pause, excluded_nodes
 from gpufleet_operator.decide.retries.rejections import (
-    active_pause,
     add_rejection,
     count_rejections,
     drop_rejections,
-    excluded_nodes,
     kept_rejections,
 )
 from gpufleet_operator.model.objects import Pod, Workload
@@ -33,13 +33,15 @@ def fleet(
     return replace(found, workloads={WORKLOAD.uid: workload})
 
 
-def rejected(*nodes: str, reason: RemovalReason = RemovalReason.UNSCHEDULABLE, pod_reason: str = "") -> Rejections:
+def rejected(
+    *nodes: str, reason: RemovalReason = RemovalReason.UNSCHEDULABLE, pod_reason: str = "", message: str = "no"
+) -> Rejections:
     """One pod of replica 0 after the other, each rejected by a node, all in one second."""
     rejections = Rejections(generations={WORKLOAD.uid: 1})
     for number, node in enumerate(nodes):
         pod = make.pod(suffix=f"{number}", reason=pod_reason)
         replicas = (Replica(0, PlacementState.PENDING, pod=pod),)
-        assessed = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), replicas, (Removal(pod, 0, reason, "no", node),))
+        assessed = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), replicas, (Removal(pod, 0, reason, message, node),))
         rejections = count_rejections(fleet(), rejections, [assessed])
     return rejections
 
@@ -89,13 +91,15 @@ def test_three_consecutive_rejections_pause_retries_for_ten_minutes(nodes: list[
     assert [is_paused(rejections, seconds) for seconds in (0, 599, 600)] == [paused, paused, False]
 
 
-def test_untried_nodes_are_tried_after_half_a_minute() -> None:
+@pytest.mark.parametrize(("message", "seconds"), [("Insufficient cpu", 60), ("SysctlForbidden", 600)])
+def test_untried_nodes_are_tried_after_a_minute_if_they_may_differ(message: str, seconds: float) -> None:
     """A rejection may be a race for the resources of one node of thousands."""
-    rejections = rejected("node-1", "node-1", "node-1")
+    rejections = rejected("node-1", "node-1", "node-1", message=message)
 
-    assert [is_paused(rejections, seconds) for seconds in (29, 30)] == [True, False]
-    at = fleet(seconds=30)
-    assert excluded_nodes(at, PassState(rejections=rejections), WORKLOAD.uid, [0]) == {0: frozenset({"node-1"})}
+    assert [is_paused(rejections, at) for at in (seconds - 1, seconds)] == [True, False]
+    at = fleet(seconds=60)
+    skipped = {"node-1"} if seconds == 60 else {"node-1", "node-2"}
+    assert excluded_nodes(at, PassState(rejections=rejections), WORKLOAD.uid, [0]) == {0: frozenset(skipped)}
 
 
 def test_a_plugin_that_restarts_has_more_tries() -> None:
@@ -119,38 +123,59 @@ def test_unanswered_pod_pauses_retries_with_doubling_delay() -> None:
 THREE_NODES = ["node-1", "node-2", "node-1"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda s: replace(s, nodes={**s.nodes, "node-1": make.node("node-1", labels={"new": ""})}),
-        lambda s: replace(s, nodes={**s.nodes, "node-1": make.node("node-1", devices=3)}),
-        lambda s: replace(s, telemetry={**s.telemetry, "node-1": make.telemetry("node-1", devices=3)}),
-        lambda s: replace(s, other_requests={"node-1": {"pods": 1, "cpu": 50}}),
-    ],
-    ids=["label", "allocatable", "devices", "a pod ended"],
+Change = tuple[str, Callable[[Snapshot], Snapshot]]
+
+
+def changed_node(name: str, **fields: Any) -> Change:
+    return name, lambda s: replace(s, nodes={**s.nodes, "node-1": make.node("node-1", **fields)})
+
+
+LABEL = changed_node("label", labels={"new": ""})
+TAINT = changed_node("taint", unschedulable=True)
+ALLOCATABLE = changed_node("allocatable", devices=3)
+DEVICES: Change = (
+    "devices",
+    lambda s: replace(s, telemetry={**s.telemetry, "node-1": make.telemetry("node-1", devices=3)}),
 )
-def test_a_changed_node_is_tried_during_a_pause(change: Callable[[Snapshot], Snapshot]) -> None:
+ENDED: Change = ("a pod ended", lambda s: replace(s, other_requests={"node-1": {"pods": 1, "cpu": 50}}))
+CHANGES = (LABEL, TAINT, ALLOCATABLE, DEVICES, ENDED)
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        ("0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector.", "aDd"),
+        ("OutOfcpu: Node didn't have enough resource: cpu, requested: 2, used: 15, capacity: 16", "aDd"),
+        ("0/2 nodes are available: 1 node(s) had untolerated taint {a: b}.", "t"),
+        ("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.", "l"),
+        ("NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector", "l"),
+        ("0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity.", "l"),
+        ('0/2 nodes are available: persistentvolumeclaim "absent" not found.', ""),
+        ("0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.", ""),
+        ('SysctlForbidden: forbidden sysctl: "kernel.msgmax" not allowlisted', ""),
+    ],
+)
+def test_a_node_is_tried_during_a_pause_if_what_the_rejection_names_changed(message: str, named: str) -> None:
     occupied = replace(fleet(), other_requests={"node-1": {"pods": 1, "cpu": 100}})
     rejections = Rejections()
     for number, node in enumerate(THREE_NODES):
-        pod = make.pod(suffix=f"{number}")
-        removal = Removal(pod, 0, RemovalReason.UNSCHEDULABLE, "no", node)
+        removal = Removal(make.pod(suffix=f"{number}"), 0, RemovalReason.UNSCHEDULABLE, message, node)
         assessed = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), (), (removal,))
         rejections = count_rejections(occupied, rejections, [assessed])
-    assert is_paused(rejections, 60, occupied)
+    kinds = {"l": [LABEL], "t": [TAINT], "a": [ALLOCATABLE], "d": [DEVICES], "D": [ENDED]}
+    expected = [change[0] for letter in named for change in kinds[letter]]
 
-    after = change(occupied)
+    tried = [name for name, change in CHANGES if not is_paused(rejections, 60, change(occupied))]
 
-    assert not is_paused(rejections, 60, after)
-    at = replace(after, now=make.NOW + timedelta(seconds=60))
-    assert excluded_nodes(at, PassState(rejections=rejections), WORKLOAD.uid, [0]) == {0: frozenset({"node-2"})}
+    assert sorted(tried) == sorted(expected)
+    assert all(is_paused(rejections, 59, change(occupied)) for _, change in CHANGES), "not before a minute is over"
 
 
-def test_a_change_does_not_shorten_the_backoff_of_the_node() -> None:
-    rejections = rejected(*THREE_NODES)
-    changed = replace(fleet(), nodes={**fleet().nodes, "node-1": make.node("node-1", labels={"new": ""})})
+def test_each_retry_during_a_pause_doubles_the_time_to_the_next() -> None:
+    changed = LABEL[1](fleet())
+    rejections = rejected(*THREE_NODES, "node-1", message="node(s) didn't match Pod's node affinity/selector")
 
-    assert [is_paused(rejections, seconds, changed) for seconds in (3, 4)] == [True, False]
+    assert [is_paused(rejections, seconds, changed) for seconds in (119, 120)] == [True, False]
 
 
 def test_a_new_node_is_tried_during_a_pause() -> None:
@@ -161,7 +186,7 @@ def test_a_new_node_is_tried_during_a_pause() -> None:
         telemetry={**found.telemetry, "node-3": make.telemetry("node-3")},
     )
 
-    assert not is_paused(rejected(*THREE_NODES), 1, grown)
+    assert [is_paused(rejected(*THREE_NODES), seconds, grown) for seconds in (59, 60)] == [True, False]
 
 
 def test_pods_that_start_or_never_ran_do_not_end_a_pause() -> None:
