@@ -22,6 +22,7 @@ from gpufleet_operator.cache import decode_owner
 from gpufleet_operator.cache.decode_container import container
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
 from gpufleet_operator.model.objects import (
+    DEFAULT_SCHEDULER,
     DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS,
     AffinityShape,
     Pod,
@@ -70,8 +71,9 @@ def pod(body: Json) -> Pod:
         disrupted=_condition(status, "DisruptionTarget").get("status") == "True",
         unschedulable=_unschedulable(status),
         nominated=bool(status.get("nominatedNodeName")),
-        scheduler=text(spec.get("schedulerName")) or "default-scheduler",
+        scheduler=text(spec.get("schedulerName")) or DEFAULT_SCHEDULER,
         claims=tuple(_claims(maps(spec.get("resourceClaims")))),
+        volume_claims=tuple(_volume_claims(meta["name"], maps(spec.get("volumes")))),
         ready=ready.get("status") == "True",
         template_hash=text(labels.get(TEMPLATE_HASH_LABEL)),
         not_ready="" if ready.get("status") == "True" else text(ready.get("message")),
@@ -128,6 +130,15 @@ def _claims(references: Iterable[Json]) -> Iterable[str]:
             yield f'ResourceClaim "{name}"'
         elif name := text(one.get("resourceClaimTemplateName")):
             yield f'ResourceClaimTemplate "{name}"'
+
+
+def _volume_claims(pod: str, volumes: Iterable[Json]) -> Iterable[str]:
+    """Yields the claims that volumes name, and those that are created for ephemeral volumes of the pod."""
+    for volume in volumes:
+        if name := text(as_map(volume.get("persistentVolumeClaim")).get("claimName")):
+            yield name
+        elif "ephemeral" in volume:
+            yield f"{pod}-{text(volume.get('name'))}"
 
 
 def _affinity_shape(spec: Json) -> AffinityShape:

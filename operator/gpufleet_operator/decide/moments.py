@@ -5,6 +5,7 @@ from datetime import datetime
 
 from gpufleet_operator.decide.assessment.pod_assessor import unschedulable_grace
 from gpufleet_operator.decide.lifecycle.run_policy import expiry, next_moments
+from gpufleet_operator.decide.retries.stuck_pods import scheduling_timeout
 from gpufleet_operator.decide.services import RESTORE_INTERVAL
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.ledger import exit_delay, reservations
@@ -64,7 +65,7 @@ def _pod_moments(snapshot: Snapshot, state: PassState) -> Iterator[tuple[Subject
         if node is not None:
             yield pod, uid, since + unschedulable_grace(snapshot, node)
     for uid, since in state.unanswered_since.items():
-        yield pod, uid, since + limits.scheduling_timeout
+        yield pod, uid, since + scheduling_timeout(snapshot, snapshot.pods[uid])
     for uid, since in state.unhealthy_since.items():
         yield pod, uid, since + limits.degraded_grace
     for uid, since in state.kept_since.items():

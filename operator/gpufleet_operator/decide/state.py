@@ -37,7 +37,9 @@ def advance(snapshot: Snapshot) -> PassState:
             if is_unschedulable(pod)
         },
         unanswered_since={
-            uid: previous.unanswered_since.get(uid, now) for uid, pod in snapshot.pods.items() if is_unanswered(pod)
+            uid: previous.unanswered_since.get(uid) or _released_at(snapshot, pod, observed.get(uid))
+            for uid, pod in snapshot.pods.items()
+            if is_unanswered(pod)
         },
         first_generation={
             uid: previous.first_generation.get(uid, o.telemetry.generation) for uid, o in observed.items()
@@ -65,6 +67,13 @@ def advance(snapshot: Snapshot) -> PassState:
         status_written={k: v for k, v in previous.status_written.items() if k in snapshot.workloads},
         restored=frozenset(snapshot.workloads),
     )
+
+
+def _released_at(snapshot: Snapshot, pod: Pod, observed: "_Observation | None") -> datetime:
+    """Returns since when a pod waits that was not seen so before: now, or before a restart when it got its devices."""
+    if observed is None or pod.workload_uid in snapshot.previous_state.restored:
+        return snapshot.now
+    return min(snapshot.now, timestamps.parse(observed.reservation.assignment.decided_at))
 
 
 def is_unanswered(pod: Pod) -> bool:

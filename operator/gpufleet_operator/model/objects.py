@@ -24,6 +24,10 @@ DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS = 30
 """Of a pod whose spec has none, by the API."""
 
 
+DEFAULT_SCHEDULER = "default-scheduler"
+"""`spec.schedulerName` of a pod whose template has none."""
+
+
 class PodPhase(StrEnum):
     """v1.PodPhase."""
 
@@ -160,10 +164,12 @@ class Pod:
     """kube-scheduler's message while PodScheduled is False for reason Unschedulable."""
     nominated: bool = False
     """kube-scheduler preempts other pods for it (`status.nominatedNodeName`)."""
-    scheduler: str = "default-scheduler"
+    scheduler: str = DEFAULT_SCHEDULER
     """`spec.schedulerName`."""
     claims: tuple[str, ...] = ()
     """ResourceClaims, or templates of them, that it refers to, such as `ResourceClaim "a"`."""
+    volume_claims: tuple[str, ...] = ()
+    """Names of the PersistentVolumeClaims of its volumes."""
     ready: bool = False
     """Condition Ready."""
     not_ready: str = ""

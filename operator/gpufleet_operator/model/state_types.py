@@ -39,6 +39,9 @@ class Limits:
     """How long a device must be unhealthy before its pod is replaced, if `onDegraded` is Replace."""
     scheduling_timeout: timedelta = timedelta(seconds=60)
     """How long a released pod may have no response of any scheduler before its devices are released."""
+    volume_binding_timeout: timedelta = timedelta(minutes=10)
+    """How much longer that is for a pod with PersistentVolumeClaims: kube-scheduler waits so long (its
+    `bindTimeoutSeconds`) for a volume that is being provisioned, and reports nothing meanwhile."""
     rejection_limit: int = 3
     """Consecutive rejected pods of a replica after which its retries are paused."""
     max_retry_pause: timedelta = timedelta(minutes=10)

@@ -50,6 +50,7 @@ class PodFields(TypedDict, total=False):
     scheduler: str
     claims: tuple[str, ...]
     template_hash: str
+    volume_claims: tuple[str, ...]
     containers: tuple[Container, ...]
     priority: int
     needs: PodNeeds

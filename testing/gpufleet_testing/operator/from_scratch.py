@@ -28,7 +28,7 @@ EXACT = (
 )
 """Fields of a decision that are equal but for the order."""
 
-RENEWED_IN_TURNS = ("reported", "status_written", "up_to_date_nodes", "restarts")
+RENEWED_IN_TURNS = ("reported", "status_written", "up_to_date_nodes")
 """Fields of the state with times of messages, or with entries that are dropped when they are next looked at."""
 
 

@@ -138,6 +138,14 @@ def test_pod_has_the_response_of_its_scheduler(reason: str) -> None:
     assert (found.unschedulable, found.scheduler) == ("no", "default-scheduler")
 
 
+def test_pod_has_the_volume_claims_that_kube_scheduler_binds() -> None:
+    created = {"uid": "u", "namespace": "ml", "name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    named = {"name": "data", "persistentVolumeClaim": {"claimName": "data-1"}}
+    volumes = [named, {"name": "scratch", "ephemeral": {}}, {"name": "empty", "emptyDir": {}}, "odd"]
+
+    assert decode_pod.pod({"metadata": created, "spec": {"volumes": volumes}}).volume_claims == ("data-1", "p-scratch")
+
+
 def test_pod_has_its_scheduler_and_the_claims_that_it_needs() -> None:
     claims = [{"resourceClaimName": "a"}, {"resourceClaimTemplateName": "b"}, {"name": "odd"}, None]
     created = {**META, "namespace": "ml", "creationTimestamp": "2026-01-01T00:00:00Z"}

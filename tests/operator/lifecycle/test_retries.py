@@ -178,7 +178,7 @@ async def test_change_that_a_rejection_names_is_tried_after_a_minute() -> None:
     assert condition(world, "one", "Allocated")["status"] == "True"
 
 
-async def test_paused_gang_has_no_pods_while_it_does_not_fit_without_the_nodes_of_its_pause() -> None:
+async def test_paused_gang_has_no_pods_unless_it_fits_on_the_other_nodes() -> None:
     """A node that was not tried may be tried, but the gang needs both: gated pods would use quota until the end."""
     world = FakeCluster(3, 1)
     world.binding_message = "0/3 nodes are available: 1 Insufficient cpu."

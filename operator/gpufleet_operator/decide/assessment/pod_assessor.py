@@ -129,6 +129,9 @@ class PodAssessor:
             since = self.state.unschedulable_since.get(pod.uid)
             if since is not None and self.snapshot.now - since >= unschedulable_grace(self.snapshot, node):
                 self.remove([pod], index, RemovalReason.UNSCHEDULABLE, pod.unschedulable, node)
+        elif pod.volume_claims:
+            listed = ", ".join(f'"{name}"' for name in pod.volume_claims)
+            message = f"waiting for {pod.scheduler} to bind the pod and the PersistentVolumeClaims {listed}"
         return Replica(
             index, PlacementState.RESERVED, pod=pod, reservation=reservation, recovered=recovered, message=message
         )

@@ -5,10 +5,11 @@ name of another resource would wait indefinitely. None of these pods has been se
 """
 
 from dataclasses import replace
+from datetime import timedelta
 
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.fleet.node_health import unreachable_reason
-from gpufleet_operator.model.objects import Pod
+from gpufleet_operator.model.objects import DEFAULT_SCHEDULER, Pod
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
@@ -30,13 +31,24 @@ def remove_stuck_pods(snapshot: Snapshot, state: PassState, assessed: WorkloadRe
     return replace(assessed, replicas=tuple(replicas), removals=tuple(removals))
 
 
+def scheduling_timeout(snapshot: Snapshot, pod: Pod) -> timedelta:
+    """Returns for how long a released pod may have no response of a scheduler."""
+    limits = snapshot.limits
+    return limits.scheduling_timeout + (limits.volume_binding_timeout if pod.volume_claims else timedelta(0))
+
+
 def unanswered_message(snapshot: Snapshot, pod: Pod) -> str:
     """Returns what to check when no scheduler has responded to a pod."""
-    seconds = f"{snapshot.limits.scheduling_timeout.total_seconds():g} s"
+    seconds = f"{scheduling_timeout(snapshot, pod).total_seconds():g} s"
+    volumes = ", ".join(f'PersistentVolumeClaim "{name}"' for name in pod.volume_claims)
     if pod.claims:
         listed = ", ".join(pod.claims)
         return f"{pod.scheduler} has not tried to schedule the pod for {seconds}: check that {listed} exists"
-    return f'no scheduler has looked at the pod for {seconds}: is there one called "{pod.scheduler}"?'
+    if pod.scheduler == DEFAULT_SCHEDULER:
+        check = f"the provisioner of {volumes} responds" if volumes else "kube-scheduler runs"
+        return f"{pod.scheduler} has reported nothing about the pod for {seconds}: check that {check}"
+    provisioned = f", and is {volumes} provisioned" if volumes else ""
+    return f'no scheduler has looked at the pod for {seconds}: is there one called "{pod.scheduler}"{provisioned}?'
 
 
 def _stuck(
@@ -50,7 +62,7 @@ def _stuck(
     if node is not None and node in snapshot.nodes and (reason := unreachable_reason(snapshot, node)):
         return Removal(pod, replica.index, RemovalReason.NODE_NOT_READY, reason, node)
     since = state.unanswered_since.get(pod.uid)
-    if since is None or snapshot.now - since < snapshot.limits.scheduling_timeout:
+    if since is None or snapshot.now - since < scheduling_timeout(snapshot, pod):
         return None
     return Removal(pod, replica.index, RemovalReason.NOT_SCHEDULED, unanswered_message(snapshot, pod), node)
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from gpufleet_common import timestamps
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.extended_resources import Resources
@@ -19,7 +20,7 @@ HUNG = make.node("node-1", not_ready="Kubelet stopped posting node status.")
 
 def reserved(pod: Pod, *nodes: Node, **fields: NodeLeases) -> Snapshot:
     """One workload whose pod has devices of node-1; node-2 is free."""
-    first = make.telemetry(assignments=[make.assignment(pod)])
+    first = make.telemetry(assignments=[make.assignment(pod, decided_at=timestamps.micros(make.NOW))])
     node_leases = fields.get("node_leases", NodeLeases())
     return make.snapshot(make.workload(), pod, first, make.telemetry("node-2"), *nodes, node_leases=node_leases)
 
@@ -110,6 +111,40 @@ def test_pod_without_a_response_of_a_scheduler_is_removed_after_a_minute(claims:
 
     assert removed(after) == [("NotScheduled", words)]
     assert words in results.explanation(after).message
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        (
+            "default-scheduler",
+            "has reported nothing about the pod for 660 s: check that the provisioner of {} responds",
+        ),
+        ("volcano", 'for 660 s: is there one called "volcano", and is {} provisioned?'),
+    ],
+)
+def test_pod_with_a_volume_waits_as_long_as_kube_scheduler_does(scheduler: str, words: str) -> None:
+    """While it binds volumes, kube-scheduler reports nothing before Kubernetes 1.35."""
+    snapshot = reserved(make.released_pod(scheduler=scheduler, volume_claims=("data",)))
+    first = decide(snapshot)
+    assert first.due == make.NOW + timedelta(seconds=660)
+    assert f'{scheduler} to bind the pod and the PersistentVolumeClaims "data"' in results.message(
+        first.statuses[0], "Ready"
+    )
+
+    assert not removed(decide(make.later(snapshot, first, 659)))
+    ((reason, message),) = removed(decide(make.later(snapshot, first, 660)))
+
+    assert reason == "NotScheduled"
+    assert words.format('PersistentVolumeClaim "data"') in message
+
+
+def test_restart_does_not_start_the_scheduling_timeout_again() -> None:
+    pod = make.released_pod()
+    decided = timestamps.micros(make.NOW - timedelta(seconds=45))
+    node = make.telemetry(assignments=[make.assignment(pod, decided_at=decided)])
+
+    assert decide(make.snapshot(make.workload(), pod, node)).due == make.NOW + timedelta(seconds=15)
 
 
 @pytest.mark.parametrize(
