@@ -19,11 +19,11 @@ Measured is the processor time of one pass, without the writes:
 
 import argparse
 import asyncio
-import gc
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,14 +75,18 @@ class Bench:
         nodes: Number of nodes.
         running: Number of running workloads.
         waiting: Number of workloads that wait.
+        statuses: A file with what an earlier process wrote; None: it has written nothing.
     """
 
-    def __init__(self, nodes: int, running: int, waiting: int) -> None:
+    def __init__(self, nodes: int, running: int, waiting: int, statuses: Path | None = None) -> None:
         self.fleet = SyntheticFleet(nodes, running, waiting, NOW)
         self.now = NOW
         self.cache = Cache()
         self.fleet.fill(self.cache)
         self.applied = AppliedDecisions(self.fleet, self.cache)
+        if statuses is not None:
+            with statuses.open(encoding="utf-8") as lines:
+                self.applied.restore(json.loads(line) for line in lines)
         self.version = 1000
         self.next_workload = running + waiting
         self.reconciler = self.new_process()
@@ -158,12 +162,21 @@ def rss_mib() -> float:
     return int(kib) / 1024
 
 
-def measured(nodes: int, running: int, repeats: int, waiting: int) -> dict[str, Any]:
-    """Returns the values of one size. Each time has its median, and minimum and maximum beside it."""
+def write_statuses(nodes: int, running: int, waiting: int, file: Path) -> None:
+    """Writes what the first process of an operator writes to a file, so that memory is measured without it."""
     bench = Bench(nodes, running, waiting)
     bench.settle()
-    bench.reconciler = bench.new_process()
-    gc.collect()
+    with file.open("w", encoding="utf-8") as lines:
+        lines.writelines(f"{json.dumps(entry)}\n" for entry in bench.applied.stored())
+
+
+def measured(nodes: int, running: int, repeats: int, waiting: int, statuses: Path | None) -> dict[str, Any]:
+    """Returns the values of one size. Each time has its median, and minimum and maximum beside it."""
+    bench = Bench(nodes, running, waiting, statuses)
+    if statuses is None:
+        bench.settle()
+        bench.reconciler = bench.new_process()
+    operator_main.freeze_garbage_collector()
     first, actions = bench.timed_pass()
     bench.settle(actions)
     kept = {
@@ -189,7 +202,11 @@ def measured(nodes: int, running: int, repeats: int, waiting: int) -> dict[str, 
 
 def in_new_process(size: str, repeats: int, waiting: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", size, "--repeats", str(repeats), "--waiting", str(waiting)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    with tempfile.TemporaryDirectory(prefix="gpufleet-bench-") as folder:
+        statuses = Path(folder) / "statuses.jsonl"
+        subprocess.run([*command, "--write-statuses", statuses], check=True)
+        command += ["--statuses", str(statuses)]
+        found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
 
 
@@ -239,13 +256,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7, help="passes of each kind (default: %(default)s)")
     parser.add_argument("--waiting", type=int, default=WAITING, help="workloads that wait (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of tables")
+    for hidden in ("--statuses", "--write-statuses"):
+        parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--one", type=parsed_size, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
     if options.one:
         nodes, running = options.one
-        print(json.dumps(measured(nodes, running, options.repeats, options.waiting)))
+        if options.write_statuses:
+            write_statuses(nodes, running, options.waiting, options.write_statuses)
+        else:
+            print(json.dumps(measured(nodes, running, options.repeats, options.waiting, options.statuses)))
         return 0
     found = {size: in_new_process(size, options.repeats, options.waiting) for size in options.sizes}
     if options.json:

@@ -1,6 +1,6 @@
 """Applies decisions on a synthetic fleet to the caches, as if an apiserver had stored them and nothing failed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 import jsonpatch
@@ -38,6 +38,26 @@ class AppliedDecisions:
         for status in actions.statuses:
             self._status(status)
         return []
+
+    def stored(self) -> Iterator[Body]:
+        """Yields the patched pods and the workloads with a status, for `restore`."""
+        for body in self._bodies.values():
+            yield {"kind": "Pod", **body}
+        for uid, workload in self.cache.workloads.items.items():
+            if workload.status is not None:
+                yield {"kind": "Status", "uid": uid, "status": patches.as_json(workload.status)}
+
+    def restore(self, entries: Iterable[Body]) -> None:
+        """Applies the entries of another process to a filled cache."""
+        for entry in entries:
+            if entry.pop("kind") == "Pod":
+                self._bodies[entry["metadata"]["uid"]] = entry
+                self.cache.pods.apply(entry)
+            else:
+                number = int(entry["uid"].rpartition("-")[2])
+                body = {**self.fleet.workload(number), "status": entry["status"]}
+                body["metadata"]["resourceVersion"] = str(self._next())
+                self.cache.workloads.apply(body)
 
     def telemetry(self, node: str, *, celsius: int = 40, at: datetime | None = None) -> None:
         """Applies a report of a node's agent, with the assignments that are stored."""
