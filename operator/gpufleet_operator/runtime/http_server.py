@@ -1,11 +1,17 @@
 """Serves /metrics, /healthz and /readyz."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+_SHUTDOWN_SECONDS = 1.0
+"""How long a response may take after the end of the operator."""
 
 
 class ReconcilerHealth:
@@ -36,31 +42,70 @@ class ReconcilerHealth:
 
 @asynccontextmanager
 async def serve(host: str, port: int, health: ReconcilerHealth, registry: CollectorRegistry) -> AsyncIterator[int]:
-    """Serves until the block ends. Yields the port, which is chosen for port 0.
+    """Serves until the block ends, on a thread of its own. Yields the port, which is chosen for port 0.
+
+    A pass over a whole cluster of thousands of nodes blocks the event loop for seconds. Probes are answered meanwhile:
+    the kubelet would restart the operator, which would begin with the same pass.
 
     Raises:
         OSError: The address cannot be used.
     """
-
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def healthz(_: web.Request) -> web.Response:
-        return _probe(health.problem())
-
-    async def readyz(_: web.Request) -> web.Response:
-        return _probe(health.not_ready())
-
-    application = web.Application()
-    application.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
+    server = _ServerThread(host, port, health, registry)
     try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        yield runner.addresses[0][1]
+        yield await asyncio.to_thread(server.begin)
     finally:
-        await runner.cleanup()
+        await asyncio.to_thread(server.end)
+
+
+class _ServerThread:
+    def __init__(self, host: str, port: int, health: ReconcilerHealth, registry: CollectorRegistry) -> None:
+        self._host, self._port, self._health, self._registry = host, port, health, registry
+        self._loop = asyncio.new_event_loop()
+        self._started: Future[int] = Future()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    def begin(self) -> int:
+        """Starts the thread and returns the port. Raises OSError if the address cannot be used."""
+        self._thread.start()
+        return self._started.result()
+
+    def end(self) -> None:
+        """Ends the thread; also after a failed start."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with contextlib.closing(self._loop):
+            runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+            try:
+                self._started.set_result(self._loop.run_until_complete(self._listen(runner)))
+            except OSError as error:
+                self._started.set_exception(error)
+            else:
+                self._loop.run_forever()
+            finally:
+                self._loop.run_until_complete(runner.cleanup())
+
+    async def _listen(self, runner: web.AppRunner) -> int:
+        await runner.setup()
+        await web.TCPSite(runner, self._host, self._port).start()
+        port: int = runner.addresses[0][1]
+        return port
+
+    def _application(self) -> web.Application:
+        async def metrics(_: web.Request) -> web.Response:
+            return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+        async def healthz(_: web.Request) -> web.Response:
+            return _probe(self._health.problem())
+
+        async def readyz(_: web.Request) -> web.Response:
+            return _probe(self._health.not_ready())
+
+        application = web.Application()
+        application.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+        return application
 
 
 def _probe(problem: str | None) -> web.Response:

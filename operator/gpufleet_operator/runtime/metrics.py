@@ -152,13 +152,13 @@ class Metrics:
         self._last = snapshot
 
     def update_nodes(self) -> None:
-        """Sets the gauges of nodes, of which there are thousands, when they are read."""
+        """Sets the gauges of nodes, of which there are thousands, when they are read; also from another thread."""
         if self._last is None:
             return
         snapshot = self._last if self._now is None else replace(self._last, now=self._now())
         self.cordoned_devices.clear()
         self.telemetry_age.clear()
-        for name, telemetry in snapshot.telemetry.items():
+        for name, telemetry in tuple(snapshot.telemetry.items()):
             if cordoned := cordons.of_node(snapshot, name):
                 self.cordoned_devices.labels(name).set(len(cordoned))
             age = snapshot.age(telemetry)

@@ -1,8 +1,11 @@
 """Responses to probes and Prometheus."""
 
 import asyncio
+import threading
+import urllib.request
 
 import aiohttp
+import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from gpufleet_operator.runtime.http_server import ReconcilerHealth, serve
@@ -37,3 +40,22 @@ async def test_after_a_pass_it_is_live_and_ready() -> None:
 
 async def test_without_a_pass_it_is_not_live() -> None:
     assert (await ask(1.0, ago=100))["/healthz"] == (503, "no reconcile pass completed in the last 60 s\n")
+
+
+async def test_probes_are_answered_while_a_pass_blocks_the_event_loop() -> None:
+    now = asyncio.get_running_loop().time()
+    health = ReconcilerHealth(lambda: now, 60)
+    async with serve("127.0.0.1", 0, health, CollectorRegistry()) as port:
+        url = f"http://127.0.0.1:{port}/healthz"
+        with urllib.request.urlopen(url, timeout=20) as response:  # noqa: ASYNC210 - blocks the event loop, as a pass
+            assert response.read() == b"ok\n"
+
+
+async def test_address_in_use_is_an_error_and_leaves_no_thread() -> None:
+    health = ReconcilerHealth(lambda: None, 60)
+    async with serve("127.0.0.1", 0, health, CollectorRegistry()) as port:
+        with pytest.raises(OSError, match=str(port)):
+            async with serve("127.0.0.1", port, health, CollectorRegistry()):
+                pass
+
+    assert "http" not in {thread.name for thread in threading.enumerate()}
