@@ -20,8 +20,9 @@ def hung(namespace: TestNamespace, fleet: Fleet) -> Iterator[str]:
     """A frozen node on which `runs` and one of two replicas of `gang` run; the operator is on the other one."""
     operator = fleet.operator_pod()["spec"]["nodeName"]
     node = next(name for name in fleet.nodes if name != operator)
-    gang = {"gang": True, "strategy": "Spread"}
-    namespace.apply(gpuworkload("runs", node=node), gpuworkload("gang", replicas=2, placement=gang))
+    uuids = tuple(gpus.uuids[-1] for gpus in fleet.gpus.values())
+    gang = gpuworkload("gang", replicas=2, placement={"gang": True}, uuids=uuids)
+    namespace.apply(gpuworkload("runs", node=node), gang)
     namespace.verify("runs", "gang")
     fleet.node(node).freeze()
     yield node
