@@ -8,11 +8,14 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from gpufleet_cli.cluster.connection import Connection
 from gpufleet_cli.cluster.failures import NO_KUBECTL, failure, unknown_context
 from gpufleet_cli.errors import ClusterError
+from gpufleet_common import timestamps
+from gpufleet_operator.model.lenient_json import as_map, text
 
 FIELD_MANAGER: Final = "gpufleet-cli"
 
@@ -38,6 +41,14 @@ class Kubectl:
             return self.connection.namespace
         chosen = "jsonpath={..namespace}"
         return self.run("config", "view", "--minify", "--output", chosen).strip() or "default"
+
+    def server_time(self) -> datetime | None:
+        """Returns the time by the apiserver's clock; None: it does not say. Raises ClusterError."""
+        review = as_map(json.loads(self.run("auth", "whoami", "--output=json")))
+        try:
+            return timestamps.parse(text(as_map(review.get("metadata")).get("creationTimestamp")))
+        except ValueError:
+            return None
 
     def contexts(self) -> list[str]:
         """Returns the contexts of the kubeconfig. Raises ClusterError."""

@@ -1,6 +1,7 @@
 """`gpufleet convert`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -12,6 +13,20 @@ from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.documents import Document, read
 from gpufleet_cli.input.manifests import ClusterRules, check
 from gpufleet_cli.output.terminal import write_notes
+from gpufleet_operator.model.lenient_json import as_map
+
+
+def in_namespace(namespace: str | None) -> Callable[[Document], list[Document]]:
+    """Returns `as_workloads` for objects that get this namespace if they have none, as by `kubectl apply`."""
+
+    def expand(document: Document) -> list[Document]:
+        metadata = as_map(document.body.get("metadata"))
+        if namespace is None or metadata.get("namespace"):
+            return as_workloads(document)
+        body = {**document.body, "metadata": {**metadata, "namespace": namespace}}
+        return as_workloads(replace(document, body=body))
+
+    return expand
 
 
 def as_workloads(document: Document) -> list[Document]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from gpufleet_cli.analysis import device_checks, simulation
 from gpufleet_cli.analysis.device_checks import DeviceCheck
 from gpufleet_cli.analysis.device_details import details
-from gpufleet_cli.commands.convert import as_workloads
-from gpufleet_cli.commands.sources import check_stdin, fleet_documents
+from gpufleet_cli.commands.convert import in_namespace
+from gpufleet_cli.commands.sources import check_stdin, fleet_documents, namespace_of
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input import fleet_files, manifests
 from gpufleet_cli.input.manifests import ClusterRules
@@ -78,7 +78,7 @@ def explain(
 def _check(options: RequestOptions, target: Target, nodes: Sequence[str]) -> _Checked:
     check_stdin(options.files, target)
     notes: list[str] = []
-    request = _request(options, notes)
+    request = _request(options, notes, namespace_of(target) if options.files else None)
     objects = fleet_documents(target, *options.ages)
     notes[:0] = fleet_files.unchecked(objects)
     loaded = fleet_files.load(objects, request.pod.extended)
@@ -91,7 +91,7 @@ def _check(options: RequestOptions, target: Target, nodes: Sequence[str]) -> _Ch
     return _Checked(loaded.fleet, request, detailed, counts, (*notes, *loaded.notes))
 
 
-def _request(options: RequestOptions, notes: list[str]) -> Request:
+def _request(options: RequestOptions, notes: list[str], namespace: str | None) -> Request:
     if not options.files:
         if options.workload is not None:
             raise InputError(f"--workload {options.workload}: requires -f FILE")
@@ -99,7 +99,7 @@ def _request(options: RequestOptions, notes: list[str]) -> Request:
         return Request("one GPU", (0,), needs)
     if options.min_free_memory_mib is not None:
         raise InputError("--min-free-memory may not be given with -f: the manifest has the requirements")
-    found = manifests.load(options.files, options.rules, as_workloads)
+    found = manifests.load(options.files, options.rules, in_namespace(namespace))
     notes += found.notes
     chosen = [m for m in found.workloads if options.workload in (None, m.name, m.model.metadata.name)]
     if len(chosen) != 1:

@@ -7,8 +7,8 @@ from gpufleet_cli.analysis import saved_decisions, simulation
 from gpufleet_cli.analysis.fleet_edits import FleetEdits
 from gpufleet_cli.cluster.kubectl import Kubectl
 from gpufleet_cli.commands.admission import PodAdmission, admission
-from gpufleet_cli.commands.convert import as_workloads
-from gpufleet_cli.commands.sources import check_stdin, fleet_documents
+from gpufleet_cli.commands.convert import in_namespace
+from gpufleet_cli.commands.sources import check_stdin, fleet_documents, namespace_of
 from gpufleet_cli.exit_codes import NOT_PLACED, SUCCESS
 from gpufleet_cli.input import fleet_files, manifests
 from gpufleet_cli.input.manifests import ClusterRules
@@ -44,7 +44,7 @@ def simulate(
         headers: Whether tables have a header.
     """
     check_stdin(files, target)
-    requested = manifests.load(files, rules, as_workloads)
+    requested = manifests.load(files, rules, in_namespace(namespace_of(target)))
     workloads = requested.workloads
     extended = {name for workload in workloads for name in workload.request.pod.extended}
     objects = fleet_documents(target, *ages)

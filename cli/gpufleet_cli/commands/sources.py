@@ -48,6 +48,12 @@ def fleet_documents(target: Target, now: str | None, stale_after: float | None) 
     return FleetDocuments(_CLUSTER, telemetry, nodes, pods, PODS not in lists.unreadable, age)
 
 
+def namespace_of(target: Target) -> str | None:
+    """Returns the namespace of manifests that name none: that of the flags or the context; None: the default."""
+    given = target.connection.namespace
+    return given if given or target.saved else Kubectl(target.connection).namespace()
+
+
 def _listed(lists: ObjectLists, kind: ObjectKind) -> list[Document]:
     return [Document(_CLUSTER, kind.kind, kind.api_version, one["metadata"]["name"], one) for one in lists.of(kind)]
 

@@ -45,16 +45,20 @@ _GPU_LABELS = (
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """A cluster as it was read. `version` is that of this program."""
+    """A cluster as it was read. `version` is that of this program.
+
+    `own_skew_seconds` is how far this machine's clock is ahead of the apiserver's; None: unknown.
+    """
 
     lists: ObjectLists
     version: str
+    own_skew_seconds: float | None = None
     view: FleetView = field(default_factory=FleetView)
 
     @classmethod
-    def of(cls, lists: ObjectLists, version: str) -> "ClusterFacts":
+    def of(cls, lists: ObjectLists, version: str, own_skew_seconds: float | None = None) -> "ClusterFacts":
         view = fleet_view(lists.of(TELEMETRY), lists.of(WORKLOADS), lists.of(PODS), lists.now)
-        return cls(lists, version, view)
+        return cls(lists, version, own_skew_seconds, view)
 
     @property
     def now(self) -> datetime | None:

@@ -126,7 +126,11 @@ def taints(facts: ClusterFacts) -> Iterator[Diagnosed]:
 
 
 def clocks(facts: ClusterFacts) -> Iterator[Diagnosed]:
-    """Clocks of nodes that differ from the apiserver's: one write has a time by each of them."""
+    """Clocks that differ from the apiserver's: of this machine, and of nodes, whose writes have a time by each."""
+    own = facts.own_skew_seconds
+    if own is not None and abs(own) > _MAX_SKEW_SECONDS:
+        cause = f"{abs(own):.0f} s {'ahead of' if own > 0 else 'behind'} the apiserver's: ages that are shown are wrong"
+        yield Diagnosed("ClockSkew", "this machine", f"its clock is {cause}", "check NTP: timedatectl, chronyc")
     for one in facts.lists.of(TELEMETRY):
         recorded, observed = written_at(one), time_of(as_map(one.get("status")).get("observedAt"))
         if recorded is None or observed is None:

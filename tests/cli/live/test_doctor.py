@@ -1,6 +1,7 @@
 """`gpufleet doctor` names cause and cure of each problem; each case changes one thing of a good cluster."""
 
 import copy
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -271,6 +272,15 @@ def test_node_with_transport_dra_needs_no_extended_resource(cluster: RecordedClu
     spec = {"driver": "gpu.gpufleet.dev", "nodeName": "node-1", "devices": [{"name": "a"}, {"name": "b"}]}
     objects["SLICES"].append({"metadata": {"name": "s"}, "spec": spec})
     assert examine(cluster, objects) == []
+
+
+def test_clock_of_this_machine_is_compared_with_the_apiserver(cluster: RecordedCluster) -> None:
+    cluster.record("auth-whoami", json.dumps({"metadata": {"creationTimestamp": at(3600)}}))
+    (problem,) = examine(cluster, good())
+    assert (problem["check"], problem["object"]) == ("ClockSkew", "this machine")
+    assert "s behind the apiserver's" in problem["cause"]
+    cluster.record("auth-whoami", json.dumps({"metadata": {"creationTimestamp": at(0)}}))
+    assert examine(cluster, good()) == []
 
 
 def test_list_that_may_not_be_read_is_not_checked_with_a_note(cluster: RecordedCluster) -> None:

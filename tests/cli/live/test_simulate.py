@@ -55,7 +55,7 @@ def test_pod_that_the_apiserver_rejects_is_reported(recorded: RecordedCluster, f
     done = run_cli("simulate", "-f", file)
     assert done.code == 1
     why = error.removeprefix("Error from server (Forbidden): ")
-    assert done.out.splitlines()[-1] == f"default/train: the apiserver rejects its pods: {why}"
+    assert done.out.splitlines()[-1] == f"team/train: the apiserver rejects its pods: {why}"
     found = run_cli("simulate", "-f", file, "-o", "json").json["workloads"][0]
     assert (found["placed"], "exceeded quota" in found["podRejection"]) == (True, True)
 
@@ -65,9 +65,18 @@ def test_user_who_may_not_create_pods_gets_a_note(recorded: RecordedCluster, fil
     recorded.fail("create---dry-run=server", error)
     done = run_cli("simulate", "-f", files.write(gpu_workload()))
     assert done.code == 0
-    assert done.notes[0].startswith(
-        "default/train: not checked whether the apiserver admits its pods: pods is forbidden"
-    )
+    assert done.notes[0].startswith("team/train: not checked whether the apiserver admits its pods: pods is forbidden")
+
+
+def test_manifest_without_namespace_is_of_the_flags_or_the_context(
+    recorded: RecordedCluster, files: ObjectFiles
+) -> None:
+    file = files.write(gpu_workload())
+    assert run_cli("simulate", "-f", file, "-n", "other", "-o", "name").out == "other/train\n"
+    assert run_cli("simulate", "-f", file, "-o", "name").out == "team/train\n"
+    named = gpu_workload()
+    named["metadata"]["namespace"] = "own"
+    assert run_cli("simulate", "-f", files.write(named), "-n", "other", "-o", "name").out == "own/train\n"
 
 
 def test_saved_objects_ask_no_apiserver(cluster: RecordedCluster, files: ObjectFiles) -> None:

@@ -1,11 +1,14 @@
 """`gpufleet doctor`."""
 
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from gpufleet_cli.cluster.kubectl import Kubectl
 from gpufleet_cli.commands.live.reading import read
 from gpufleet_cli.doctor.examine import Examination, examine
 from gpufleet_cli.doctor.facts import OPTIONAL, REQUIRED, ClusterFacts
+from gpufleet_cli.errors import ClusterError
 from gpufleet_cli.exit_codes import PROBLEMS, SUCCESS
 from gpufleet_cli.options.target import Target
 from gpufleet_cli.output.rendering import OutputOptions, Rendering, write
@@ -16,7 +19,7 @@ from gpufleet_cli.view.text_tree import TextTree
 def doctor(target: Target, output: OutputOptions) -> int:
     """Prints what is wrong with the installation, and returns the exit code."""
     lists = read(target, REQUIRED, OPTIONAL, quiet=True)
-    result = examine(ClusterFacts.of(lists, version("gpufleet")))
+    result = examine(ClusterFacts.of(lists, version("gpufleet"), _own_skew(target)))
 
     def draw(screen: Screen, _wide: bool) -> None:
         for one in result.found:
@@ -26,7 +29,10 @@ def doctor(target: Target, output: OutputOptions) -> int:
 
     rendering = Rendering(lambda: _shape(result), lambda: sorted({one.check for one in result.found}), draw)
     write(rendering, output.format, headers=output.headers)
-    write_notes(f"not checked: {title}: {why}" for title, why in result.skipped)
+    by_reason: dict[str, list[str]] = {}
+    for title, why in result.skipped:
+        by_reason.setdefault(why, []).append(title)
+    write_notes(f"not checked: {', '.join(titles)}: {why}" for why, titles in by_reason.items())
     return PROBLEMS if result.found else SUCCESS
 
 
@@ -36,6 +42,21 @@ def summary(result: Examination) -> str:
     problems = "no problem found" if not number else f"{number} problem{'' if number == 1 else 's'} found"
     skipped = f", {len(result.skipped)} not made" if result.skipped else ""
     return f"{problems}; {len(result.passed)} checks passed{skipped}"
+
+
+def _own_skew(target: Target) -> float | None:
+    """Returns how far this machine's clock is ahead of the apiserver's, at least; None: unknown."""
+    if target.saved:
+        return None
+    before = datetime.now(UTC)
+    try:
+        server = Kubectl(target.connection).server_time()
+    except ClusterError:
+        return None
+    after = datetime.now(UTC)
+    if server is None or before <= server <= after:
+        return None if server is None else 0.0
+    return min(((one - server).total_seconds() for one in (before, after)), key=abs)
 
 
 def _shape(result: Examination) -> dict[str, Any]:
