@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpufleet_api.markers import Cel
-from gpufleet_api.pod_template import RESOURCE_CLAIMS, RESTART_POLICY
+from gpufleet_api.pod_template import CONTAINER_CLAIMS, RESOURCE_CLAIMS, RESTART_POLICY
 from gpufleet_api.workload import (
     MAX_NAME,
     CapacityMeasure,
@@ -23,6 +23,7 @@ from gpufleet_api.workload import (
 from gpufleet_api.workload_placement import Weights
 from gpufleet_api.workload_policies import RunPolicy, UpdateStrategy
 from gpufleet_cli.input.field_errors import of_rule
+from gpufleet_operator.model.lenient_json import as_list, as_map, maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,14 @@ def _if_exclusive(workload: GPUWorkload, value: int | None) -> int | None:
 
 def _pod_field(workload: GPUWorkload, name: str) -> object:
     return workload.spec.pod_spec.get(name)
+
+
+def _container_claims(workload: GPUWorkload) -> list[object]:
+    """Returns the claims of all containers; malformed containers are reported elsewhere."""
+    pods = as_map(as_map(workload.spec.template).get("spec"))
+    kinds = (maps(pods.get(kind)) for kind in ("initContainers", "containers"))
+    resources = (as_map(container.get("resources")) for containers in kinds for container in containers)
+    return [claim for one in resources for claim in as_list(one.get("claims"))]
 
 
 CHECKS: Final = (
@@ -128,6 +137,12 @@ CHECKS: Final = (
         "spec.template.spec.restartPolicy",
         lambda w: w.spec.adopts or _pod_field(w, "restartPolicy") is not None,
         lambda w: _pod_field(w, "restartPolicy"),
+    ),
+    RuleCheck(
+        CONTAINER_CLAIMS,
+        "spec.template.spec.containers.resources.claims",
+        lambda w: not _container_claims(w),
+        _container_claims,
     ),
     RuleCheck(
         RESOURCE_CLAIMS,
