@@ -7,7 +7,7 @@ import typer
 from typer._completion_classes import completion_init  # no public name
 
 from gpufleet_cli.declarations import change, observe, other, plan, snapshots
-from gpufleet_cli.options.command_group import ClusterCommand, Command, CommandGroup
+from gpufleet_cli.options.command_group import ClusterCommand, Command, CommandGroup, LiveCommand
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -63,18 +63,18 @@ _add(
 )
 _add(plan.replay, _PLAN, "replay decisions.jsonl --without node-1", cls=Command)
 
-_add(change.suspend, _CHANGE, "suspend train -n ml")
-_add(change.resume, _CHANGE, "resume ml/train")
-_add(change.logs, _SHOW, "logs train --replica 1 -f")
-_add(change.cordon, _CHANGE, 'cordon node-1/3 --reason "fan, ticket 4711" --for-hours 48')
-_add(change.uncordon, _CHANGE, "uncordon GPU-5301e0ff")
-_add(change.drain, _CHANGE, 'drain GPU-5301e0ff --reason "replace the board"')
-_add(change.acknowledge, _CHANGE, "acknowledge node-1", "acknowledge node-1 3")
+_add(change.suspend, _CHANGE, "suspend train -n ml", cls=LiveCommand)
+_add(change.resume, _CHANGE, "resume ml/train", cls=LiveCommand)
+_add(change.logs, _SHOW, "logs train --replica 1 -f", cls=LiveCommand)
+_add(change.cordon, _CHANGE, 'cordon node-1/3 --reason "fan, ticket 4711" --for-hours 48', cls=LiveCommand)
+_add(change.uncordon, _CHANGE, "uncordon GPU-5301e0ff", cls=LiveCommand)
+_add(change.drain, _CHANGE, 'drain GPU-5301e0ff --reason "replace the board"', cls=LiveCommand)
+_add(change.acknowledge, _CHANGE, "acknowledge node-1", "acknowledge node-1 3", cls=LiveCommand)
 
 _snapshot = typer.Typer(
     cls=CommandGroup, no_args_is_help=True, help="Save the state of a cluster, and show what was saved."
 )
-_add(snapshots.save, None, "snapshot save incident-4711", group=_snapshot)
+_add(snapshots.save, None, "snapshot save incident-4711", cls=LiveCommand, group=_snapshot)
 _add(snapshots.show, None, "snapshot show incident-4711", cls=Command, group=_snapshot)
 app.add_typer(_snapshot, name="snapshot", rich_help_panel=_OTHER)
 _add(other.completion, _OTHER, "completion bash > ~/.local/share/bash-completion/completions/gpufleet", cls=Command)

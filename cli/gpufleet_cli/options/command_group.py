@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.exit_codes import BAD_INPUT
-from gpufleet_cli.options.target import Target, connection_params, take
+from gpufleet_cli.options.target import SAVED, Target, connection_params, take
 
 
 class CommandGroup(TyperGroup):
@@ -56,6 +56,14 @@ class ClusterCommand(Command):
         """Runs the command with the options that are given before and after its name."""
         ctx.obj = take(ctx.params, ctx.obj or Target())
         return super().invoke(ctx)
+
+
+class LiveCommand(ClusterCommand):
+    """A command that changes a cluster, or follows it: it has no option for saved objects."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.params = [param for param in self.params if param.name != SAVED]
 
 
 def _without_type(option: TyperOption | None) -> TyperOption | None:

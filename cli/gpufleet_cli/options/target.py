@@ -94,7 +94,8 @@ def _connection(
     """Declares the options."""
 
 
-NAMES = frozenset({"kubeconfig", "context", "namespace", "all_namespaces", "impersonate", "impersonate_group", "saved"})
+SAVED = "saved"
+NAMES = frozenset({"kubeconfig", "context", "namespace", "all_namespaces", "impersonate", "impersonate_group", SAVED})
 
 
 def connection_params() -> list[Any]:

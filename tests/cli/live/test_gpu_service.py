@@ -66,7 +66,7 @@ def test_uncordon_removes_only_the_entry_of_the_gpu(cluster: RecordedCluster) ->
         (["node-1/0", "--reason", "x", "--until", "2001-01-01T00:00:00Z"], "must be in the future"),
         (["node-1/0", "--reason", "x", "--until", "2099-01-01T00:00:00Z", "--for-hours", "1"], "mutually exclusive"),
         (["node-1/9", "--reason", "x"], 'GPU "node-1/9" not found: did you mean node-1/'),
-        (["node-1/0", "--reason", "x", "--from", "f"], "--from may not be given: cordon needs a cluster"),
+        (["node-1/0", "--reason", "x", "--from", "f"], "no such option: --from"),
     ],
 )
 def test_wrong_cordon_is_an_error_and_writes_nothing(
@@ -75,6 +75,11 @@ def test_wrong_cordon_is_an_error_and_writes_nothing(
     cluster.fleet([node()])
     done = run_cli("cordon", *arguments)
     assert (done.code, message in done.err, patches(cluster)) == (2, True, [])
+
+
+def test_saved_objects_cannot_be_changed(cluster: RecordedCluster) -> None:
+    done = run_cli("--from", "f", "cordon", "node-1/0", "--reason", "x")
+    assert (done.code, done.err) == (2, "error: --from may not be given: cordon needs a cluster\n")
 
 
 def test_forbidden_cordon_names_the_role(cluster: RecordedCluster) -> None:
