@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 from gpufleet_operator.decide.plan import Plan
@@ -11,7 +11,7 @@ from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.report_actions import ExplainPod, Reports, WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState, Reported, UpToDateNode
-from gpufleet_operator.report.gated_pods import GateContext, explained, explanations
+from gpufleet_operator.report.gated_pods import GateContext, explained, explanations, unreplaced
 from gpufleet_operator.report.node_reports import MESSAGE_INTERVAL, node_reports
 
 MAX_PER_PASS = 64
@@ -44,7 +44,9 @@ def collect_reports(
     )
     nodes = node_reports(snapshot)
     reports = Reports(
-        telemetry=due(nodes.telemetry), nodes=due(nodes.nodes), pods=due(explanations(snapshot, state, context))
+        telemetry=due(nodes.telemetry),
+        nodes=due(nodes.nodes),
+        pods=due(chain(explanations(snapshot, state, context), unreplaced(state, snapshot.now, assessed))),
     )
     return CollectedReports(reports, _reported(snapshot, reports), nodes.up_to_date)
 

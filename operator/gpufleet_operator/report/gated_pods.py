@@ -12,7 +12,14 @@ from enum import StrEnum
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import release_key
 from gpufleet_operator.model.objects import Pod, Workload
-from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, Replica, UnplacedReason, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.replica import (
+    WITHOUT_USABLE_POD,
+    RemovalMethod,
+    Replica,
+    UnplacedReason,
+    WaitReason,
+    WorkloadReplicas,
+)
 from gpufleet_operator.model.report_actions import ExplainPod, explain_key
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState, Reported
@@ -23,6 +30,8 @@ DELAY = timedelta(seconds=2)
 """How long a pod is gated before that is explained."""
 _NOTE_INTERVAL = timedelta(minutes=2)
 """Shortest interval between two events of a pod with the same reason and different notes."""
+CANNOT_START = "CannotStart"
+"""Reason of the event on a pod without an owner that is rejected."""
 _REPEAT_INTERVAL = timedelta(minutes=30)
 """Interval at which an event is repeated: the apiserver deletes events after an hour."""
 
@@ -97,10 +106,28 @@ def explanations(snapshot: Snapshot, state: PassState, found: GateContext) -> It
             yield action
 
 
+def unreplaced(state: PassState, now: datetime, assessed: Iterable[WorkloadReplicas]) -> Iterator[ExplainPod]:
+    """Yields the explanations to record of pods without an owner that cannot start: they stay."""
+    for one in assessed:
+        for removal in one.removals:
+            pod = removal.pod
+            if removal.method is not RemovalMethod.NONE or pod.owner is not None:
+                continue
+            note = f"{removal.message}; no controller replaces the pod: delete it and create it again"
+            action = ExplainPod(pod.uid, pod.namespace, pod.name, CANNOT_START, note, warning=True)
+            reported = state.reported.get(action.key)
+            # While it was gated, something else was reported of it.
+            known = reported is not None and reported.note == action.note_without_numbers
+            if not known or (reported is not None and now - reported.at >= _REPEAT_INTERVAL):
+                yield action
+
+
 def explained(snapshot: Snapshot) -> dict[str, Reported]:
     """Returns the explanations of gated pods; those of an earlier process as if they were recorded now."""
     reported = snapshot.previous_state.reported
     keys = [explain_key(pod.uid) for pod in _gated(snapshot) if pod.waiting_for]
+    known = (explain_key(pod.uid) for pod in snapshot.pods.values() if not pod.gates and pod.owner is None)
+    keys += [key for key in known if key in reported]
     return {key: reported.get(key, Reported(snapshot.now)) for key in keys}
 
 
@@ -178,7 +205,8 @@ def _held_by_siblings(assessed: WorkloadReplicas, pod: Pod) -> str:
     )
     if not holding:
         return ""
-    return f" {holding} pods of earlier ReplicaSets hold devices: a rolling update without free GPUs needs maxSurge 0"
+    holders = "1 pod of an earlier ReplicaSet holds" if holding == 1 else f"{holding} pods of earlier ReplicaSets hold"
+    return f" {holders} devices: a rolling update without free GPUs needs maxSurge 0"
 
 
 def _without_replica(snapshot: Snapshot, pod: Pod) -> _Wait | None:

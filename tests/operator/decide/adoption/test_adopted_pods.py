@@ -140,7 +140,7 @@ def test_surge_on_a_full_fleet_waits_and_names_the_cure() -> None:
 
     (explained,) = actions.reports.pods
     assert explained.reason == "WaitingForDevices"
-    assert "1 pods of earlier ReplicaSets hold devices" in explained.note
+    assert "1 pod of an earlier ReplicaSet holds devices" in explained.note
     assert "maxSurge 0" in explained.note
     assert results.condition(actions.statuses[0], "Placed") == ("False", "NoDevicesAvailable")
 

@@ -9,7 +9,9 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.objects import Pod, PodPhase
 from gpufleet_operator.model.pod_state.owner import JOB_TRACKING_FINALIZER, PodOwner
+from gpufleet_operator.model.report_actions import explain_key
 from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import PassState, Reported
 from gpufleet_testing.operator import make, owned, results
 
 REJECTED = "0/2 nodes are available"
@@ -24,6 +26,7 @@ def after_grace(pod: Pod) -> tuple[Snapshot, Actions]:
     """Two passes: kube-scheduler rejects the pod for longer than the grace period."""
     telemetry = make.telemetry(assignments=[make.assignment(pod)])
     first = make.snapshot(owned.workload(), pod, telemetry, make.telemetry("node-2"))
+    first = replace(first, previous_state=PassState(reported={explain_key(pod.uid): Reported(make.NOW, "of its gate")}))
     later = make.later(first, decide(first), 6)
     return later, decide(later)
 
@@ -50,11 +53,15 @@ def test_pod_of_other_controllers_is_deleted(owner: PodOwner) -> None:
 
 
 def test_pod_without_owner_is_kept_and_reported() -> None:
-    _, actions = after_grace(rejected(None))
+    later, actions = after_grace(rejected(None))
 
     assert not actions.deletes
     assert results.condition(actions.statuses[0], "Degraded") == ("True", "Unschedulable")
     assert "pod web-a has no owner that replaces it" in results.message(actions.statuses[0], "Degraded")
+    (event,) = actions.reports.pods
+    assert (event.reason, event.note.startswith(REJECTED)) == ("CannotStart", True)
+    again = decide(make.later(later, actions, 60))
+    assert not again.reports.pods
 
 
 def test_rejection_excludes_the_node_for_the_next_pod() -> None:
