@@ -39,6 +39,18 @@ class FakeOwner:
     def step(self) -> None:
         """Counts what ended, and creates what is missing."""
         mine = {p["metadata"]["uid"]: p for p in self._cluster.of("pods") if self._owns(p)}
+        self._count_ended(mine)
+        if self._kind == "StatefulSet":  # it deletes a pod that ended, because the next one has the same name
+            for pod in mine.values():
+                if pod["status"]["phase"] in ("Succeeded", "Failed"):
+                    self._cluster.remove("pods", f"ml/{pod['metadata']['name']}")
+        active = [p for p in mine.values() if p["status"]["phase"] in ("Pending", "Running")]
+        taken = {p["metadata"]["labels"].get(_INDEX) for p in active}
+        for index in range(self.pods):
+            if str(index) not in taken and "deletionTimestamp" not in (self._at(index) or {}):
+                self._create(index)
+
+    def _count_ended(self, mine: dict[str, Json]) -> None:
         for _, kind, body in self._cluster.log[self._position :]:
             if kind == "pods" and body["metadata"]["uid"] in self._seen:
                 self._seen[body["metadata"]["uid"]] = body
@@ -52,11 +64,6 @@ class FakeOwner:
                 self.succeeded += 1
             elif JOB_TRACKING_FINALIZER in last["metadata"].get("finalizers", ()):
                 self.failed += 1
-        active = [p for p in mine.values() if p["status"]["phase"] in ("Pending", "Running")]
-        taken = {p["metadata"]["labels"].get(_INDEX) for p in active}
-        for index in range(self.pods):
-            if str(index) not in taken and "deletionTimestamp" not in (self._at(index) or {}):
-                self._create(index)
 
     def _at(self, index: int) -> Any:
         return next((p["metadata"] for p in self._cluster.of("pods") if self._owns(p) and _index(p) == index), None)
