@@ -14,7 +14,7 @@ from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.runtime.lifecycle import ComponentError
-from gpufleet_agent.runtime.trim_memory import SETTLED_SECONDS, release_code_pages
+from gpufleet_agent.runtime.trim_memory import SETTLED_SECONDS, release_file_pages, share_one_heap
 from gpufleet_agent.settings import AgentSettings, parse
 from gpufleet_common.logs import configure
 from gpufleet_common.units import BYTES_PER_MIB
@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent until SIGTERM or SIGINT; returns the exit status: 0 after a signal, 1 after an error."""
     settings = parse(sys.argv[1:] if arguments is None else arguments)
     configure(settings.log_level, settings.log_format)
-    release_code_pages()  # used while loading libraries; repeated when the agent has settled
+    share_one_heap()
+    release_file_pages()  # used while loading libraries; repeated when the agent has settled
     return asyncio.run(serve(lambda: make_agent(settings)))
 
 
@@ -76,7 +77,7 @@ async def serve(make: Callable[[], Agent]) -> int:
     for number in _SIGNALS:
         # Handled once: a second signal gets Python's default handling and ends the process immediately.
         loop.add_signal_handler(number, _stop, loop, agent)
-    settled = loop.call_later(SETTLED_SECONDS, release_code_pages)
+    settled = loop.call_later(SETTLED_SECONDS, release_file_pages)
     try:
         await agent
     except asyncio.CancelledError:

@@ -1,9 +1,9 @@
-"""Giving back the memory of code that only the start needed."""
+"""Giving back the memory of files that only the start needed."""
 
 import subprocess
 import sys
 
-from gpufleet_agent.runtime.trim_memory import code_ranges
+from gpufleet_agent.runtime.trim_memory import file_ranges
 
 SMAPS = """\
 55d0c8a00000-55d0c8a01000 r--p 00000000 fe:00 18  /usr/bin/python3
@@ -17,6 +17,10 @@ VmFlags: rd ex mr mw me
 Anonymous:          1024 kB
 7f0000000000-7f0000100000 r-xp 00000000 fe:00 19  /usr/lib/with text relocations.so (deleted)
 Anonymous:             4 kB
+7f0000120000-7f0000130000 r--p 00100000 fe:00 19  /usr/lib/relocated constants.so
+Anonymous:            12 kB
+7f0000140000-7f0000150000 r--s 00000000 fe:00 21  /usr/lib/shared.cache
+Anonymous:             0 kB
 7f0000200000-7f0000300000 r-xp 00000000 00:00 0
 Anonymous:             0 kB
 7f0000400000-7f0000500000 rwxp 00000000 fe:00 20  /usr/lib/jit.so
@@ -26,20 +30,47 @@ Anonymous:             0 kB
 """
 
 
-def test_only_unchanged_code_of_files_is_let_go() -> None:
-    assert list(code_ranges(SMAPS.splitlines())) == [(0x55D0C8A01000, 0x55D0C8A80000)]
+def test_only_unchanged_code_and_constants_of_files_are_released() -> None:
+    assert list(file_ranges(SMAPS.splitlines())) == [
+        (0x55D0C8A00000, 0x55D0C8A01000),
+        (0x55D0C8A01000, 0x55D0C8A80000),
+    ]
 
 
 def test_process_releases_memory_and_continues() -> None:
     script = """
 import json, pathlib, ssl
-from gpufleet_agent.runtime.trim_memory import release_code_pages
+from gpufleet_agent.runtime.trim_memory import release_file_pages
 rss = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1])
 ssl.create_default_context()
 before = rss()
-released = release_code_pages()
+released = release_file_pages()
 after = rss()
 print(released > 2**20, after < before, json.loads(json.dumps({"still": ssl.create_default_context() is not None})))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
     assert done.stdout == "True True {'still': True}\n"
+
+
+def test_threads_share_one_heap() -> None:
+    script = """
+import ctypes, threading
+from gpufleet_agent.runtime.trim_memory import share_one_heap
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.fdopen.restype = ctypes.c_void_p
+share_one_heap()
+barrier = threading.Barrier(4)
+def allocate():
+    barrier.wait()
+    libc.malloc(1000)
+    barrier.wait()
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+out = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    assert done.stdout.count("<heap ") == 1
