@@ -251,7 +251,7 @@ class WorkloadSpec(ApiModel):
     template: Annotated[dict[str, Any], FreeForm(POD_TEMPLATE)] | None = None
     """Template of the pods. The operator adds a scheduling gate and the device request to each pod. A change replaces
     the pods according to updateStrategy; their devices stay reserved. Without template, the operator creates no pods:
-    it places the pods of the namespace with the label gpufleet.dev/workload, whatever created them."""
+    it places the pods of the namespace with the label gpufleet.dev/workload, of any owner."""
     devices: Devices = Devices()
     requirements: Requirements | None = None
     placement: Placement = Placement()

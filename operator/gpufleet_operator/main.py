@@ -220,7 +220,7 @@ async def _relist(informers: Informers, cache: Cache, seconds: float) -> None:
 
 
 async def _run_kopf(cache: Cache, config: SingleConfig) -> None:
-    """Runs kopf. It installs handlers of SIGTERM and SIGINT, so ours are installed after its start."""
+    """Runs kopf. It installs handlers of SIGTERM and SIGINT, so the operator's are installed after its start."""
     existing = asyncio.all_tasks()
     loop = asyncio.get_running_loop()
     end: asyncio.Future[None] = loop.create_future()

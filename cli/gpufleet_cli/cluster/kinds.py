@@ -32,7 +32,7 @@ class ObjectKind:
 
 
 _OURS: Final = "?labelSelector=app.kubernetes.io%2Fcomponent%20in%20(agent,operator)"
-"""Objects of the chart, whatever its names are overridden with; those of other charts are left out later."""
+"""Objects of the chart, also with overridden names; those of other charts are left out later."""
 _ADMISSION: Final = "admissionregistration.k8s.io/v1"
 
 TELEMETRY: Final = ObjectKind(API_VERSION, TELEMETRY_KIND, TELEMETRY_PLURAL)

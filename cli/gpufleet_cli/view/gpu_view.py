@@ -229,7 +229,7 @@ def _gpu(
 
 
 def _uses(device: Json, reserved: tuple[PodUse, ...]) -> tuple[PodUse, ...]:
-    """Returns the holders, each with its reservation if it has one, and then the reservations that nobody holds yet."""
+    """Returns the holders, each with its reservation if it has one, and then the reservations without a holder."""
     by_pod = {(use.namespace, use.pod): use for use in reserved}
     found = []
     for holder in maps(device.get("allocatedTo")):

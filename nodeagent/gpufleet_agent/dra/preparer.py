@@ -1,7 +1,7 @@
 """Prepares claims: reads them, waits for obstacles to end, and writes their files.
 
-An error is expensive: the kubelet tries again only a minute or more later. So whatever may end by itself is waited for,
-for almost as long as the kubelet waits for the call.
+An error is expensive: the kubelet retries only a minute or more later. So obstacles that may end by themselves are
+waited for, for almost as long as the kubelet waits for the call.
 """
 
 import asyncio
