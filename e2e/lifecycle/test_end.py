@@ -1,9 +1,10 @@
 """Work ends: it is complete or failed, gives its devices back, and is deleted when its time is over."""
 
 from functools import partial
+from http import HTTPStatus
 
 from gpufleet_e2e.proof import objects
-from gpufleet_e2e.support.api import JsonObject
+from gpufleet_e2e.support.api import JsonObject, pods
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import IDLE, container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
@@ -33,9 +34,9 @@ def test_finished_workloads_are_complete_failed_or_deleted(namespace: TestNamesp
     print(message)
     assert "exit code 3" in message
     assert "exceeds spec.runPolicy.backoffLimit (1)" in message
-    pods = namespace.all_pods("fails")
-    assert sorted(pod["metadata"]["labels"]["gpufleet.dev/attempt"] for pod in pods) == ["0", "1"]
-    assert {pod["status"]["phase"] for pod in pods} == {"Failed"}
+    ended = namespace.all_pods("fails")
+    assert sorted(pod["metadata"]["labels"]["gpufleet.dev/attempt"] for pod in ended) == ["0", "1"]
+    assert {pod["status"]["phase"] for pod in ended} == {"Failed"}
     status = namespace.workload("fails")["status"]
     assert (status["state"], status["failed"], "completionTime" in status) == ("Failed", 2, True)
     namespace.wait_condition("late", "Failed", "True", "DeadlineExceeded", within=END_SECONDS)
@@ -51,8 +52,9 @@ def test_finished_workloads_are_complete_failed_or_deleted(namespace: TestNamesp
 def test_gang_starts_again_as_a_whole_and_gives_devices_back(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: the stored placement of a pod that is gone shows that a member was lost; all start the next attempt.
 
-    One gang loses a member by an exit code, one by a deletion. A third one may go on without its member, for a while:
-    its member's node takes no pod any more, and after `gangTimeoutSeconds` the whole gang waits without devices.
+    One gang loses a member by an exit code and then by an eviction, one by a deletion. A third one may go on without
+    its member, for a while: its member's node takes no pod any more, and after `gangTimeoutSeconds` the whole gang
+    waits without devices.
     """
     first, second = fleet.nodes
     policy = {"onReplicaFailure": "RestartReplica"}
@@ -75,13 +77,18 @@ def test_gang_starts_again_as_a_whole_and_gives_devices_back(namespace: TestName
     before = _uids(namespace, "deleted")
     fleet.api.delete(f"/api/v1/namespaces/{namespace.name}/pods/{namespace.pods('deleted')[1]['metadata']['name']}")
     for name in ("exits", "deleted"):
-        eventually(partial(_second_attempt, namespace, name), within=END_SECONDS)
+        eventually(partial(_runs_attempt, namespace, name, 1), within=END_SECONDS)
         namespace.wait_ready(name)
     assert not before & _uids(namespace, "deleted")
     assert [namespace.workload(name)["status"].get("failed", 0) for name in ("exits", "deleted")] == [1, 0]
     message = namespace.event("exits", "Restarting")
     print(message)
     assert "replicas 0, 1, attempt 1: replica 1: container main: exit code 7" in message
+    evicted = namespace.pods("exits")[0]["metadata"]["name"]
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": evicted}}
+    assert fleet.api.call("POST", f"{pods(namespace.name)}/{evicted}/eviction", body).status == HTTPStatus.CREATED
+    eventually(lambda: _runs_attempt(namespace, "exits", 2), within=END_SECONDS)
+    assert namespace.workload("exits")["status"]["failed"] == 1, "an eviction is no failure"
     member = next(pod for pod in namespace.pods("waits") if pod["spec"]["nodeName"] == second)
     fleet.cluster.kubectl("cordon", second)
     try:
@@ -94,13 +101,13 @@ def test_gang_starts_again_as_a_whole_and_gives_devices_back(namespace: TestName
         fleet.cluster.kubectl("uncordon", second)
 
 
-def _second_attempt(namespace: TestNamespace, name: str) -> None:
+def _runs_attempt(namespace: TestNamespace, name: str, number: int) -> None:
     running = [pod for pod in namespace.pods(name) if pod["status"]["phase"] == "Running"]
     attempts = [pod["metadata"]["labels"]["gpufleet.dev/attempt"] for pod in running]
-    assert attempts == ["1", "1"], f"attempts {attempts}; {namespace.describe(name)}"
+    assert attempts == [str(number)] * 2, f"attempts {attempts}; {namespace.describe(name)}"
     for pod in running:
         variables = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
-        assert variables["GPUFLEET_ATTEMPT"] == "1"
+        assert variables["GPUFLEET_ATTEMPT"] == str(number)
 
 
 def _uids(namespace: TestNamespace, name: str) -> set[str]:

@@ -61,15 +61,21 @@ def test_replica_without_a_node_of_its_own_waits(namespace: TestNamespace) -> No
 
 
 def test_gang_that_must_be_apart_reserves_nothing(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: rules count for the gang as a whole. Its other pods wait with their gates, and others get the GPUs."""
-    template = _apart("apart")
-    namespace.apply(gpuworkload("apart", replicas=3, placement={"gang": True}, template=template))
-    message = namespace.wait_condition("apart", "Placed", "False", "NoDevicesAvailable")
-    assert "2 of 3 replicas would fit" in message
+    """Mechanism: rules count for the gang as a whole. Its other pods wait with their gates, and others get the GPUs.
+
+    One gang has pod anti-affinity, the other one a host port.
+    """
+    port = pod_spec(container(ports=[{"containerPort": PORT, "hostPort": PORT}]))
+    templates = {"apart": _apart("apart"), "port": port}
+    namespace.apply(*(gpuworkload(n, replicas=3, placement={"gang": True}, template=t) for n, t in templates.items()))
+    for name in templates:
+        message = namespace.wait_condition(name, "Placed", "False", "NoDevicesAvailable")
+        assert "2 of 3 replicas would fit" in message
     namespace.apply(gpuworkload("other", count=16, node=fleet.nodes[0]))
     namespace.verify("other")
-    assert not [one for one in fleet.assignments(namespace.name).values() if one["workload"] == "apart"]
-    assert all(pod["spec"].get("schedulingGates") for pod in namespace.pods("apart"))
+    for name in templates:
+        assert not [one for one in fleet.assignments(namespace.name).values() if one["workload"] == name]
+        assert all(pod["spec"].get("schedulingGates") for pod in namespace.pods(name))
 
 
 def test_host_port_in_use_is_not_picked(namespace: TestNamespace, fleet: Fleet) -> None:

@@ -1,14 +1,18 @@
 """Workloads that cannot run: they say why, keep no devices, and make few pods and events."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
 
 from gpufleet_e2e.faults.other_plugin import other_plugin
+from gpufleet_e2e.proof import objects
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
-from gpufleet_e2e.support.api import events, pods, workloads
+from gpufleet_e2e.support.api import NODES, events, pods, workloads
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import BY_HAND, SCHEDULING_TIMEOUT_SECONDS
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
@@ -20,6 +24,8 @@ OTHER = "acme.dev/gpu"
 WATCH_SECONDS = 40
 MAX_PODS = 3
 MAX_EVENTS = 10
+LABEL = "gpufleet.dev/e2e"
+"""Nothing selects nodes by it."""
 VOLUMES = "/api/v1/persistentvolumes"
 
 
@@ -38,7 +44,7 @@ def test_six_workloads_that_cannot_run_create_few_pods(namespace: TestNamespace,
 
     The other plugin's devices show up only in the second source of the confirmation. Six such workloads together make
     fewer than 20 pods in ten minutes; here the first 40 seconds are watched, in which the old backoff made most of
-    them.
+    them. No rejection names the node label that changes meanwhile, and the counts are read back after a restart.
     """
     node = fleet.nodes[0]
     others = fleet.gpus[node].uuids[-2:]
@@ -46,22 +52,22 @@ def test_six_workloads_that_cannot_run_create_few_pods(namespace: TestNamespace,
     silence = f"no scheduler has looked at the pod for {SCHEDULING_TIMEOUT_SECONDS} s"
     expected = {
         "claim-1": 'persistentvolumeclaim "absent" not found',
-        "claim-2": 'persistentvolumeclaim "absent" not found',
+        "claim-2": "unbound immediate PersistentVolumeClaims",
         "sysctl-1": "SysctlForbidden",
         "sysctl-2": "SysctlForbidden",
         "silent": f'{silence}: is there one called "{BY_HAND}"?',
         "double": "PodResources reports",
     }
-    with other_plugin(fleet, node, OTHER, others):
+    with other_plugin(fleet, node, OTHER, others), _changing_label(fleet, node) as change:
         namespace.apply(
             gpuworkload("claim-1", template=_claim("absent")),
-            gpuworkload("claim-2", template=_claim("absent")),
+            gpuworkload("claim-2", template=_claim(_unbound_claim(namespace))),
             gpuworkload("sysctl-1", template=_sysctl()),
             gpuworkload("sysctl-2", template=_sysctl()),
             gpuworkload("silent", template=pod_spec(schedulerName=BY_HAND)),
             gpuworkload("double", node=node, requirements={"excludeUUIDs": list(others)}, template=double),
         )
-        made = _watch(namespace)
+        made = _watch(namespace, change)
         print({name: len(found) for name, found in made.items()})
         assert {name: len(found) for name, found in made.items() if len(found) > MAX_PODS} == {}
         for name, words in expected.items():
@@ -69,11 +75,38 @@ def test_six_workloads_that_cannot_run_create_few_pods(namespace: TestNamespace,
             print(name, message)
             assert words in message
         eventually(lambda: _keeps_nothing(namespace), within=15)
+        fleet.stop_operator()
+        fleet.start_operator()
+        change()
+        never(lambda: _no_pods(namespace), for_seconds=6)
         for name in expected:
+            assert namespace.workload(name)["status"]["placements"][0]["rejections"] in (1, MAX_PODS), name
             found = _events_about(namespace, name)
             assert len(found) <= MAX_EVENTS, f"{name}: {found}"
         namespace.delete(*expected)
         eventually(lambda: _no_pods(namespace), within=20)
+
+
+def _unbound_claim(namespace: TestNamespace) -> str:
+    """Creates a claim for which there is neither a volume nor a provisioner."""
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "none", "resources": {"requests": {"storage": "1Mi"}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "unbound"}, "spec": spec}
+    namespace.fleet.api.create(f"/api/v1/namespaces/{namespace.name}/persistentvolumeclaims", claim)
+    return "unbound"
+
+
+@contextmanager
+def _changing_label(fleet: Fleet, node: str) -> Iterator[Callable[[], None]]:
+    """Yields a function that changes a label of the node."""
+    numbers = count()
+
+    def change(value: str | None = None) -> None:
+        fleet.api.patch(f"{NODES}/{node}", {"metadata": {"labels": {LABEL: value}}})
+
+    try:
+        yield lambda: change(str(next(numbers)))
+    finally:
+        change()
 
 
 @pytest.fixture
@@ -110,25 +143,40 @@ def test_gang_with_a_rejected_member_releases_all_devices(
 ) -> None:
     """Mechanism: consecutive rejections pause the retries of the whole gang, and its other members are removed.
 
-    kube-scheduler rejects the second node, because the volume is only usable on the first, where one member runs.
+    kube-scheduler rejects the second node, because the volume is only usable on the first, where one member runs. That
+    the operator deletes this member is no failure of the application, with `onReplicaFailure: Fail` either.
     """
     namespace.apply(gpuworkload("rest", count=8, node=fleet.nodes[0]))
     namespace.wait_ready("rest")
     placement = {"gang": True, "strategy": "Spread"}
-    namespace.apply(gpuworkload("gang", count=8, replicas=2, placement=placement, template=_claim(local_claim)))
-    message = namespace.wait_condition("gang", "Ready", "False", "PlacementBackOff", within=40)
-    print(message)
-    assert "PersistentVolume" in message
+    shape: dict[str, Any] = {"count": 4, "replicas": 2, "placement": placement, "template": _claim(local_claim)}
+    policies = {"gang": {}, "fail": {"onReplicaFailure": "Fail"}}
+    namespace.apply(*(gpuworkload(name, runPolicy=policy, **shape) for name, policy in policies.items()))
+    for name in policies:
+        message = namespace.wait_condition(name, "Ready", "False", "PlacementBackOff", within=40)
+        print(message)
+        assert "PersistentVolume" in message
     eventually(lambda: _keeps_nothing(namespace, besides="rest"), within=20)
-    assert namespace.all_pods("gang") == []
+    for name in policies:
+        eventually(partial(_no_pods, namespace, name), within=20)
+        status = namespace.workload(name)["status"]
+        assert (status["state"], status["failed"]) == ("Pending", 0), namespace.describe(name)
+        assert not objects.is_true(namespace.workload(name), "Failed"), namespace.describe(name)
 
 
-def _watch(namespace: TestNamespace) -> dict[str, set[str]]:
-    """Returns the UIDs of the pods of each workload that existed in this time, and checks the messages."""
+def _watch(namespace: TestNamespace, change: Callable[[], None]) -> dict[str, set[str]]:
+    """Returns the UIDs of the pods of each workload that existed in this time, and checks the messages.
+
+    Args:
+        namespace: Of the workloads.
+        change: Called every few seconds.
+    """
     made: dict[str, set[str]] = defaultdict(set)
-    api = namespace.fleet.api
+    api, looks = namespace.fleet.api, count()
 
     def look() -> None:
+        if next(looks) % 10 == 0:
+            change()
         for pod in api.list(pods(namespace.name)):
             made[pod["metadata"]["labels"][WORKLOAD_LABEL]].add(pod["metadata"]["uid"])
         for workload in api.list(workloads(namespace.name)):
@@ -144,8 +192,9 @@ def _keeps_nothing(namespace: TestNamespace, besides: str = "") -> None:
     assert not left, f"devices are kept: {left}"
 
 
-def _no_pods(namespace: TestNamespace) -> None:
-    left = [pod["metadata"]["name"] for pod in namespace.fleet.api.list(pods(namespace.name))]
+def _no_pods(namespace: TestNamespace, name: str = "") -> None:
+    found = namespace.all_pods(name) if name else namespace.fleet.api.list(pods(namespace.name))
+    left = [pod["metadata"]["name"] for pod in found]
     assert not left, f"pods are left: {left}"
 
 

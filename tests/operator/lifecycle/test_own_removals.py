@@ -9,7 +9,7 @@ from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.process import RestartingOperator, moment
 
-STEPS = 25
+STEPS = 32
 """Seconds; in this time each of the causes removes a pod of the gang, in most of them all pods."""
 
 

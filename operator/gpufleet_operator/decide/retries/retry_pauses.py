@@ -24,7 +24,7 @@ def apply_retry_pauses(
 ) -> WorkloadReplicas:
     """Marks the replicas whose retries are paused, and adds the removals of a gang with such a replica."""
     uid = assessed.workload.uid
-    if assessed.outcome is not None or assessed.spec.suspend:
+    if assessed.outcome is not None or assessed.spec.suspend or assessed.template_errors:
         return assessed
     pauses = {r.index: pause for r in assessed.replicas if (pause := current_pause(snapshot, state, uid, r.index))}
     if not pauses or assessed.spec.adopts:  # the nodes are excluded, and the owner creates the pods
