@@ -3,10 +3,11 @@
 Pods of workloads are decoded by `decode_pod`.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import structlog
@@ -182,14 +183,20 @@ def bound_pod(body: Json) -> BoundPod:
     requested = requests.pod_requests(spec)
     return BoundPod(
         uid=meta["uid"],
-        node=str(spec["nodeName"]),
+        node=sys.intern(str(spec["nodeName"])),
         resource_version=meta.get("resourceVersion", ""),
-        requests=requested,
+        requests=_shared_amounts(tuple(requested.items())),
         traits=traits.bound_traits(text(meta.get("namespace")), meta.get("labels"), spec),
         deleting="deletionTimestamp" in meta,
         name=text(meta.get("name")) if requested.keys() - requests.NATIVE_RESOURCES else "",
         movable=_controller(meta).get("kind") not in (None, "DaemonSet", "Node"),
     )
+
+
+@lru_cache(maxsize=4096)
+def _shared_amounts(pairs: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
+    """Returns one map for all pods with the same requests: there are hundreds of thousands of pods."""
+    return dict(pairs)
 
 
 def _controller(meta: Json) -> Json:

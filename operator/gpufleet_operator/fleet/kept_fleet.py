@@ -85,7 +85,7 @@ class KeptFleet:
         """Notes the nodes from which a pass has deducted picks."""
         self._held.update(names)
 
-    def remove_incomplete_gangs(self, names: Iterable[str]) -> None:
+    def restore(self, names: Iterable[str]) -> None:
         """Restores nodes from which the picks of an unfinished pass were deducted."""
         for name in names:
             self.fleet.put(self._states[name])

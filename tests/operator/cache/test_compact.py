@@ -52,3 +52,10 @@ def test_equal_texts_of_two_objects_are_stored_once() -> None:
     assert (
         one.devices[0].nvlink_peers[0] is one.devices[1].uuid or one.devices[1].nvlink_peers[0] is one.devices[0].uuid
     )
+
+
+def test_other_pods_with_equal_requests_share_them() -> None:
+    one, other = (decode.bound_pod(body) for body in list(FLEET.other_pods(0))[:2])
+    assert one.uid != other.uid
+    assert one.requests is other.requests
+    assert one.requests == {"cpu": 100, "memory": 128 * 2**20}

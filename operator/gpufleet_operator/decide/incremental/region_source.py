@@ -113,6 +113,6 @@ class RegionSource(WholeSource):
         """
         missing = set(picked) - self._region.nodes
         if missing:
-            self.kept.remove_incomplete_gangs(picked)
+            self.kept.restore(picked)
             raise RegionTooSmallError(Seeds(rows=missing))
         super().finish(picked)
