@@ -24,6 +24,7 @@ from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
+from gpufleet_testing.hypothesis_profiles import examples
 from gpufleet_testing.operator import make
 from gpufleet_testing.operator.decisions import AppliedDecisions
 from gpufleet_testing.operator.from_scratch import compare
@@ -157,7 +158,7 @@ HISTORIES = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(examples(8), suppress_health_check=list(HealthCheck))
 @given(HISTORIES)
 def test_decision_on_any_history_is_that_on_the_whole_cluster(
     history: list[list[tuple[Callable[[SmallFleet, int], None], int]]],
