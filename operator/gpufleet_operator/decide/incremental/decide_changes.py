@@ -91,6 +91,8 @@ def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex
     for subject in kept.moments.take(snapshot.now):
         _add_subject(seeds, subject, index)
     seeds.workloads |= unsettled(kept.state) | kept.refresh.due(snapshot.now)
+    # What these wait for depends on pods everywhere, or is not known: they are asked in each pass.
+    seeds.workloads.update(uid for uid, request in kept.parked.items() if request is None or request.rules)
     _add_quota(seeds, snapshot, kept, index)
     return seeds
 
