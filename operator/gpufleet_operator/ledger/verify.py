@@ -109,7 +109,9 @@ def _verify_container(
         if agent != reserved:
             missing = _unreported_by_agent(snapshot, reservation)
         else:
-            missing = _NOT_REPORTED if kubelet != reserved and kubelet_reports else ""
+            # The kubelet has no such status for sidecars.
+            reports = kubelet_reports and all(c.name != part.container for c in pod.init_containers)
+            missing = _NOT_REPORTED if kubelet != reserved and reports else ""
         return AllocationCheck(PlacementState.ALLOCATED, missing=missing)
     if report is not None and container is not None and _runs_without_devices(snapshot, state, pod, report, container):
         return _without_devices(report, reservation, was_allocated=was_allocated)

@@ -1,5 +1,6 @@
 """The allocation check of a running pod, by the kubelet's status and the agent's report."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypedDict
 
@@ -208,3 +209,22 @@ def test_each_container_must_hold_its_own_devices(
     found = verify_allocation(make.snapshot(pod, telemetry), PassState(), pod, Reservation("node-1", assignment))
 
     assert found.state is state
+
+
+def test_sidecar_is_verified_by_the_agent_alone() -> None:
+    running = Container("server", running=True, ran=True, started_at=make.NOW)
+    pod = make.running_pod(containers=(), init_containers=(running,))
+    assignment = make.assignment(pod, *RESERVED).model_copy(update={"container": "server"})
+    telemetry = make.telemetry(devices=3, assignments=[assignment], held=dict.fromkeys(RESERVED, assignment))
+    reservation = Reservation("node-1", assignment)
+    status = make.telemetry_status(telemetry)
+    held = [
+        d.model_copy(update={"allocated_to": [h.model_copy(update={"container": "server"}) for h in d.allocated_to]})
+        for d in status.devices
+    ]
+    changed = status.model_copy(update={"devices": held})
+    telemetry = replace(telemetry, model=telemetry.model.model_copy(update={"status": changed}))
+
+    found = verify_allocation(make.snapshot(pod, telemetry), PassState(), pod, reservation, kubelet_reports=True)
+
+    assert (found.state, found.missing) == (PlacementState.ALLOCATED, "")
