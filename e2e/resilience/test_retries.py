@@ -80,7 +80,7 @@ def test_six_workloads_that_cannot_run_create_few_pods(namespace: TestNamespace,
         change()
         never(lambda: _no_pods(namespace), for_seconds=6)
         for name in expected:
-            assert namespace.workload(name)["status"]["placements"][0]["ineligibleDevices"] in (1, MAX_PODS), name
+            assert namespace.workload(name)["status"]["placements"][0]["rejections"] in (1, MAX_PODS), name
             found = _events_about(namespace, name)
             assert len(found) <= MAX_EVENTS, f"{name}: {found}"
         namespace.delete(*expected)
