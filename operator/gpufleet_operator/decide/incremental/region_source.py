@@ -86,7 +86,9 @@ class RegionSource(WholeSource):
     def _woken(self, changed: Collection[NodeState]) -> set[str]:
         """Returns the workloads outside of the region that have to be asked again."""
         answers: dict[object, bool] = {}
-        found = set()
+        found: set[str] = set()
+        if not changed:
+            return found
         for uid, request in self._waiting.items():
             if uid in self._region.workloads:
                 continue
