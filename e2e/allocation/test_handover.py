@@ -70,7 +70,7 @@ def test_mismatch_without_the_mechanism_is_detected(namespace: TestNamespace, fl
         fleet,
         lambda: messages.append(namespace.event("second", "DeviceMismatch", within=30)),
     )
-    held, reserved = messages[0].split(", reserved ")
+    reserved, held = messages[0].split(", but kubelet reports ")
     assert all(uuid in held for uuid in first), f"it should hold the first one's devices {first}: {messages[0]}"
     assert not any(uuid in reserved for uuid in first), messages[0]
 
