@@ -54,10 +54,8 @@ def new_assignment(
 def _containers(spec: WorkloadSpec, pod: Pod, resource: str) -> dict[str, int]:
     """Returns the number of devices of each container.
 
-    A pod that has no choice of containers keeps its own: a template that was changed later may have another name.
+    The pod says which of its containers request devices. A template that was changed later may have another name, and
+    the one of a pod from before the resource was renamed is that of the template.
     """
-    if spec.adopts:
-        return of_pod(pod, resource)
-    if not spec.devices.container and not spec.devices.containers and pod.containers:
-        return {pod.containers[0].name: spec.devices.count}
-    return of_template(spec)
+    requested = of_pod(pod, resource)
+    return requested if requested or spec.adopts else of_template(spec)

@@ -143,7 +143,7 @@ class PodAssessor:
         released_by_operator = stored is not None and stored.pod_uid == pod.uid and stored.node == node
         state = PlacementState.BOUND if pod.node else PlacementState.RESERVED
         if released_by_operator and self._has_unknown_container(pod):
-            message = "the reservation is restored when the kubelet reports the containers"
+            message = "the reservation cannot be restored: the pod does not say which container has the devices"
             return Replica(index, state, pod=pod, message=message)
         if released_by_operator and node is not None and (telemetry is None or telemetry.deleting):
             # The Node was deleted, and its GPUTelemetry with it. When the agent creates a new one, the reservation is
@@ -153,11 +153,11 @@ class PodAssessor:
         return self._mismatch(index, pod, None, "pod was released without a reservation")
 
     def _has_unknown_container(self, pod: Pod) -> bool:
-        """Returns True when only an invalid template could say which container has the devices."""
-        if self.spec.adopts:
-            return not of_pod(pod, self.snapshot.limits.resources.name_for(self.spec.devices))
+        """Returns True when only an invalid template, or none, could say which container has the devices."""
+        if of_pod(pod, self.snapshot.limits.resources.name_for(self.spec.devices)):
+            return False
         named = self.spec.devices.container is not None or self.spec.devices.containers
-        return bool(self.template_errors) and not named and not pod.containers
+        return self.spec.adopts or (bool(self.template_errors) and not named)
 
     def _recover(self, index: int, pod: Pod) -> Reservation | None:
         """Restores a released pod's reservation from status, if the node's GPUTelemetry is new and the devices free."""
