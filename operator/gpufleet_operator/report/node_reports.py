@@ -1,6 +1,7 @@
 """The conditions Fresh, Healthy and Drained of GPUTelemetries, and the condition GPUHealthy of their Nodes.
 
-A condition is written when its status or reason changes, and at most once a minute if only its message does.
+A condition is written when its status or reason changes, and at most once a minute if only its message does. The
+message of Drained is written at once: it names the pods that are left.
 """
 
 from collections.abc import Sequence
@@ -110,7 +111,15 @@ def _is_due(
     wanted: Sequence[Condition | NodeCondition | None],
 ) -> bool:
     """Returns False if only messages differ and one was written less than a minute ago."""
-    if [c and (c.status, c.reason) for c in stored] != [c and (c.status, c.reason) for c in wanted]:
+    if list(map(_decisive, stored)) != list(map(_decisive, wanted)):
         return True
     reported = snapshot.previous_state.reported.get(key)
     return reported is None or snapshot.now - reported.at >= MESSAGE_INTERVAL
+
+
+def _decisive(condition: Condition | NodeCondition | None) -> tuple[object, ...] | None:
+    """Returns what is written immediately. Who is left on a drained device does not change with each measurement."""
+    if condition is None:
+        return None
+    drains = isinstance(condition, Condition) and condition.type == "Drained"
+    return condition.status, condition.reason, condition.message if drains else ""

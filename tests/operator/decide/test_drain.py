@@ -135,6 +135,20 @@ def test_condition_names_who_has_a_drained_device() -> None:
     assert found["Drained"] == ("False", "InUse", "GPU-1-0: ml/notebook-0")
 
 
+def test_condition_follows_the_pods_that_leave_immediately() -> None:
+    """The messages of other conditions are written at most once a minute."""
+    holders = [make.pod(uid="", name=name, namespace="ml") for name in ("a", "b")]
+    cordoned = [cordon("GPU-1-0", drain=True), cordon("GPU-1-1", drain=True)]
+    both = make.telemetry(held=dict(zip(("GPU-1-0", "GPU-1-1"), holders, strict=True)), cordoned=cordoned)
+    first = decide(make.snapshot(both))
+    (write,) = first.reports.telemetry
+    one = make.telemetry(held={"GPU-1-1": holders[1]}, cordoned=cordoned, conditions=write.conditions)
+
+    (second,) = decide(make.snapshot(one, state=first.state)).reports.telemetry
+
+    assert [c.message for c in second.conditions if c.type == "Drained"] == ["GPU-1-1: ml/b"]
+
+
 def test_empty_device_is_drained_and_the_condition_ends_with_the_entry() -> None:
     telemetry = make.telemetry(cordoned=[cordon(drain=True, until=LATER)])
     first = decide(make.snapshot(telemetry))
