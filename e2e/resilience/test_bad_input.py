@@ -86,7 +86,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         f"{POD}.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms[0].matchExpressions[0].key",
     ),
     "node-selector-list": (_template(nodeSelector=["a"]), f"{POD}.nodeSelector"),
-    "requests-text": ({"template": pod_spec(container(resources={"requests": "x"}))}, f"{POD}.containers[0].resources"),
+    "requests-text": (
+        {"template": pod_spec(container(resources={"requests": "x"}))},
+        f"{POD}.containers[0].resources.requests",
+    ),
     "container-in-capitals": ({"template": pod_spec(container("Main"))}, f"{POD}.containers[0].name"),
 }
 """Fields of the workload, and the prefix of the message."""
