@@ -198,7 +198,11 @@ def test_agent_policy_names_the_agents_account(render: Render) -> None:
 def test_optional_parts_are_optional(render: Render) -> None:
     assert not {"ServiceMonitor", "PodMonitor"} & kinds(render())
     assert "ServiceMonitor" in kinds(render("metrics.serviceMonitor.enabled=true"))
-    assert not any("Policy" in kind for kind in kinds(render("policy.enabled=false")))
+    mutating = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+    off = ("policy.enabled=false", "adoption.mutate=false", "adoption.requireGate=false")
+    assert not any("Policy" in kind for kind in kinds(render(*off, api=mutating)))
+    assert "MutatingAdmissionPolicy" in kinds(render(off[0], off[2], api=mutating)), "each has its own value"
+    assert "ValidatingAdmissionPolicy" in kinds(render(*off[:2], api=mutating)), "each has its own value"
 
 
 @pytest.mark.parametrize(
