@@ -85,22 +85,20 @@ def workload(readings: Readings) -> WorkloadEvidence:
     return WorkloadEvidence(
         namespace=found["metadata"]["namespace"],
         name=found["metadata"]["name"],
-        replicas_wanted=_replicas_wanted(readings),
+        replicas_wanted=len(live_pods(readings.pods)) if _is_open_ended(spec) else spec.get("replicas", 1),
         devices_per_replica=spec.get("devices", {}).get("count", 1),
         replicas=tuple(_replica(readings, placement) for placement in placements),
         items=spec.get("distribution", {}).get("items"),
         unassigned_items=status.get("unassignedItems", 0),
         memory_mib=spec.get("devices", {}).get("memoryMiB"),
+        open_ended=_is_open_ended(spec),
         stray_pods=strays,
     )
 
 
-def _replicas_wanted(readings: Readings) -> int:
-    """Returns the number of replicas; without template and gang it is that of the pods."""
-    spec = readings.workload["spec"]
-    if "template" in spec or spec.get("placement", {}).get("gang"):
-        return int(spec.get("replicas", 1))
-    return len(live_pods(readings.pods))
+def _is_open_ended(spec: JsonObject) -> bool:
+    """Returns whether the owners of the pods decide how many there are."""
+    return "template" not in spec and not spec.get("placement", {}).get("gang")
 
 
 def _replica(readings: Readings, placement: JsonObject) -> ReplicaEvidence:

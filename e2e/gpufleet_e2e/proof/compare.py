@@ -85,12 +85,15 @@ def _disagreements(
 
 def _replica_count(workload: WorkloadEvidence) -> Iterator[Disagreement]:
     have = Counter(replica.replica for replica in workload.replicas)
-    for index in range(workload.replicas_wanted):
+    if workload.open_ended and len(have) != workload.replicas_wanted:
+        message = f"names {len(have)} replicas, {workload.replicas_wanted} pods exist"
+        yield Disagreement(workload.title, Source.STATUS, message)
+    for index in sorted(have) if workload.open_ended else range(workload.replicas_wanted):
         if have[index] != 1:
             subject = f"{workload.title}[{index}]"
             yield Disagreement(subject, Source.STATUS, f"contains it {have[index]} times, not once")
     for index in sorted(have):
-        if index >= workload.replicas_wanted:
+        if index >= workload.replicas_wanted and not workload.open_ended:
             message = f"names replica {index}, the spec requests {workload.replicas_wanted}"
             yield Disagreement(workload.title, Source.STATUS, message)
     for pod in workload.stray_pods:

@@ -80,6 +80,8 @@ class WorkloadEvidence:
     unassigned_items: int = 0
     memory_mib: int | None = None
     """Memory of each device with mode Shared; None means whole devices."""
+    open_ended: bool = False
+    """Its pods have other owners, and their number is not fixed: replicas may have any index."""
     stray_pods: tuple[str, ...] = ()
     """Live pods of the workload that its status does not name."""
 

@@ -24,6 +24,15 @@ def test_agreeing_sources_in_any_order_report_nothing(readings: Make) -> None:
     assert compare_shards(assemble.workload(readings())) == ()
 
 
+def test_replicas_of_other_owners_may_have_any_index(readings: Make) -> None:
+    made = readings()
+    fleet, found = assemble.fleet(made.telemetry, made.holdings), assemble.workload(made)
+    later = replace(found, open_ended=True, replicas=tuple(replace(r, replica=r.replica + 3) for r in found.replicas))
+    assert compare([later], fleet) == ()
+    (missing,) = compare([replace(later, replicas_wanted=len(found.replicas) + 1)], fleet)
+    assert "pods exist" in str(missing)
+
+
 def test_container_with_another_device_is_reported(readings: Make) -> None:
     made = readings()
     other = ContainerReading({"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-c"})
