@@ -126,7 +126,7 @@ class ClaimPreparer:
         """
         known = self._registry.get(ref.uid)
         if known is not None:
-            await self._retry(lambda: self._write(known), deadline)
+            await self._retry(lambda: self._write_again(known), deadline)
             return known
         claim = await self._retry(lambda: self._read_claim(ref), deadline)
         prepared = await self._retry(lambda: self._try_to_prepare(claim, ref), deadline)
@@ -159,7 +159,11 @@ class ClaimPreparer:
             if self._registry.get(claim.uid) is None and not self._registry.has_ended(claim.uid):
                 prepared = self._prepared(claim, gpus)
                 self._registry.add(prepared)
-                await self._write(prepared)
+                try:
+                    await self._write_again(prepared)
+                except _RetryableError:
+                    self._registry.forget(claim.uid)
+                    raise
                 log.info("claim restored", claim=str(claim), uid=claim.uid)
         except (KubeError, ObjectFormatError, _RetryableError) as error:
             log.warning("claim not restored", claim=f"{namespace}/{name}", error=str(error))
@@ -262,9 +266,17 @@ class ClaimPreparer:
         pods = {pod.uid for pod in found.pods}
         return found.uid != claim.uid or not found.devices or pods.isdisjoint(claim.pod_uids)
 
+    async def _write_again(self, claim: PreparedClaim) -> None:
+        await self._missing_files()  # finds the device nodes, which this process may not know yet
+        await self._write(claim)
+
     async def _write(self, claim: PreparedClaim) -> None:
         files = self._device_files
         nodes = {} if files is None else dict(files.nodes)
+        unknown = [] if files is None else [device.uuid for device in claim.devices if not nodes.get(device.uuid)]
+        if unknown:
+            # Without its nodes in the file, a container would start without the device.
+            raise _RetryableError(f"device {unknown[0]}: no device node")
         try:
             await self._on_disk(lambda: self._files.write(claim, lambda uuid: nodes.get(uuid, ())))
         except OSError as error:

@@ -194,6 +194,10 @@ async def test_container_gets_device_nodes_that_appear_while_the_claim_waits(tmp
         content = (tmp_path / "cdi" / f"{DRA_DRIVER}-claim-{FIRST.uid}.json").read_text()
         assert str(tmp_path / "root" / "dev" / "nvidia0") in content
         assert "NVIDIA_VISIBLE_DEVICES=void" in content
+        # A file that is right must not lose its nodes when they are away, as after the start of the agent.
+        (tmp_path / "root" / "dev" / "nvidia0").unlink()
+        assert await one.error(FIRST) == "device GPU-0: no device node"
+        assert (tmp_path / "cdi" / f"{DRA_DRIVER}-claim-{FIRST.uid}.json").read_text() == content
         await device_files.close()
 
 
