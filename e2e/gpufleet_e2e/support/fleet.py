@@ -172,6 +172,8 @@ class Fleet:
         assert datetime.fromisoformat(observed) >= since, f"{node} last reported at {observed}"
         healthy = {gpu.uuid for gpu in objects.gpus(telemetry) if gpu.healthy}
         assert healthy == set(gpus.uuids), f"{node} reports {len(healthy)} healthy GPUs, not its {len(gpus.uuids)}"
+        if telemetry["status"].get("transport") == "DRA":
+            return  # by ResourceClaims only
         offered = self.allocatable(node, resource)
         assert offered == len(gpus.uuids), f"{node} offers {offered} GPUs, not {len(gpus.uuids)}"
 
