@@ -1,0 +1,193 @@
+"""`kubectl gpufleet doctor` finds nothing on a good cluster, and each of many faults when they are seeded."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gpufleet_e2e.support.api import BINDINGS, NAMESPACES, NODES, POLICIES, TELEMETRY, pods
+from gpufleet_e2e.support.command_line import CommandLine
+from gpufleet_e2e.support.fleet import AGENTS, Fleet
+from gpufleet_e2e.support.install import NAMESPACE
+from gpufleet_e2e.support.manifests import GATE, plain_pod
+from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.sandbox import TestNamespace
+
+JsonObject = dict[str, Any]
+
+CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gpuworkloads.gpufleet.dev"
+FIELD = (
+    "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/runPolicy/properties/ttlSecondsAfterFinished"
+)
+ENFORCE = "pod-security.kubernetes.io/enforce"
+SOON_SECONDS = 20
+LABELS = {"kubernetes.io/os": "none", "nvidia.com/gpu.present": "true"}
+"""Of nodes without kubelet: no DaemonSet of the cluster selects them."""
+
+
+def test_good_cluster_has_no_problem(cli: CommandLine) -> None:
+    eventually(lambda: _good(cli), within=SOON_SECONDS)
+
+
+def _good(cli: CommandLine) -> None:
+    done = cli.run("doctor")
+    assert (done.code, done.out) == (0, "no problem found; 16 checks passed\n"), done
+
+
+def test_every_seeded_fault_is_found_with_cause_and_cure(
+    namespace: TestNamespace, fleet: Fleet, cli: CommandLine
+) -> None:
+    """Mechanism: the operator is stopped, so that it repairs nothing; Nodes without kubelet have telemetry."""
+    with _stopped_operator(fleet), ExitStack() as seeded:
+        for seed in (_nodes, _policies, _crd, _namespace, _runtime_class):
+            seeded.enter_context(seed(fleet))
+        gated = plain_pod("lost", schedulingGates=[{"name": GATE}])
+        fleet.api.create(pods(namespace.name), gated)
+        done = cli.run("doctor", "-o", "json")
+        print(cli.run("doctor").out)
+    assert done.code == 1
+    found = {(one["check"], one["object"].rpartition("/")[2]) for one in done.json["problems"]}
+    assert found == {
+        ("AgentMissing", "seed-1"),
+        ("AgentMissing", "seed-2"),
+        ("AllocatableDiffers", "seed-1"),
+        ("CRDOlder", "gpuworkloads.gpufleet.dev"),
+        ("ClockSkew", "seed-1"),
+        ("GatedPodWithoutWorkload", "lost"),
+        ("NoDriver", "seed-2"),
+        ("OperatorNotReady", "gpufleet-operator"),
+        ("PodSecurityRejectsAgent", NAMESPACE),
+        ("PolicyMissing", "own-node"),
+        ("PolicyNotBound", "gpufleet-pods"),
+        ("ReservationWithoutPod", "seed-1"),
+        ("RuntimeHandlerMissing", "gpufleet-agent"),
+        ("SecondPlugin", "seed-1"),
+        ("TaintNotTolerated", "seed-1"),
+        ("TelemetryStale", "seed-3"),
+        ("PluginNotRegistered", "seed-4"),
+        ("AgentMissing", "seed-3"),
+        ("AgentMissing", "seed-4"),
+        ("VersionsDiffer", "versions"),
+    }
+    assert all(one["cause"] and one["cure"] for one in done.json["problems"])
+    eventually(lambda: _good(cli), within=60)
+
+
+@contextmanager
+def _stopped_operator(fleet: Fleet) -> Iterator[None]:
+    fleet.stop_operator()
+    try:
+        yield
+    finally:
+        fleet.start_operator()
+
+
+@contextmanager
+def _nodes(fleet: Fleet) -> Iterator[None]:
+    gpus = {"gpufleet.dev/gpu": "2"}
+    taint = [{"key": "team", "value": "ml", "effect": "NoSchedule"}]
+    late = datetime.now(UTC) - timedelta(minutes=5)
+    stale = {"type": "Fresh", "status": "False", "reason": "Stale", "message": "seeded", "lastTransitionTime": _text()}
+    reservation = {
+        "podUID": "none", "namespace": "none", "pod": "gone", "container": "main", "workload": "gone",
+        "workloadUID": "none", "replica": 0, "replicas": 1, "resource": "gpufleet.dev/gpu",
+        "devices": ["GPU-seed-1-0"], "decidedAt": _text(late),
+    }  # fmt: skip
+    seeds: list[tuple[str, JsonObject, list[JsonObject], JsonObject, JsonObject]] = [
+        ("seed-1", {**gpus, "nvidia.com/gpu": "2"}, taint, {"assignments": [reservation]}, {"observedAt": _text(late)}),
+        ("seed-2", {}, [], {}, {"summary": {**_summary(0), "state": "NoDriver"}, "devices": []}),
+        ("seed-3", gpus, [], {}, {"conditions": [stale]}),
+        ("seed-4", {}, [], {}, {"agentVersion": "0.0.1"}),
+    ]
+    try:
+        for name, capacity, taints, spec, status in seeds:
+            _seed_node(fleet, name, capacity, taints)
+            _seed_telemetry(fleet, name, spec, status)
+        yield
+    finally:
+        for name, *_ in seeds:
+            fleet.api.delete(f"{TELEMETRY}/{name}")
+            fleet.api.delete(f"{NODES}/{name}")
+
+
+def _seed_node(fleet: Fleet, name: str, capacity: JsonObject, taints: list[JsonObject]) -> None:
+    metadata = {"name": name, "labels": LABELS}
+    fleet.api.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"taints": taints}})
+    allocatable = {**capacity, **({"gpufleet.dev/gpu": "1"} if name == "seed-1" else {})}
+    status = {"capacity": capacity, "allocatable": allocatable}
+    fleet.api.patch(f"{NODES}/{name}/status", {"status": status}, "strategic")
+
+
+def _seed_telemetry(fleet: Fleet, name: str, spec: JsonObject, status: JsonObject) -> None:
+    own = {"apiVersion": "gpufleet.dev/v1alpha1", "kind": "GPUTelemetry", "metadata": {"name": name}, "spec": spec}
+    fleet.api.create(TELEMETRY, own)
+    version = fleet.telemetry(fleet.nodes[0])["status"]["agentVersion"]
+    devices = [
+        {"uuid": f"GPU-{name}-{index}", "index": index, "model": "NVIDIA H100", "health": {"state": "Healthy"}}
+        for index in range(2)
+    ]
+    full = {"observedAt": _text(), "agentVersion": version, "devices": devices, "summary": _summary(2), **status}
+    fleet.api.patch(f"{TELEMETRY}/{name}/status?fieldManager=gpufleet-agent", {"status": full})
+
+
+def _summary(devices: int) -> JsonObject:
+    return {"devices": devices, "healthy": devices, "allocated": 0, "state": "Ready"}
+
+
+def _text(moment: datetime | None = None) -> str:
+    return f"{moment or datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@contextmanager
+def _policies(fleet: Fleet) -> Iterator[None]:
+    binding = fleet.api.get(f"{BINDINGS}/gpufleet-pods")
+    policy = fleet.api.get(f"{POLICIES}/gpufleet-own-node")
+    fleet.api.delete(f"{BINDINGS}/gpufleet-pods")
+    fleet.api.delete(f"{POLICIES}/gpufleet-own-node")
+    try:
+        yield
+    finally:
+        fleet.api.create(BINDINGS, _new(binding))
+        fleet.api.create(POLICIES, _new(policy))
+
+
+def _new(body: JsonObject) -> JsonObject:
+    kept = {key: body["metadata"][key] for key in ("name", "labels", "annotations") if key in body["metadata"]}
+    return {key: body[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": kept}
+
+
+@contextmanager
+def _crd(fleet: Fleet) -> Iterator[None]:
+    """A field that no object of these tests has: nothing is lost while it is missing."""
+    field: Any = fleet.api.get(CRD)
+    for step in FIELD.split("/")[1:]:
+        field = field[int(step)] if step.isdigit() else field[step]
+    fleet.api.patch(CRD, [{"op": "remove", "path": FIELD}], "json")
+    try:
+        yield
+    finally:
+        fleet.api.patch(CRD, [{"op": "add", "path": FIELD, "value": field}], "json")
+
+
+@contextmanager
+def _namespace(fleet: Fleet) -> Iterator[None]:
+    path = f"{NAMESPACES}/{NAMESPACE}"
+    before = fleet.api.get(path)["metadata"]["labels"].get(ENFORCE)
+    fleet.api.patch(path, {"metadata": {"labels": {ENFORCE: "baseline"}}})
+    try:
+        yield
+    finally:
+        fleet.api.patch(path, {"metadata": {"labels": {ENFORCE: before}}})
+
+
+@contextmanager
+def _runtime_class(fleet: Fleet) -> Iterator[None]:
+    """OnDelete keeps the agents' pods while the template is another one."""
+    strategy = fleet.api.get(AGENTS)["spec"]["updateStrategy"]
+    fleet.api.patch(AGENTS, {"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": None}}})
+    fleet.api.patch(AGENTS, {"spec": {"template": {"spec": {"runtimeClassName": "nvidia"}}}})
+    try:
+        yield
+    finally:
+        fleet.api.patch(AGENTS, {"spec": {"template": {"spec": {"runtimeClassName": None}}}})
+        fleet.api.patch(AGENTS, {"spec": {"updateStrategy": strategy}})
