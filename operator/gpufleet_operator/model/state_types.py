@@ -107,6 +107,8 @@ class NodeProperty(StrEnum):
     TAINTS = "Taints"
     CAPACITY = "Capacity"
     """Allocatable, offered devices, and the pods on the node."""
+    DEVICES = "Devices"
+    """Allocatable and offered devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +135,17 @@ class ObservedNode:
         changed = {
             NodeProperty.LABELS: self.labels != now.labels,
             NodeProperty.TAINTS: self.taints != now.taints,
-            NodeProperty.CAPACITY: self._capacity_changed(now),
+            NodeProperty.CAPACITY: self._offers_changed(now) or self._pods_ended(now),
+            NodeProperty.DEVICES: self._offers_changed(now),
         }
         return self.uid != now.uid or any(changed[name] for name in self.depends_on)
 
-    def _capacity_changed(self, now: "ObservedNode") -> bool:
+    def _offers_changed(self, now: "ObservedNode") -> bool:
+        return (self.allocatable, self.offered) != (now.allocatable, now.offered)
+
+    def _pods_ended(self, now: "ObservedNode") -> bool:
         ended = any(now.requested.get(name, 0) < amount for name, amount in self.requested.items())
-        offers = (self.allocatable, self.offered) != (now.allocatable, now.offered)
-        return offers or ended or not self.running <= now.running
+        return ended or not self.running <= now.running
 
 
 @dataclass(frozen=True, slots=True)

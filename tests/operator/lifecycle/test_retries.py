@@ -73,11 +73,15 @@ def broken_admission(world: FakeCluster) -> None:
     world.admission_reason = "SysctlForbidden"
 
 
+def absent_plugin(world: FakeCluster) -> None:
+    world.reject_admission.update(world.kubelets)
+
+
 def another_plugin(world: FakeCluster) -> None:
     world.other_plugin.update(world.kubelets)
 
 
-@pytest.mark.parametrize("breaks", [broken_binding, broken_admission, another_plugin])
+@pytest.mark.parametrize("breaks", [broken_binding, broken_admission, absent_plugin, another_plugin])
 async def test_six_workloads_that_cannot_run_make_few_pods(breaks: Callable[[FakeCluster], None]) -> None:
     """With another plugin the first witness confirms the devices each time before the second contradicts it."""
     world = FakeCluster(2, 6)
@@ -135,6 +139,7 @@ def everything(world: FakeCluster, operator: OperatorProcess, number: int) -> Op
         (operator_restarts, broken_admission),
         (everything, broken_binding),
         (everything, another_plugin),
+        (everything, absent_plugin),
     ],
 )
 async def test_six_workloads_that_cannot_run_make_few_pods_while_others_change(

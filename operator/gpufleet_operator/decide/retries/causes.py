@@ -16,7 +16,6 @@ _WORDS: Final = {
         "outof",
         "too many pods",
         "requested:",
-        "no healthy devices",
         "topologyaffinityerror",
         "free ports",
         "anti-affinity",
@@ -24,6 +23,7 @@ _WORDS: Final = {
         "topology spread",
         "max volume count",
     ),
+    NodeProperty.DEVICES: ("no healthy devices", "allocate failed"),
     NodeProperty.TAINTS: ("taint", "were unschedulable", "nodeshutdown", "not ready"),
     NodeProperty.LABELS: ("volume node affinity", "persistentvolume's node affinity", "volume zone"),
 }

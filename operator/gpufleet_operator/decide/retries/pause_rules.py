@@ -19,8 +19,8 @@ GANG = -1
 PLUGIN_ERROR = "UnexpectedAdmissionError"
 """The kubelet's reason when the device plugin rejects the pod or does not run, as while the agent restarts."""
 
-_PLUGIN_REJECTIONS = 6
-_PLUGIN_PAUSE_SECONDS = 60.0
+_BURST = timedelta(seconds=5)
+"""Within it, an absent plugin rejects all pods of a gang that a node admits: one try."""
 _UNANSWERED_PAUSE_SECONDS = 120.0
 _RETRY_SECONDS = 60.0
 _DEPEND_ON_NODE = (RemovalReason.UNSCHEDULABLE, RemovalReason.REJECTED)
@@ -43,14 +43,16 @@ def next_pause(snapshot: Snapshot, previous: RetryPause | None, removal: Removal
         node: The node on which it was rejected.
         by: The component that rejected it.
     """
-    now, count = snapshot.now, previous.count + 1 if previous else 1
+    now, count = snapshot.now, 1
+    if previous is not None:
+        count = previous.count + (0 if _same_burst(snapshot, previous, removal) else 1)
     depends_on = node_properties(removal.message) if removal.reason in _DEPEND_ON_NODE else frozenset[NodeProperty]()
     until = now + timedelta(seconds=_pause_seconds(removal, count, snapshot.limits))
     observed = observe_node(snapshot, node, removal.pod.workload_uid, depends_on)
     return RetryPause(
         count=count,
         at=now,
-        retry_from=retry_from(snapshot.limits, count, now, until, removal.message),
+        retry_from=retry_from(snapshot.limits, count, now, until),
         until=until,
         message=rejection_message(by, node, removal.message),
         depends_on=depends_on,
@@ -59,12 +61,22 @@ def next_pause(snapshot: Snapshot, previous: RetryPause | None, removal: Removal
     )
 
 
+def by_plugin(removal: Removal) -> bool:
+    """Returns whether the kubelet rejected the pod because of its device plugin."""
+    return removal.reason is RemovalReason.REJECTED and removal.pod.reason == PLUGIN_ERROR
+
+
+def _same_burst(snapshot: Snapshot, previous: RetryPause, removal: Removal) -> bool:
+    gang = pause_key(snapshot, removal.pod.workload_uid, removal.replica)[1] == GANG
+    return gang and by_plugin(removal) and snapshot.now - previous.at < _BURST
+
+
 def rejection_message(by: str, node: str, message: str) -> str:
     """Returns the message of a rejection with its component and node; gpufleet's own have what is needed."""
     return message if by == "gpufleet" else f"{by} rejected the pod on node {node}: {message}"
 
 
-def retry_from(limits: Limits, count: int, at: datetime, until: datetime, message: str) -> datetime:
+def retry_from(limits: Limits, count: int, at: datetime, until: datetime) -> datetime:
     """Returns from when on a node may be tried during a pause.
 
     Args:
@@ -72,13 +84,11 @@ def retry_from(limits: Limits, count: int, at: datetime, until: datetime, messag
         count: Number of rejections.
         at: Time of the last one.
         until: End of the pause.
-        message: Of the last rejection. The device plugin's errors are over when the agent is back.
     """
     excess = count - limits.rejection_limit
     if excess < 0:
         return until
-    doublings = 0 if PLUGIN_ERROR in message else min(excess, 30)
-    return min(until, at + timedelta(seconds=_RETRY_SECONDS * 2**doublings))
+    return min(until, at + timedelta(seconds=_RETRY_SECONDS * 2 ** min(excess, 30)))
 
 
 def active_pause(snapshot: Snapshot, state: PassState, workload_uid: str, replica: int) -> RetryPause | None:
@@ -112,14 +122,8 @@ def excluded_nodes(
 def _pause_seconds(removal: Removal, count: int, limits: Limits) -> float:
     """Returns for how many seconds nodes that did not change are skipped."""
     longest = limits.max_retry_pause.total_seconds()
-
-    def doubled(base: float, times: int) -> float:
-        return 0.0 if times < 0 else min(longest, base * 2 ** min(times, 30))
-
     if removal.reason is RemovalReason.NOT_SCHEDULED:
-        return doubled(_UNANSWERED_PAUSE_SECONDS, count - 1)
-    if removal.reason is RemovalReason.REJECTED and removal.pod.reason == PLUGIN_ERROR:
-        return doubled(_PLUGIN_PAUSE_SECONDS, count - _PLUGIN_REJECTIONS)
+        return float(min(longest, _UNANSWERED_PAUSE_SECONDS * 2 ** min(count - 1, 30)))
     return longest if count >= limits.rejection_limit else 0.0
 
 

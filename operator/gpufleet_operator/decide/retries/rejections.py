@@ -11,13 +11,15 @@ from dataclasses import replace
 from datetime import datetime
 
 from gpufleet_api.workload_status import PlacementState
-from gpufleet_operator.decide.retries.pause_rules import GANG, next_pause, pause_key
+from gpufleet_operator.decide.retries.pause_rules import GANG, by_plugin, next_pause, pause_key
 from gpufleet_operator.decide.retries.restored import REJECTION_BASE_SECONDS, restored
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, Limits, RejectionKey, Rejections
 
 REJECTION_CAP_SECONDS = 120.0
+PLUGIN_BASE_SECONDS = 15.0
+"""After an error of the device plugin: an agent that restarts is back by the second or third pod."""
 
 REJECTED_BY = {
     RemovalReason.UNSCHEDULABLE: "kube-scheduler",
@@ -88,8 +90,9 @@ def _count(snapshot: Snapshot, rejections: Rejections, uid: str, removal: Remova
     if pod.uid in rejections.counted_pods:
         return rejections  # counted in an earlier pass; the pod is not deleted yet
     by = REJECTED_BY[removal.reason]
+    base = PLUGIN_BASE_SECONDS if by_plugin(removal) else REJECTION_BASE_SECONDS
     rejections = add_rejection(
-        rejections, (uid, removal.replica, node), pod.uid, snapshot.now, message=removal.message, by=by
+        rejections, (uid, removal.replica, node), pod.uid, snapshot.now, message=removal.message, by=by, base=base
     )
     key = pause_key(snapshot, uid, removal.replica)
     pause = next_pause(snapshot, rejections.pauses.get(key), removal, node, by)
@@ -97,13 +100,20 @@ def _count(snapshot: Snapshot, rejections: Rejections, uid: str, removal: Remova
 
 
 def add_rejection(
-    rejections: Rejections, key: RejectionKey, pod_uid: str, now: datetime, *, message: str, by: str
+    rejections: Rejections,
+    key: RejectionKey,
+    pod_uid: str,
+    now: datetime,
+    *,
+    message: str,
+    by: str,
+    base: float = REJECTION_BASE_SECONDS,
 ) -> Rejections:
-    """Excludes a node for one replica, for longer with each pod of it that the node rejects."""
+    """Excludes a node for one replica for `base` seconds, doubled with each further pod of it that the node rejects."""
     backoff = Backoff.following(
         rejections.backoffs.get(key),
         now,
-        base=REJECTION_BASE_SECONDS,
+        base=base,
         cap=REJECTION_CAP_SECONDS,
         message=message,
         by=by,

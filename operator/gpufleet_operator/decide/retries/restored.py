@@ -74,7 +74,7 @@ def _pause(
     return RetryPause(
         count=count,
         at=at,
-        retry_from=retry_from(snapshot.limits, count, at, until, message),
+        retry_from=retry_from(snapshot.limits, count, at, until),
         until=until,
         message=message,
         depends_on=properties[last.node] if last is not None else frozenset(),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpufleet_api.workload_status import PlacementState
-from gpufleet_operator.decide.retries.pause_rules import active_pause, excluded_nodes
+from gpufleet_operator.decide.retries.pause_rules import PLUGIN_ERROR, active_pause, excluded_nodes
 from gpufleet_operator.decide.retries.rejections import (
     add_rejection,
     count_rejections,
@@ -102,14 +102,38 @@ def test_untried_nodes_are_tried_after_a_minute_if_they_may_differ(message: str,
     assert excluded_nodes(at, PassState(rejections=rejections), WORKLOAD.uid, [0]) == {0: frozenset(skipped)}
 
 
-def test_a_plugin_that_restarts_has_more_tries() -> None:
-    few = ["node-1", "node-2"] * 2 + ["node-1"]
-    reason = RemovalReason.REJECTED
+THREE_TRIES = ("node-1", "node-2", "node-1")
 
-    assert not is_paused(rejected(*few, reason=reason, pod_reason="UnexpectedAdmissionError"), 0)
-    paused = rejected(*few, "node-2", reason=reason, pod_reason="UnexpectedAdmissionError")
-    assert [is_paused(paused, seconds) for seconds in (59, 60)] == [True, False]
-    assert is_paused(rejected(*few, reason=reason, pod_reason="SysctlForbidden"), 0)
+
+def test_plugin_error_excludes_its_node_for_longer() -> None:
+    """An agent that restarts takes seconds, and three pods are tried: after 15 and 30 s more."""
+    rejections = rejected("node-1", reason=RemovalReason.REJECTED, pod_reason=PLUGIN_ERROR, message="Allocate failed")
+
+    at = [excluded_nodes(fleet(seconds=s), PassState(rejections=rejections), WORKLOAD.uid, [0])[0] for s in (14, 15)]
+    assert at == [{"node-1"}, set()]
+    assert not is_paused(rejections, 0)
+    thrice = rejected(*THREE_TRIES, reason=RemovalReason.REJECTED, pod_reason=PLUGIN_ERROR, message="Allocate failed")
+    assert [is_paused(thrice, seconds) for seconds in (59, 599, 600)] == [True, True, False]
+
+
+def test_plugin_error_ends_when_the_node_offers_other_devices() -> None:
+    """Pods that end make no room in a plugin that is absent."""
+    thrice = rejected(*THREE_TRIES, reason=RemovalReason.REJECTED, pod_reason=PLUGIN_ERROR, message="Allocate failed")
+    allocatable = replace(fleet(), nodes={**fleet().nodes, "node-1": make.node("node-1", allocatable={"cpu": 1})})
+
+    assert [is_paused(thrice, seconds, allocatable) for seconds in (59, 60)] == [True, False]
+
+
+def test_plugin_errors_of_a_gang_at_the_same_time_are_one_try() -> None:
+    gang = make.workload(replicas=4, placement={"gang": True})
+    pods = [make.pod(replica=index, suffix=f"{index}", reason=PLUGIN_ERROR) for index in range(4)]
+    removals = tuple(Removal(p, i, RemovalReason.REJECTED, "Allocate failed", "node-1") for i, p in enumerate(pods))
+    assessed = WorkloadReplicas(gang, make.spec(gang), (), removals)
+
+    rejections = count_rejections(fleet(workload=gang), Rejections(), [assessed])
+
+    (pause,) = rejections.pauses.values()
+    assert pause.count == 1
 
 
 def test_unanswered_pod_pauses_retries_with_doubling_delay() -> None:
