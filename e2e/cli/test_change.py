@@ -41,7 +41,7 @@ def test_gpu_is_drained_simulated_and_returned(
     file.write_text(yaml.safe_dump(gpuworkload("on-it", uuids=(uuid,))))
     refused = cli.run("simulate", "-f", file)
     assert refused.code == 1
-    assert "is cordoned by ann: fan, ticket 4711" in refused.out.replace("\n", " ")
+    assert "1 cordoned" in refused.out
     assert "uncordoned" in cli.run("uncordon", uuid).out
     eventually(lambda: _placed(cli, file), within=SOON_SECONDS)
 

@@ -16,9 +16,7 @@ from gpufleet_e2e.support.sandbox import TestNamespace
 JsonObject = dict[str, Any]
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gpuworkloads.gpufleet.dev"
-FIELD = (
-    "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/runPolicy/properties/ttlSecondsAfterFinished"
-)
+FIELD = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/completionTime"
 ENFORCE = "pod-security.kubernetes.io/enforce"
 SOON_SECONDS = 20
 LABELS = {"kubernetes.io/os": "none", "nvidia.com/gpu.present": "true"}
@@ -147,8 +145,9 @@ def _policies(fleet: Fleet) -> Iterator[None]:
     try:
         yield
     finally:
-        fleet.api.create(BINDINGS, _new(binding))
-        fleet.api.create(POLICIES, _new(policy))
+        # As the chart does, so that its next upgrade does not conflict with the defaults of the API in these objects.
+        fleet.api.patch(f"{BINDINGS}/gpufleet-pods?fieldManager=helm", _new(binding), "apply")
+        fleet.api.patch(f"{POLICIES}/gpufleet-own-node?fieldManager=helm", _new(policy), "apply")
 
 
 def _new(body: JsonObject) -> JsonObject:

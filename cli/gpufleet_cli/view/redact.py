@@ -22,6 +22,8 @@ def redacted(body: Json, *, keep_arguments: bool = False) -> Json:
         body: An object of the API.
         keep_arguments: Keeps commands and arguments, as of agents and operator: they have no secret.
     """
+    if body.get("kind") == "CustomResourceDefinition":  # a schema names fields and has no values of them
+        return {**body, "metadata": _metadata(as_map(body.get("metadata")))}
     kept = frozenset({"command", "args"}) if keep_arguments else frozenset()
     copy = {
         key: _value(key, value, _DROPPED - kept) for key, value in body.items() if key not in ("data", "stringData")

@@ -24,6 +24,7 @@ PATCHES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
     "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",
 }
 TIMEOUT_SECONDS = 30.0
 
