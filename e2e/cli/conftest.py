@@ -2,8 +2,8 @@
 
 import pytest
 
-from gpufleet_e2e.support.command_line import CommandLine
 from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.programs.command_line import CommandLine
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from gpufleet_e2e.support.api import TELEMETRY
-from gpufleet_e2e.support.command_line import CommandLine
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import IMAGE, gpuworkload
 from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.programs.command_line import CommandLine
 from gpufleet_e2e.support.sandbox import READY_SECONDS, TestNamespace
 
 SOON_SECONDS = 20

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gpufleet_e2e.support.api import BINDINGS, NAMESPACES, NODES, POLICIES, TELEMETRY, pods
-from gpufleet_e2e.support.command_line import CommandLine
 from gpufleet_e2e.support.fleet import AGENTS, Fleet
 from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.manifests import GATE, plain_pod
 from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.programs.command_line import CommandLine
 from gpufleet_e2e.support.sandbox import TestNamespace
 
 JsonObject = dict[str, Any]

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from gpufleet_e2e.support.command_line import CommandLine
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import IDLE, container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.programs.command_line import CommandLine
 from gpufleet_e2e.support.sandbox import TestNamespace
 
 TALKS = ("sh", "-c", f'echo "on $GPUFLEET_DEVICES"; {IDLE}')

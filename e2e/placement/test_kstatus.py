@@ -6,9 +6,9 @@ import pytest
 
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import JsonObject, workloads
-from gpufleet_e2e.support.kstatus import statuses
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.programs.kstatus import statuses
 from gpufleet_e2e.support.sandbox import READY_SECONDS, TestNamespace
 from gpufleet_testing.kstatus import kstatus
 

@@ -10,7 +10,7 @@ from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.promtool import check_metrics
+from gpufleet_e2e.support.programs.promtool import check_metrics
 from gpufleet_e2e.support.sandbox import TestNamespace
 
 DCGM = re.compile(r"DCGM_FI_\w+ ")

@@ -13,7 +13,7 @@ from gpufleet_testbed import cache_dir
 from gpufleet_testbed.binaries import go_build
 from gpufleet_testbed.host.file_lock import locked
 
-_MODULE = Path(__file__).parents[1] / "kstatus"
+_MODULE = Path(__file__).parents[2] / "kstatus"
 _BUILD_SECONDS = 400
 """The first build compiles 260 packages."""
 
