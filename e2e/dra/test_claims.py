@@ -44,8 +44,11 @@ def test_pod_gets_exactly_the_claimed_device(namespace: TestNamespace, fleet: Fl
     health = eventually(partial(_claimed_health, namespace, "dra-one"), within=15)
     assert (uuid in health["resourceID"], health["health"]) == (True, "Healthy")
     fleet.gpus[node].report(uuid, recovery_action=1)
-    eventually(lambda: _is_unhealthy(namespace, "dra-one"), within=20)
-    assert [taint["value"] for taint in _device(fleet, node, uuid)["taints"][1:]] == ["RecoveryReset"]
+    try:
+        eventually(lambda: _is_unhealthy(namespace, "dra-one"), within=20)
+        eventually(lambda: _has_taints(fleet, node, uuid, "RecoveryReset"), within=20)
+    finally:
+        fleet.gpus[node].report(uuid, recovery_action=0)
 
 
 def test_shares_run_beside_each_other_while_their_memory_fits(
@@ -193,6 +196,11 @@ def _publishes(fleet: Fleet, node: str, not_uid: str = "") -> None:
     uuids = {device["attributes"]["uuid"]["string"] for device in found["spec"]["devices"]}
     assert uuids == set(fleet.gpus[node].uuids)
     assert found["metadata"]["uid"] != not_uid, "the slice of before"
+
+
+def _has_taints(fleet: Fleet, node: str, uuid: str, *values: str) -> None:
+    """The first taint is that of every device."""
+    assert [taint["value"] for taint in _device(fleet, node, uuid)["taints"][1:]] == list(values)
 
 
 def _device(fleet: Fleet, node: str, uuid: str) -> JsonObject:
