@@ -270,9 +270,9 @@ class _Nodes(Mapping[str, NodeState]):
 
 
 def _same_identity(before: NodeState | None, after: NodeState) -> bool:
-    return before is not None and (before.name, before.unschedulable, before.taints, before.labels) == (
-        after.name,
-        after.unschedulable,
-        after.taints,
-        after.labels,
-    )
+    return before is not None and _identity(before) == _identity(after)
+
+
+def _identity(node: NodeState) -> tuple[object, ...]:
+    """Returns everything by which a node is rejected as a whole."""
+    return node.name, node.unschedulable, node.not_ready, node.taints, node.labels

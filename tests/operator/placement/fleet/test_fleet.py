@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,22 @@ def test_decisions_after_any_history_equal_those_of_a_new_fleet(data: st.DataObj
     assert aggregate(fleet) == aggregate(anew)
     if anew.where:
         assert list(rank_devices(fleet)) == list(rank_devices(anew))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"unschedulable": True}, {"not_ready": "has not renewed its lease"}, {"labels": {"zone": "b"}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_node_that_is_rejected_as_a_whole_and_returns_is_judged_again(change: dict[str, Any]) -> None:
+    before = make_node("node-1", labels={"zone": "a"})
+    fleet, request = Fleet.of([before]), make_request(node_selector={"zone": "a"})
+    assert place(fleet, request).picks
+
+    fleet.put(replace(before, **change))
+    assert not place(fleet, request).picks
+    fleet.put(before)
+    assert place(fleet, request).picks
 
 
 @examples(30)
