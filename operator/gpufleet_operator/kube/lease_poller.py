@@ -39,12 +39,14 @@ class LeasePoller:
         """
         self._cache.node_leases = NodeLeases(poll_interval=timedelta(seconds=interval_seconds))
         while True:
+            begin = self._clock.now()
             if self._cache.telemetry.items:
                 try:
                     await self.poll()
                 except UnavailableError as error:
                     log.warning("leases not read", error=str(error))
-            await self._sleep(interval_seconds)
+            took = (self._clock.now() - begin).total_seconds()
+            await self._sleep(max(interval_seconds / 3, interval_seconds - took))
 
     async def poll(self) -> None:
         """Reads all leases once, from the apiserver's watch cache (resourceVersion 0): cheap for etcd."""

@@ -1,7 +1,9 @@
 """When each kubelet last renewed its Lease, by the operator's own observation.
 
 A renewal is dated when the operator first sees it, by the apiserver's clock: a node's clock does not matter. Time in
-which the operator could not read the leases does not count, because kubelets could not renew them either.
+which the operator could not read the leases does not count, because kubelets could not renew them either. Of a gap that
+is no longer than a lease, as when lists are slow or one in two fails, two poll intervals do count: if none of it did, a
+node that is gone would never become late.
 """
 
 from collections.abc import Mapping
@@ -13,6 +15,8 @@ _LATE_FRACTION = 3 / 8
 _RENEWAL_FRACTION = 0.26
 """Kubelets renew after a quarter of the lease duration, plus up to 4 % of that."""
 _RESPONSE_TIME = timedelta(seconds=1)
+_OUTAGE = timedelta(seconds=40)
+"""A gap between two lists that is longer is an outage of the apiserver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,9 @@ class NodeLeases:
 def observe(previous: NodeLeases, leases: Mapping[str, NodeLease], now: datetime) -> NodeLeases:
     """Returns the leases after a complete list at `now`. A lease that is seen for the first time counts as new."""
     blind = timedelta(0)
-    if previous.read_at is not None and now - previous.read_at > 2 * previous.poll_interval:
-        blind = now - previous.read_at
+    if previous.read_at is not None:
+        gap = now - previous.read_at
+        blind = gap if gap > _OUTAGE else max(blind, gap - 2 * previous.poll_interval)
     renewed_at: dict[str, datetime] = {}
     for node, lease in leases.items():
         known = previous.leases.get(node)

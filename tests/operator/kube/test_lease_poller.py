@@ -20,10 +20,12 @@ class Leases:
     def __init__(self, answers: list[str | Exception]) -> None:
         self.answers = answers
         self.now = make.NOW
+        self.takes = 0.0
         self.asked: list[tuple[str, Mapping[str, str] | None]] = []
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         self.asked.append((path, params))
+        self.now += timedelta(seconds=self.takes)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -65,6 +67,17 @@ async def test_missed_renewal_starts_a_pass() -> None:
 
     assert cache.node_leases.late_since("node-1") == make.NOW
     assert cache.dirty.is_set()
+
+
+async def test_time_of_the_list_is_part_of_the_interval() -> None:
+    cache, server = Cache(), Leases(["a", "b", "c"])
+    cache.telemetry.put(make.telemetry())
+    server.takes = 2
+    api: Any = server
+    with pytest.raises(asyncio.CancelledError):
+        await LeasePoller(api, cache, ServerClock(lambda: server.now), sleep=server.sleep).run(3)
+
+    assert cache.node_leases.read_at == make.NOW + timedelta(seconds=8), "lists at 0, 3 and 6 s"
 
 
 async def test_list_without_a_response_is_skipped() -> None:

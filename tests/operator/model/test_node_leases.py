@@ -58,6 +58,20 @@ def test_time_without_lists_does_not_count() -> None:
     assert observe(after, leases, make.NOW + seconds(303)).renewed_at["node-1"] == make.NOW + seconds(300)
 
 
+@pytest.mark.parametrize("gap", [6.5, 7, 10, 20])
+def test_lease_without_renewals_expires_although_lists_are_slow(gap: float) -> None:
+    """Lists that take seconds, or one in two of which fails."""
+    leases, found, moment = {"node-1": NodeLease("a", seconds(40))}, NodeLeases(), 0.0
+    late = None
+    while found.expired_since("node-1") is None:
+        found = observe(found, leases, make.NOW + seconds(moment))
+        late = moment if late is None and found.late_since("node-1") else late
+        moment += gap
+        assert moment < 200
+
+    assert late is not None
+
+
 def test_new_node_counts_as_renewed_and_a_deleted_one_is_forgotten() -> None:
     first = observe(NodeLeases(), {"node-1": NodeLease("a", seconds(40))}, make.NOW)
 
