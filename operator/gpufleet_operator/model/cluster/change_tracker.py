@@ -11,6 +11,8 @@ class ChangeTracker:
     def __init__(self) -> None:
         self.index = ClusterIndex()
         self._changes = Changes(everything=True)
+        self._telemetry_named: dict[str, str] = {}
+        """Uid of the latest GPUTelemetry by node."""
 
     def take(self) -> Changes:
         """Returns what changed since the last call; the first time that is everything."""
@@ -55,6 +57,7 @@ class ChangeTracker:
 
     def telemetry(self, old: Telemetry | None, new: Telemetry | None) -> None:
         self._node_object(old, new)
+        self._note_name(old, new)
         if old is not None and new is not None and old.model.spec.assignments == new.model.spec.assignments:
             return
         for each, step in ((old, -1), (new, 1)):
@@ -69,6 +72,16 @@ class ChangeTracker:
                     del counts[name]
                 if not counts:
                     del self.index.nodes_reserved_by[assignment.workload_uid]
+
+    def _note_name(self, old: Telemetry | None, new: Telemetry | None) -> None:
+        if new is not None:
+            # Another object of that name whose deletion is not reported yet: its reservations count no longer, and no
+            # change of it says so.
+            if self._telemetry_named.get(new.name, new.uid) != new.uid:
+                self.note_everything()
+            self._telemetry_named[new.name] = new.uid
+        elif old is not None and self._telemetry_named.get(old.name) == old.uid:
+            del self._telemetry_named[old.name]
 
     def node(self, old: Node | None, new: Node | None) -> None:
         self._node_object(old, new)

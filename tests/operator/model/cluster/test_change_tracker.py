@@ -85,3 +85,17 @@ def test_version_without_a_difference_is_no_change() -> None:
 
     assert cache.tracker.take().nodes == set()
     assert cache.nodes.by_name["node-1"].resource_version == "41"
+
+
+def test_another_object_of_the_same_name_changes_everything() -> None:
+    """The deletion of the first one is not reported: no change says that its reservations count no longer."""
+    cache = Cache()
+    first = make.telemetry("node-1", assignments=[make.assignment(make.pod("w", 0), workload="w")])
+    cache.telemetry.put(first)
+    cache.tracker.take()
+
+    cache.telemetry.put(replace(make.telemetry("node-1"), uid="another", resource_version="99"))
+
+    assert cache.tracker.take().everything
+    cache.telemetry.remove(first.uid, "")
+    assert not cache.tracker.take().everything
