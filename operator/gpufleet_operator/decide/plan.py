@@ -159,8 +159,10 @@ class _Planner:
             self.source.asked(workload.uid, None, placed=False)
             self.unplaced[workload.uid] = Diagnosis(str(error), len(self.fleet.where), 0)
             return
-        # A workload with several requests is asked again after each change.
-        self.source.asked(workload.uid, requested if alone else None, placed=decision.diagnosis is None)
+        # A workload with several requests is asked again after each change, and one that could not use a node because
+        # its writes are backing off as well: that such a backoff ends is no change of the node.
+        once = requested if alone and not self.unwritable else None
+        self.source.asked(workload.uid, once, placed=decision.diagnosis is None)
         if decision.diagnosis is not None:
             self.unplaced[workload.uid] = with_reasons(decision.diagnosis, unsettled.values())
         by_index = {r.index: r for r in replicas}

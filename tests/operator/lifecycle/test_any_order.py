@@ -1,6 +1,7 @@
 """Steps in any order with crashes anywhere: hypothesis searches for a run that breaks an invariant."""
 
 import asyncio
+from datetime import timedelta
 
 import hypothesis.strategies as st
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from gpufleet_operator.kube.errors import UnavailableError
+from gpufleet_operator.model.node_leases import NodeLease, NodeLeases
 from gpufleet_testing.operator import invariants
 from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault
 from gpufleet_testing.operator.cluster import FakeCluster
@@ -50,6 +52,8 @@ WORKLOADS = st.builds(
     RUN_POLICIES,
     st.booleans(),
 )
+LATE = timedelta(seconds=20)
+"""Age of the renewal of a kubelet that has missed one and whose lease is still valid."""
 
 
 class OperatorMachine(RuleBasedStateMachine):
@@ -62,10 +66,23 @@ class OperatorMachine(RuleBasedStateMachine):
     def begin(self, nodes: int, devices: int, wanted: list[Json]) -> None:
         self.runner = asyncio.Runner()
         self.world = FakeCluster(nodes, devices)
-        self.operator = OperatorProcess(self.world, checked=True)
+        self.late: set[str] = set()
+        self.start_operator()
         self.number = 0
         for spec in wanted:
             self.submit(spec)
+
+    def start_operator(self) -> None:
+        self.operator = OperatorProcess(self.world, checked=True)
+        self.read_leases()
+
+    def read_leases(self) -> None:
+        """As the poller of leases does."""
+        renewed = {name: self.world.now - LATE * (name in self.late) for name in self.world.kubelets}
+        leases = dict.fromkeys(renewed, NodeLease("time", timedelta(seconds=40)))
+        cache = self.operator.cache
+        cache.node_leases = NodeLeases(self.world.now, leases=leases, renewed_at=renewed)
+        cache.tracker.note_nodes(set(renewed))
 
     def submit(self, spec: Json) -> None:
         self.number += 1
@@ -136,15 +153,18 @@ class OperatorMachine(RuleBasedStateMachine):
         try:
             self.runner.run(self.operator.act())
         except Crash:
-            self.operator = OperatorProcess(self.world, checked=True)
+            self.start_operator()
         self.world.fault = None
 
-    @rule(writes=st.integers(0, 4), after=st.booleans())
-    def response_is_lost(self, writes: int, after: bool) -> None:
-        self.operator.hear(100)
-        self.world.fault = WriteFault(writes, UnavailableError, after=after)
-        self.runner.run(self.operator.act())
-        self.world.fault = None
+    @rule(writes=st.integers(0, 4), after=st.booleans(), times=st.integers(1, 3))
+    def response_is_lost(self, writes: int, after: bool, times: int) -> None:
+        """Several times: each backoff is longer, and its end is a moment of its own."""
+        for _ in range(times):
+            self.operator.hear(100)
+            self.world.fault = WriteFault(writes, UnavailableError, after=after)
+            self.runner.run(self.operator.act())
+            self.world.fault = None
+            self.world.advance(times - 1)
 
     @rule(data=st.data(), what=st.sampled_from(["lose", "repeat", "relist", "restart"]))
     def watches_fail(self, data: st.DataObject, what: str) -> None:
@@ -156,7 +176,7 @@ class OperatorMachine(RuleBasedStateMachine):
         elif what == "relist":
             self.operator.relist()
         elif what == "restart":
-            self.operator = OperatorProcess(self.world, checked=True)
+            self.start_operator()
 
     @rule(what=st.sampled_from(["scheduler", "kubelets", "agents", "collector"]))
     def other_component_acts(self, what: str) -> None:
@@ -180,7 +200,7 @@ class OperatorMachine(RuleBasedStateMachine):
                 self.world.agent(node)
             self.world.advance(1)
 
-    @rule(data=st.data(), what=st.sampled_from(["binding", "admission", "agent", "registration"]))
+    @rule(data=st.data(), what=st.sampled_from(["binding", "admission", "agent", "lease", "registration"]))
     def node_fails(self, data: st.DataObject, what: str) -> None:
         name = str(data.draw(st.sampled_from(sorted(self.world.kubelets))))
         if what == "binding":
@@ -189,6 +209,9 @@ class OperatorMachine(RuleBasedStateMachine):
             self.world.reject_admission ^= {name}
         elif what == "agent":
             self.world.silent ^= {name}
+        elif what == "lease":
+            self.late ^= {name}
+            self.read_leases()
         else:
             self.world.register_again(name)
 
@@ -203,7 +226,10 @@ class OperatorMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
-            self.runner.run(invariants.settle(self.world, self.operator))
+            self.late.clear()
+            self.read_leases()
+            # Enough for several pauses of minutes; it ends when nothing changes.
+            self.runner.run(invariants.settle(self.world, self.operator, rounds=60))
             invariants.check_always(self.world)
             invariants.check_settled(self.world)
             self.runner.close()
