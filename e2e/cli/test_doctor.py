@@ -41,6 +41,7 @@ def test_every_seeded_fault_is_found_with_cause_and_cure(
             seeded.enter_context(seed(fleet))
         gated = plain_pod("lost", schedulingGates=[{"name": GATE}])
         fleet.api.create(pods(namespace.name), gated)
+        seeded.callback(fleet.api.delete, f"{pods(namespace.name)}/lost", grace=0)
         done = cli.run("doctor", "-o", "json")
         print(cli.run("doctor").out)
     assert done.code == 1

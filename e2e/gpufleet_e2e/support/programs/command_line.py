@@ -41,7 +41,9 @@ class CommandLine:
         """Runs kubectl with the plugin in PATH."""
         program = self.cluster.program("kubectl")
         path = os.pathsep.join([str(Path(sys.executable).parent), str(program.parent), os.environ["PATH"]])
-        env = {**os.environ, "PATH": path, "KUBECONFIG": str(self.cluster.kubeconfig), "NO_PROXY": "*"}
+        # Other tests of the process may have set a width; without it, tables are as wide as they need.
+        kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        env = {**kept, "PATH": path, "KUBECONFIG": str(self.cluster.kubeconfig), "NO_PROXY": "*"}
         command = [str(program), *map(str, arguments)]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env=env, input=stdin, timeout=TIMEOUT_SECONDS
