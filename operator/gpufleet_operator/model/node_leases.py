@@ -71,8 +71,8 @@ def observe(previous: NodeLeases, leases: Mapping[str, NodeLease], now: datetime
     """Returns the leases after a complete list at `now`. A lease that is seen for the first time counts as new."""
     blind = timedelta(0)
     if previous.read_at is not None:
-        gap = now - previous.read_at
-        blind = gap if gap > _OUTAGE else max(blind, gap - 2 * previous.poll_interval)
+        gap, seen = now - previous.read_at, 2 * previous.poll_interval
+        blind = gap if gap > max(_OUTAGE, seen) else max(blind, gap - seen)
     renewed_at: dict[str, datetime] = {}
     for node, lease in leases.items():
         known = previous.leases.get(node)

@@ -33,11 +33,14 @@ def pause_key(snapshot: Snapshot, workload_uid: str, replica: int) -> tuple[str,
     return workload_uid, GANG if model is not None and model.spec.placement.gang else replica
 
 
-def next_pause(snapshot: Snapshot, previous: RetryPause | None, removal: Removal, node: str, by: str) -> RetryPause:
+def next_pause(
+    snapshot: Snapshot, key: tuple[str, int], previous: RetryPause | None, removal: Removal, node: str, *, by: str
+) -> RetryPause:
     """Returns the pause after another rejected pod.
 
     Args:
         snapshot: The cluster.
+        key: That of the replica: see `pause_key`.
         previous: That of the rejections before.
         removal: Of the rejected pod.
         node: The node on which it was rejected.
@@ -45,7 +48,7 @@ def next_pause(snapshot: Snapshot, previous: RetryPause | None, removal: Removal
     """
     now, count = snapshot.now, 1
     if previous is not None:
-        count = previous.count + (0 if _same_burst(snapshot, previous, removal) else 1)
+        count = previous.count + (0 if _same_burst(snapshot, key, previous, removal) else 1)
     depends_on = node_properties(removal.message) if removal.reason in _DEPEND_ON_NODE else frozenset[NodeProperty]()
     until = now + timedelta(seconds=_pause_seconds(removal, count, snapshot.limits))
     observed = observe_node(snapshot, node, removal.pod.workload_uid, depends_on)
@@ -66,9 +69,8 @@ def by_plugin(removal: Removal) -> bool:
     return removal.reason is RemovalReason.REJECTED and removal.pod.reason == PLUGIN_ERROR
 
 
-def _same_burst(snapshot: Snapshot, previous: RetryPause, removal: Removal) -> bool:
-    gang = pause_key(snapshot, removal.pod.workload_uid, removal.replica)[1] == GANG
-    return gang and by_plugin(removal) and snapshot.now - previous.at < _BURST
+def _same_burst(snapshot: Snapshot, key: tuple[str, int], previous: RetryPause, removal: Removal) -> bool:
+    return key[1] == GANG and by_plugin(removal) and snapshot.now - previous.at < _BURST
 
 
 def rejection_message(by: str, node: str, message: str) -> str:

@@ -95,7 +95,7 @@ def _count(snapshot: Snapshot, rejections: Rejections, uid: str, removal: Remova
         rejections, (uid, removal.replica, node), pod.uid, snapshot.now, message=removal.message, by=by, base=base
     )
     key = pause_key(snapshot, uid, removal.replica)
-    pause = next_pause(snapshot, rejections.pauses.get(key), removal, node, by)
+    pause = next_pause(snapshot, key, rejections.pauses.get(key), removal, node, by=by)
     return replace(rejections, pauses={**rejections.pauses, key: pause})
 
 
