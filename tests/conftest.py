@@ -1,14 +1,19 @@
-"""Simulated GPUs for every test that wants the real nvidia-ml-py to find some."""
+"""Simulated GPUs for every test that wants the real nvidia-ml-py to find some, and no deadline for any example."""
 
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gpufleet_simgpu.build import build_library
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.simulated import Simulated
+
+# On a busy machine an example of a millisecond takes longer than Hypothesis' deadline of 200 ms; pytest has a timeout.
+settings.register_profile("without deadline", deadline=None)
+settings.load_profile("without deadline")
 
 
 @pytest.fixture(scope="session")
