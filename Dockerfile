@@ -1,58 +1,85 @@
-# syntax=docker/dockerfile:1
-# gpufleet: agent, operator and command line in one image; the command says which.
-#   docker build --tag localhost/gpufleet:dev .
-# The test bed builds the same content without Docker (testbed/gpufleet_testbed/images).
+# gpufleet's images, each with what its program imports. The default target contains all three programs.
+#   docker build --target agent --tag gpufleet-agent:dev .
+#   docker build --target operator --tag gpufleet-operator:dev .
+#   docker build --target cli --tag gpufleet-cli:dev .
+#   docker build --tag gpufleet:dev .
+# No syntax line and no here-documents: Debian's Docker 20.10 builds it with its own frontend.
+# A release sets BASE to a digest, and VERSION and REVISION.
+ARG BASE=debian:bookworm-slim
 
-FROM debian:bookworm-slim AS build
+FROM $BASE AS tools
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates python3-minimal libpython3-stdlib python3-venv \
  && python3 -m venv /uv \
  && /uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+# As pip of Debian: certificates of a company's proxy in the base image hold for uv, too.
+ENV UV_SYSTEM_CERTS=1
 WORKDIR /source
-# The dependencies first: an edit of our code leaves their layer as it is.
+COPY docker docker
+# The dependencies first: an edit of our code leaves their layers as they are.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN /uv/bin/uv export --locked --no-dev --no-emit-project --no-header \
-      --extra operator --extra agent --extra cli --output-file /requirements.txt \
- && /uv/bin/uv pip install --python /usr/bin/python3 --no-deps --require-hashes --only-binary=:all: \
-      --link-mode=copy --target /dependencies --requirements /requirements.txt \
- && rm -rf /dependencies/bin \
- && find /dependencies/numpy -type d '(' -name tests -o -name include ')' -prune -exec rm -r '{}' + \
- && find /dependencies -name '*.pyi' -delete \
- && python3 -m compileall -q --invalidation-mode unchecked-hash -s /dependencies \
-      -p /usr/local/lib/python3.11/dist-packages /dependencies
+
+FROM tools AS agent-dependencies
+RUN sh docker/install.sh dependencies agent
+FROM tools AS operator-dependencies
+RUN sh docker/install.sh dependencies operator
+FROM tools AS cli-dependencies
+RUN sh docker/install.sh dependencies cli
+FROM tools AS all-dependencies
+RUN sh docker/install.sh dependencies agent operator cli
+
+FROM tools AS source
 COPY cli cli
 COPY common common
 COPY crds crds
 COPY nodeagent nodeagent
 COPY operator operator
-RUN /uv/bin/uv build --quiet --wheel --out-dir /wheel . \
- && /uv/bin/uv pip install --python /usr/bin/python3 --no-deps --link-mode=copy --target /code /wheel/*.whl \
- && rm -rf /code/bin \
- && python3 -m compileall -q --invalidation-mode unchecked-hash -s /code \
-      -p /usr/local/lib/python3.11/dist-packages /code \
- && mkdir /commands \
- && while read -r name module; do \
-      printf '#!/usr/bin/python3\nimport sys\n\nfrom %s import main\n\nsys.exit(main())\n' "$module" > "/commands/$name"; \
-      chmod 755 "/commands/$name"; \
-    done <<'COMMANDS'
-gpufleet gpufleet_cli.main
-gpufleet-agent gpufleet_agent.main
-gpufleet-operator gpufleet_operator.main
-kubectl-gpufleet gpufleet_cli.main
-kubectl_complete-gpufleet gpufleet_cli.kubectl_complete
-COMMANDS
 
-FROM debian:bookworm-slim
+FROM source AS agent-code
+RUN sh docker/install.sh code common crds nodeagent -- gpufleet-agent
+FROM source AS operator-code
+RUN sh docker/install.sh code common crds operator -- gpufleet-operator
+FROM source AS cli-code
+RUN sh docker/install.sh code common crds operator cli -- gpufleet kubectl-gpufleet kubectl_complete-gpufleet
+FROM source AS all-code
+RUN sh docker/install.sh code common crds operator cli nodeagent \
+      -- gpufleet gpufleet-agent gpufleet-operator kubectl-gpufleet kubectl_complete-gpufleet
+
+FROM $BASE AS python
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3-minimal libpython3-stdlib libstdc++6 media-types \
- && rm -rf /var/lib/apt/lists/* \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
  && echo 'nonroot:x:65532:65532:nonroot:/:/bin/sh' >> /etc/passwd \
  && echo 'nonroot:x:65532:' >> /etc/group
-COPY --from=build /dependencies /usr/local/lib/python3.11/dist-packages
-COPY --from=build /code /usr/local/lib/python3.11/dist-packages
-COPY --from=build /commands /usr/local/bin
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8 \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-LABEL org.opencontainers.image.title=gpufleet org.opencontainers.image.licenses=Apache-2.0
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.licenses=Apache-2.0 \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION
 USER 65532:65532
+
+FROM python AS agent
+COPY --from=agent-dependencies /image /
+COPY --from=agent-code /image /
+LABEL org.opencontainers.image.title=gpufleet-agent
+CMD ["gpufleet-agent", "--help"]
+
+FROM python AS operator
+COPY --from=operator-dependencies /image /
+COPY --from=operator-code /image /
+LABEL org.opencontainers.image.title=gpufleet-operator
+CMD ["gpufleet-operator", "--help"]
+
+FROM python AS cli
+COPY --from=cli-dependencies /image /
+COPY --from=cli-code /image /
+LABEL org.opencontainers.image.title=gpufleet-cli
+CMD ["gpufleet", "--help"]
+
+FROM python AS all
+COPY --from=all-dependencies /image /
+COPY --from=all-code /image /
+LABEL org.opencontainers.image.title=gpufleet
 CMD ["gpufleet", "--help"]

@@ -82,3 +82,26 @@ class ContainerDevices(ApiModel):
     """Name of the container: an app container, or a sidecar."""
     count: Annotated[int, Field(ge=1, le=MAX_DEVICES_PER_REPLICA)] = 1
     """Number of devices of the container, 1 to 16. Defaults to 1."""
+
+
+class MovedFrom(ApiModel):
+    """Where a pod is moved from, because the device runs out of memory."""
+
+    pod_uid: Annotated[str, Field(min_length=1, max_length=64)]
+    """UID of the pod that is evicted."""
+    node: Name
+    """Node of the device."""
+    device: Uuid
+    """UUID of the device."""
+    message: Text
+    """Why the pod is moved, for people."""
+
+
+class ObjectMeta(ApiModel):
+    """The fields of metadata that gpufleet reads."""
+
+    name: Name
+    namespace: Label | None = None
+    uid: str | None = None
+    generation: int | None = None
+    resource_version: str | None = None

@@ -1,14 +1,17 @@
-"""The two CustomResourceDefinitions: names, scope, columns and defaults around the models' schemas.
+"""The CustomResourceDefinitions: names, scope, columns and defaults around the models' schemas.
 
 The printer columns show state, use and age without the command-line tool. Their names have no blanks, for awk.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
 from gpufleet_api import names
 from gpufleet_api.base import ApiModel
+from gpufleet_api.demand.gpu_demand import GPUDemand
 from gpufleet_api.schema import Schema, structural_schema
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_api.workload import GPUWorkload
@@ -84,7 +87,7 @@ class ApiResource:
         }
 
     def _schema(self) -> Schema:
-        schema = structural_schema(self.model, omit={"metadata"})
+        schema: Schema = json.loads(_structural(self.model))
         fields = schema.pop("properties")
         if self.status_default is not None:
             fields["status"] = {**fields["status"], "default": dict(self.status_default)}
@@ -92,9 +95,14 @@ class ApiResource:
         return {**schema, "properties": {**head, **fields}}
 
 
+@cache
+def _structural(model: type[ApiModel]) -> str:
+    """Returns the schema of a kind as JSON. Converting the models takes many times as long as reading the text."""
+    return json.dumps(structural_schema(model, omit={"metadata"}))
+
+
 _AGE: Final = PrinterColumn("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.")
 
-_READY: Final = '.status.conditions[?(@.type=="Ready")]'
 _FRESH: Final = '.status.conditions[?(@.type=="Fresh")]'
 _SUMMARY: Final = ".status.summary"
 
@@ -114,7 +122,13 @@ WORKLOAD: Final = ApiResource(
         PrinterColumn("Nodes", "string", ".status.nodes", "Nodes of the replicas."),
         _AGE,
         PrinterColumn("Strategy", "string", ".spec.placement.strategy", "Placement strategy.", wide=True),
-        PrinterColumn("Message", "string", f"{_READY}.message", "Message of the Ready condition.", wide=True),
+        PrinterColumn(
+            "Message",
+            "string",
+            ".status.conditions[0].message",
+            "Message of the condition Ready, Complete or Suspended.",
+            wide=True,
+        ),
     ),
     scale={
         "specReplicasPath": ".spec.replicas",
@@ -163,4 +177,27 @@ TELEMETRY: Final = ApiResource(
     ),
 )
 
-RESOURCES: Final = (TELEMETRY, WORKLOAD)
+DEMAND: Final = ApiResource(
+    model=GPUDemand,
+    kind=names.DEMAND_KIND,
+    plural=names.DEMAND_PLURAL,
+    short_name="gpud",
+    scope="Namespaced",
+    columns=(
+        PrinterColumn("Kind", "string", ".spec.owner.kind", "Kind of the owner."),
+        PrinterColumn("Owner", "string", ".spec.owner.name", "Name of the owner, without what is added for a run."),
+        PrinterColumn("Container", "string", ".spec.container", "Name of the container."),
+        PrinterColumn("Runs", "integer", ".status.countedRuns", "Listed runs that count."),
+        PrinterColumn("Promised-MiB", "integer", ".status.promisedMiB", "Promised memory of the latest run, in MiB."),
+        PrinterColumn("Median-MiB", "integer", ".status.medianMiB", "Median of the runs' maxima, in MiB."),
+        PrinterColumn("P80-MiB", "integer", ".status.p80MiB", "80th percentile of the runs' maxima, in MiB."),
+        PrinterColumn("Max-MiB", "integer", ".status.maxMiB", "Largest of the runs' maxima, in MiB."),
+        PrinterColumn("Recommended-MiB", "integer", ".status.recommendedMiB", "Recommended memoryMiB."),
+        PrinterColumn("Observed", "date", ".status.observedAt", "Time since the operator wrote the status."),
+        PrinterColumn("Image", "string", ".spec.image", "Image without tag and digest.", wide=True),
+        PrinterColumn("Total", "integer", ".status.totalRuns", "Runs so far, listed or not.", wide=True),
+        PrinterColumn("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.", wide=True),
+    ),
+)
+
+RESOURCES: Final = (TELEMETRY, WORKLOAD, DEMAND)

@@ -27,8 +27,17 @@ KUSTOMIZE: Final = Path("crds", "kustomize", "openapi.json")
 _HEADER: Final = "# Generated from crds/gpufleet_api by `make crds`: change the models, not this file.\n"
 
 
+class _PlainDumper(yaml.SafeDumper):
+    """Writes equal parts out: tools that extract schemas do not read aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the signature of PyYAML
+        return True
+
+
 def render(resource: ApiResource) -> str:
-    return _HEADER + yaml.safe_dump(resource.definition(), sort_keys=False, allow_unicode=True, width=120)
+    return _HEADER + yaml.dump(
+        resource.definition(), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120
+    )
 
 
 @cache

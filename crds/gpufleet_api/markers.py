@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_before_validator_function
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,21 @@ class ListSet:
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler(core), "x-kubernetes-list-type": "set"}
+
+
+@dataclass(frozen=True)
+class NullIsEmpty:
+    """Accepts null as an empty list: server-side apply leaves null when an owner removes the last item."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(_empty_if_null, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), "nullable": True}
+
+
+def _empty_if_null(value: object) -> object:
+    return [] if value is None else value
 
 
 @dataclass(frozen=True, eq=False)

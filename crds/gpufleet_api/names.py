@@ -14,6 +14,8 @@ TELEMETRY_KIND: Final = "GPUTelemetry"
 TELEMETRY_PLURAL: Final = "gputelemetries"
 WORKLOAD_KIND: Final = "GPUWorkload"
 WORKLOAD_PLURAL: Final = "gpuworkloads"
+DEMAND_KIND: Final = "GPUDemand"
+DEMAND_PLURAL: Final = "gpudemands"
 
 SCHEDULING_GATE: Final = f"{GROUP}/assignment"
 """Scheduling gate of a pod until its devices are reserved."""
@@ -55,6 +57,9 @@ RESOURCE: Final = f"{GROUP}/gpu"
 SHARED_RESOURCE: Final = f"{GROUP}/gpu-shared"
 """Default extended resource for share slots of a device. Configurable likewise; empty turns sharing off."""
 
+NOT_MOVED: Final = "not moved from full devices"
+"""Begin of the part of the message of Placed that says why."""
+
 SHARED_SLOTS: Final = 16
 """Default number of share slots of a device: how many containers can share it."""
 
@@ -64,11 +69,17 @@ MAX_SHARED_SLOTS: Final = 64
 MAX_DEVICES: Final = 64
 """Maximum number of devices of a node."""
 
+MAX_ASSIGNMENTS: Final = 1024
+"""Maximum number of reservations on a node."""
+
 MAX_REPLICAS: Final = 1024
 """Maximum number of replicas of a workload."""
 
 MAX_DEVICES_PER_REPLICA: Final = 16
 """Maximum number of devices of a replica."""
+
+MAX_DEMAND_RUNS: Final = 32
+"""Maximum number of runs that a GPUDemand lists."""
 
 WHOLE_DEVICE_PERCENT: Final = 100
 """Compute of a whole device, in percent."""
@@ -81,6 +92,14 @@ CDI_KIND: Final = f"{GROUP}/gpu"
 
 DRA_DRIVER: Final = f"gpu.{GROUP}"
 """Name of the DRA driver, of its DeviceClass, and of the resource in reservations of nodes with transport DRA."""
+
+POD_CLAIM: Final = "gpufleet"
+"""Name in `spec.resourceClaims` of a pod under which its containers refer to the claim with its devices."""
+
+CLAIM_PREFIX: Final = "gpufleet-"
+"""Of the names of the operator's ResourceClaims, which a policy keeps other pods from, and of the templates that pods
+of other owners refer to.
+"""
 
 MANAGED_TAINT: Final = f"{GROUP}/managed"
 """Key of a taint on every device of the driver, which only claims of the operator tolerate."""
@@ -107,6 +126,8 @@ ENV_COMPUTE_PERCENT: Final = "GPUFLEET_COMPUTE_PERCENT"
 
 AGENT_FIELD_MANAGER: Final = "gpufleet-agent"
 OPERATOR_FIELD_MANAGER: Final = "gpufleet-operator"
+OPERATOR_LEASE: Final = "gpufleet-operator"
+"""Lease of the replica that decides, in the namespace of the operator."""
 
 ASSIGN_VERB: Final = "assign"
 """Custom verb on gputelemetries that allows writing reservations and releasing gated pods."""
@@ -154,6 +175,15 @@ SCHEDULERS = ("default-scheduler",)
 """Schedulers that every cluster has."""
 TOLERATED_TAINTS = ("nvidia.com/gpu",)
 """Keys of taints that are usual on nodes with GPUs."""
+
+
+class Reclaim(StrEnum):
+    """Whether other workloads may get the memory that a replica was promised and does not use."""
+
+    NEVER = "Never"
+    """The promise is kept free for the replica."""
+    USED = "Used"
+    """A replica that was observed for ten minutes counts with the most memory that it used in the last ten."""
 
 
 class Transport(StrEnum):

@@ -138,13 +138,14 @@ def _spec() -> Schema:
         },
         containers=_list_map(
             "Containers of the pod, by name; fields that are not listed here are as in a Pod. The one that gets the "
-            "devices is the only one, or that in spec.devices.container.",
+            "devices is the only one, or that in spec.devices.container; spec.devices.containers names several.",
             "name",
             _container(),
             minItems=1,
         ),
         initContainers=_list_map(
-            "Containers that run before the others, by name, as in a Pod. They get no devices.",
+            "Containers that run before the others, by name, as in a Pod. Of these, only sidecars can get "
+            "devices (spec.devices.containers).",
             "name",
             _container(),
             nullable=True,

@@ -11,21 +11,20 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from gpufleet_api.base import ApiModel, ContainerDevices, Label, Name, Text, Timestamp, Uuid
+from gpufleet_api.base import ApiModel, ContainerDevices, Label, MovedFrom, Name, ObjectMeta, Text, Timestamp, Uuid
 from gpufleet_api.condition import Condition
-from gpufleet_api.markers import Cel, ListMap, ListSet
+from gpufleet_api.markers import Cel, ListMap, ListSet, NullIsEmpty
 from gpufleet_api.names import (
+    MAX_ASSIGNMENTS,
     MAX_DEVICES,
     MAX_REPLICAS,
     WHOLE_DEVICE_PERCENT,
     MemoryModel,
+    Reclaim,
     TelemetryState,
     ThrottleReason,
     Transport,
 )
-
-MAX_ASSIGNMENTS = 1024
-"""Maximum number of reservations on a node."""
 
 Percent = Annotated[int, Field(ge=0, le=100)]
 MiB = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -79,14 +78,22 @@ class Assignment(ApiModel):
     """Memory of each device that is promised to the container, in MiB. Set for shared devices only."""
     compute_percent: PromisedPercent | None = None
     """Compute of each device that is promised to the container, in percent. Set for shared devices only."""
+    demand_mib: PromisedMiB | None = None
+    """Memory of each device with which the container is placed instead of its promise, in MiB (placement.demand)."""
+    demand_runs: Count | None = None
+    """Number of earlier runs from which `demandMiB` was learned."""
     shard_start: Items | None = None
     """First item of the replica's shard. Set for workloads with a distribution only."""
     shard_end: Items | None = None
     """Item after the last one of the replica's shard."""
     decided_at: Timestamp
-    """Time of the decision, by the operator's clock."""
+    """Time of the decision, by the operator's clock; of the release if it is not in the same pass."""
     termination_grace_period_seconds: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Grace period of the pod, for which its containers may run after a forced deletion. Absent: 30 seconds."""
+    reclaim: Reclaim | None = None
+    """Used when other pods may get the promised memory that the container does not use. Absent: Never."""
+    moved_from: MovedFrom | None = None
+    """Set when the devices were picked to relieve a device: for the pod that replaces the evicted one."""
     keep_for_successor: bool | None = None
     """True when the reservation outlives the pod, because the next pod of the replica gets the same devices. Set before
     a pod of an older template is deleted."""
@@ -114,7 +121,7 @@ class TelemetrySpec(ApiModel):
     assignments: Annotated[list[Assignment], Field(max_length=MAX_ASSIGNMENTS), ListMap("podUID")] = []
     """Reservations, one per pod. The device plugin on the node hands out devices by them. Only the operator, which has
     the verb assign, may write them."""
-    cordoned: Annotated[list[CordonedDevice], Field(max_length=MAX_DEVICES), ListMap("uuid")] = []
+    cordoned: Annotated[list[CordonedDevice], Field(max_length=MAX_DEVICES), ListMap("uuid"), NullIsEmpty()] = []
     """Devices that are out of service. Only subjects with the verb cordon may write them."""
 
 
@@ -242,8 +249,7 @@ class DeviceHolder(ApiModel):
     container: Label
     """Name of the container."""
     pod_uid: Annotated[str, Field(max_length=64)] | None = None
-    """UID of the pod whose assignment was honored. Absent when the container has no assignment, unless it is
-    terminating."""
+    """UID of the pod whose assignment was honored. Absent without an assignment, unless the container terminates."""
     shared: bool | None = None
     """True when the container holds a share slot of the device, absent when it holds the whole device."""
     memory_mib: PromisedMiB | None = None
@@ -252,6 +258,12 @@ class DeviceHolder(ApiModel):
     """Compute of the device that is promised to the container, in percent."""
     utilization_percent: Percent | None = None
     """Compute utilization of the device by the container's processes, in percent."""
+    memory_used_mib: MiB | None = None
+    """Memory of the device that the container uses, in MiB. Shared devices only."""
+    memory_used_max_mib: MiB | None = None
+    """Most memory of it that the container used in ten minutes, or since `observedSince` if later, in MiB."""
+    observed_since: Timestamp | None = None
+    """Time from which the agent has observed the container's memory without interruption."""
     terminating: bool | None = None
     """True when the kubelet no longer lists the pod, as after a forced deletion, but a process of it still runs."""
     overuse: MemoryOveruse | None = None
@@ -369,8 +381,7 @@ class TelemetryStatus(ApiModel):
     boot_id: Annotated[str, Field(max_length=64)] | None = None
     """Boot ID of the node. Faults reported in an earlier boot are over."""
     transport: Transport | None = None
-    """How the node's devices get into containers. DRA: by ResourceClaims, so that the node offers no extended resource,
-    and no pod of a GPUWorkload is placed on it. Absent: DevicePlugin."""
+    """How containers get the devices. DRA: by ResourceClaims, without an extended resource. Absent: DevicePlugin."""
     processes_observed: bool | None = None
     """True when the agent can list the processes of the node: a container is in `allocatedTo` until its pod has no
     process. Absent otherwise: a container of a pod that was deleted by force may run without being listed."""
@@ -379,16 +390,6 @@ class TelemetryStatus(ApiModel):
     summary: Summary
     conditions: Annotated[list[Condition], Field(max_length=8), ListMap("type")] = []
     """Conditions Fresh and Healthy, and Drained while a device is drained. Only the operator writes them."""
-
-
-class ObjectMeta(ApiModel):
-    """The fields of metadata that gpufleet reads."""
-
-    name: Name
-    namespace: Label | None = None
-    uid: str | None = None
-    generation: int | None = None
-    resource_version: str | None = None
 
 
 class GPUTelemetry(ApiModel):

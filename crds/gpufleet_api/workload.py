@@ -6,11 +6,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from gpufleet_api.base import ApiModel, ContainerDevices, Label, Uuid
+from gpufleet_api.base import ApiModel, ContainerDevices, Label, ObjectMeta, Uuid
 from gpufleet_api.markers import Cel, FreeForm, ListMap, ListSet
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
 from gpufleet_api.pod_template import POD_TEMPLATE
-from gpufleet_api.telemetry import Celsius, MiB, ObjectMeta, Percent, PromisedMiB, PromisedPercent
+from gpufleet_api.telemetry import Celsius, MiB, Percent, PromisedMiB, PromisedPercent
 from gpufleet_api.workload_placement import Placement
 from gpufleet_api.workload_policies import Network, RunPolicy, UpdateStrategy
 from gpufleet_api.workload_status import WorkloadStatus
@@ -217,6 +217,31 @@ class WorkloadSpec(ApiModel):
             field_path=".placement.gang",
         ),
         Cel(
+            "self.placement.onPressure == 'Ignore'"
+            " || (self.devices.mode == 'Shared' && self.devices.count == 1 && !self.placement.gang)",
+            "may not be Move unless devices.mode is Shared, devices.count is 1 and placement.gang is false",
+            reason=_FORBIDDEN,
+            field_path=".placement.onPressure",
+        ),
+        Cel(
+            "has(self.template) || self.placement.onPressure == 'Ignore'",
+            "may not be Move without spec.template: the owner of the pods creates their successors",
+            reason=_FORBIDDEN,
+            field_path=".placement.onPressure",
+        ),
+        Cel(
+            "self.devices.mode == 'Shared' || !has(self.placement.reclaim)",
+            "may not be set when devices.mode is Exclusive",
+            reason=_FORBIDDEN,
+            field_path=".placement.reclaim",
+        ),
+        Cel(
+            "self.devices.mode == 'Shared' || self.placement.demand == 'Promised'",
+            "may not be Learned when devices.mode is Exclusive",
+            reason=_FORBIDDEN,
+            field_path=".placement.demand",
+        ),
+        Cel(
             "has(self.template) == has(oldSelf.template)",
             "may not be added or removed; create another GPUWorkload",
             reason=_FORBIDDEN,
@@ -278,7 +303,8 @@ class WorkloadSpec(ApiModel):
     def pod_spec(self) -> Mapping[str, Any]:
         """`template.spec`; empty without a template."""
         given = self.pod_template.get("spec")
-        return given if isinstance(given, Mapping) else {}
+        # The first test spares the slow one of an abstract class.
+        return given if type(given) is dict or isinstance(given, Mapping) else {}
 
 
 class GPUWorkload(ApiModel):

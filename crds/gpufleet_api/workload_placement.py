@@ -7,6 +7,7 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Seconds
 from gpufleet_api.markers import Cel
+from gpufleet_api.names import Reclaim
 
 
 class Strategy(StrEnum):
@@ -64,6 +65,22 @@ class OnDegraded(StrEnum):
     """The condition Degraded becomes True, and the pod is deleted and placed again on healthy devices."""
 
 
+class OnPressure(StrEnum):
+    """What happens to a replica when its shared device runs out of memory."""
+
+    IGNORE = "Ignore"
+    MOVE = "Move"
+    """It is evicted and placed on another device, if it uses more than promised or shares its promise."""
+
+
+class DemandSource(StrEnum):
+    """Memory of a shared device with which a replica is placed."""
+
+    PROMISED = "Promised"
+    LEARNED = "Learned"
+    """What earlier runs of its template used, once enough of them are known."""
+
+
 class Placement(ApiModel):
     """How the replicas are placed."""
 
@@ -80,7 +97,28 @@ class Placement(ApiModel):
     gang_timeout_seconds: Seconds = 600
     """Time in seconds after which a gang that has run and has lost replicas releases its devices, if it is still
     incomplete. Defaults to 600."""
+    scale_up: bool = False
+    """When true, and the operator runs with --scale-up, placeholder pods exist while the workload waits only for
+    devices, so that cluster-autoscaler and Karpenter add nodes. Defaults to false."""
+    min_runtime_seconds: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Time in seconds after the start of its containers in which a pod is not evicted for a workload of higher
+    priority. Defaults to 0."""
     on_degraded: OnDegraded = OnDegraded.IGNORE
     """What happens when a device of a running replica becomes Unhealthy. Ignore: the condition Degraded becomes True
     and the pod keeps running. Replace: the pod is also deleted after some seconds and placed again on healthy devices.
     Defaults to Ignore."""
+    on_pressure: OnPressure = OnPressure.IGNORE
+    """What happens when the shared device of a running replica runs out of memory. Ignore: nothing. Move: a replica
+    that uses more memory than promised, or whose reclaim is Used, is evicted, subject to PodDisruptionBudgets, once
+    another device is reserved for its next pod; gangs of several replicas and pods of other owners are not, and the
+    condition Placed names the reason. Defaults to Ignore."""
+    demand: DemandSource = DemandSource.PROMISED
+    """Memory of a shared device with which a replica is placed. Promised: devices.memoryMiB. Learned: what earlier runs
+    used, by the GPUDemand of the template, from two runs on; the promise does not change, so the device may run out
+    of memory when the replica uses all of it. A change applies to pods that are placed afterwards. Defaults to
+    Promised."""
+    reclaim: Reclaim | None = None
+    """Whether other workloads may get memory of a shared device that a replica was promised and does not use. Never:
+    no. Used: yes; ten minutes after its start, a replica counts with the most memory that it used in the last ten
+    minutes, so that the device may run out of memory when the replica uses its promise later. A change applies to pods
+    that are placed afterwards. Absent: the operator's default, which is Never unless it was set otherwise."""

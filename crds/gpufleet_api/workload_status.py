@@ -14,7 +14,7 @@ from gpufleet_api.base import ApiModel, Name, Text, Timestamp, Uuid
 from gpufleet_api.condition import Condition
 from gpufleet_api.markers import ListMap, ListSet
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
-from gpufleet_api.telemetry import Items
+from gpufleet_api.telemetry import Count, Items, PromisedMiB
 
 
 class WorkloadState(StrEnum):
@@ -98,6 +98,10 @@ class ReplicaPlacement(ApiModel):
     """Node of the reserved devices."""
     devices: Annotated[list[Uuid], Field(max_length=MAX_DEVICES_PER_REPLICA), ListSet()] = []
     """UUIDs of the reserved devices."""
+    demand_mib: PromisedMiB | None = None
+    """Memory of each device with which the replica is placed instead of its promise, in MiB (placement.demand)."""
+    demand_runs: Count | None = None
+    """Number of earlier runs from which `demandMiB` was learned."""
     shard_start: Items | None = None
     """First item of the replica's shard."""
     shard_end: Items | None = None
@@ -146,6 +150,22 @@ class NodeRejection(ApiModel):
     """Time of the rejection."""
 
 
+MAX_EARMARK_NODES = 64
+
+
+class EarmarkStatus(ApiModel):
+    """Devices that no workload of a later place in the queue gets."""
+
+    since: Timestamp
+    """Time at which the devices were first earmarked for the workload."""
+    devices: Annotated[int, Field(ge=1, le=2**31)]
+    """Number of earmarked devices."""
+    devices_in_use: Annotated[int, Field(ge=0, le=2**31)]
+    """Number of them that pods still hold."""
+    nodes: Annotated[list[Name], Field(max_length=MAX_EARMARK_NODES), ListSet()] = []
+    """Nodes of the devices."""
+
+
 class Explanation(ApiModel):
     """Why replicas are not placed."""
 
@@ -158,6 +178,7 @@ class Explanation(ApiModel):
     ineligible_devices: Annotated[list[IneligibleDevices], Field(max_length=32), ListMap("reason")] = []
     """Number of devices by the first filter that they fail."""
     nearest_miss: NearestMiss | None = None
+    earmark: EarmarkStatus | None = None
     node_rejections: Annotated[list[NodeRejection], Field(max_length=32)] = []
     """Recent rejections of pods by kube-scheduler, kubelets or gpufleet, latest first."""
 
