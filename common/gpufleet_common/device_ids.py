@@ -1,7 +1,21 @@
-"""Device IDs of the kubelet API: the UUID of a whole device, or `<uuid>::<slot>` for a slot of a shared one."""
+"""Names of devices.
+
+In the kubelet's device plugin API, a device ID is the UUID of a whole device, or `<uuid>::<slot>` for a slot of a
+shared one. In ResourceSlices and ResourceClaims, a device is named by its UUID as a DNS label.
+"""
+
+import re
 
 SEPARATOR = "::"
 """As in the replica IDs of NVIDIA's device plugin. It occurs in no UUID."""
+
+
+_MAX_NAME = 63
+
+
+def device_name(uuid: str) -> str:
+    """Returns the name of a device in slices and claims: its UUID as a DNS label."""
+    return re.sub(r"[^a-z0-9-]", "-", uuid.lower())[:_MAX_NAME].strip("-")
 
 
 def device_of(device_id: str) -> str:

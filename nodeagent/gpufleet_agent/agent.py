@@ -30,7 +30,7 @@ from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector
 from gpufleet_agent.plugin.manager import PluginContext, PluginManager
-from gpufleet_agent.plugin.transport import DeviceTransport
+from gpufleet_agent.plugin.transport import DeviceTransport, ServedByOtherDriver
 from gpufleet_agent.podresources.claimed_devices import ClaimedDevices
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.completeness import CompletenessCheck
@@ -40,9 +40,8 @@ from gpufleet_agent.podresources.poller import PodResourcesPoller
 from gpufleet_agent.podresources.terminating_pods import TerminatingPods
 from gpufleet_agent.processes.pods_with_process import pods_with_process, sees_node_processes
 from gpufleet_agent.publish.deadband import stale_after
-from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import WritePolicy
-from gpufleet_agent.publish.status_source import StatusSource
+from gpufleet_agent.publish.status_source import StatusPublisher, StatusSource
 from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.lifecycle import start_component, supervise
@@ -50,7 +49,7 @@ from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.settings import AgentSettings
-from gpufleet_api.names import Transport
+from gpufleet_api.names import DRA_DRIVER, Transport
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +73,7 @@ class Agent:
     poller: PodResourcesPoller
     events: EventRecorder
     overuse: OveruseMonitor
-    publisher: Publisher
+    publisher: StatusPublisher
     watchdog: LoopWatchdog
     status_changed: VersionSignal
     """Notified when the status should be written without waiting for the next tick."""
@@ -279,11 +278,13 @@ def _build_plugins(base: _Base, in_flight: InFlightAllocation, poller: PodResour
 def _build_driver(
     base: _Base, api: KubeApi, claims: ClaimedDevices, poller: PodResourcesPoller, rng: random.Random
 ) -> DeviceTransport:
+    settings = base.settings
+    if settings.dra_driver != DRA_DRIVER:
+        return ServedByOtherDriver()
     # Imported only where it is used: most agents serve a device plugin.
     from gpufleet_agent.dra.build import build_driver  # noqa: PLC0415 - see above
     from gpufleet_agent.dra.server import DriverSockets  # noqa: PLC0415 - see above
 
-    settings = base.settings
     return build_driver(
         node=settings.node_name,
         sockets=DriverSockets(settings.plugins_dir, settings.plugins_registry_dir),
@@ -303,7 +304,7 @@ def _build_driver(
 
 def _build_publisher(
     base: _Base, api: KubeApi, overuse: OveruseMonitor, plugins: DeviceTransport, rng: random.Random
-) -> Publisher:
+) -> StatusPublisher:
     status = StatusSource(
         sampler=base.sampler,
         telemetry=base.telemetry,
@@ -317,10 +318,10 @@ def _build_publisher(
         with_partitions=not base.by_profile,
     )
     settings = base.settings
-    return Publisher(
+    return StatusPublisher(
         api=api,
         telemetry=base.telemetry,
-        build=status.build,
+        observe=status.observe,
         changes=base.status_changed,
         policy=WritePolicy(heartbeat=settings.heartbeat_seconds, stale=stale_after(settings.sample_seconds)),
         counters=base.instruments,
@@ -328,7 +329,7 @@ def _build_publisher(
     )
 
 
-def _build_checkpoint(base: _Base, publisher: Publisher) -> CheckpointWriter | None:
+def _build_checkpoint(base: _Base, publisher: StatusPublisher) -> CheckpointWriter | None:
     if base.settings.state_dir is None:
         return None
     return CheckpointWriter(
@@ -342,7 +343,7 @@ def _build_checkpoint(base: _Base, publisher: Publisher) -> CheckpointWriter | N
 
 
 def _build_http(
-    base: _Base, overuse: OveruseMonitor, plugins: DeviceTransport, publisher: Publisher, watchdog: LoopWatchdog
+    base: _Base, overuse: OveruseMonitor, plugins: DeviceTransport, publisher: StatusPublisher, watchdog: LoopWatchdog
 ) -> HttpServer:
     settings, registry, snapshot = base.settings, base.registry, base.sampler.snapshot
     ProcessCollector(registry=registry)
@@ -386,7 +387,7 @@ def _not_registered(plugins: DeviceTransport) -> str | None:
     return f"not registered with the kubelet: {', '.join(unregistered)}" if unregistered else None
 
 
-def _not_published(publisher: Publisher, holdings: Holdings, completeness: CompletenessCheck) -> str | None:
+def _not_published(publisher: StatusPublisher, holdings: Holdings, completeness: CompletenessCheck) -> str | None:
     if publisher.published:
         return None
     problem = holdings.listed_at is None and completeness.problem

@@ -14,9 +14,10 @@ from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.runtime.lifecycle import ComponentError
-from gpufleet_agent.runtime.trim_memory import SETTLED_SECONDS, release_file_pages, share_one_heap
+from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.settings import AgentSettings, parse
 from gpufleet_common.logs import configure
+from gpufleet_common.trim_memory import SETTLED_SECONDS, release_file_pages, share_one_heap
 from gpufleet_common.units import BYTES_PER_MIB
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,12 @@ def make_hardware(settings: AgentSettings) -> Hardware:
     else:
         from gpufleet_agent.devices.nvml import NvmlHardware  # noqa: PLC0415 - see above
 
-        hardware = NvmlHardware(partitions=settings.mig_strategy is not MigStrategy.NONE, xids=settings.xids)
+        hardware = NvmlHardware(
+            partitions=settings.mig_strategy is not MigStrategy.NONE,
+            seldom_seconds=Timing().slow,
+            xids=settings.xids,
+            library_root=settings.driver_library_root,
+        )
     if settings.record is not None:
         from gpufleet_agent.devices.recording.writer import RecordingWriter  # noqa: PLC0415 - see above
 

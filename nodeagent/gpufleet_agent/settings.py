@@ -13,7 +13,7 @@ from gpufleet_agent.metrics.options import HostnameLabel, MetricsOptions, PodLab
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.resources import MigStrategy, Served, partition_resource
-from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS, Transport
+from gpufleet_api.names import DRA_DRIVER, MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS, Transport
 from gpufleet_common.flags import FlagParser, invalid, whole_number
 
 MAX_RECORD_MIB = 2**20
@@ -60,6 +60,8 @@ class AgentSettings:
     """Which XIDs are faults."""
     injection: InjectorSettings = field(default_factory=InjectorSettings)
     """How devices get into containers."""
+    driver_library_root: Path | None = None
+    """File system below which the driver's management library is searched; None: the loader finds it."""
     log_level: str = "info"
     log_format: str = "json"
     recording: Path | None = None
@@ -72,6 +74,8 @@ class AgentSettings:
     """Labels and choice of the series of devices."""
     transport: Transport = Transport.DEVICE_PLUGIN
     """How devices get into containers."""
+    dra_driver: str = DRA_DRIVER
+    """DRA driver that gives the devices to claims. With another one than gpufleet's own, the agent only measures."""
     plugins_dir: Path = Path("/var/lib/kubelet/plugins")
     """The kubelet's directory of plugin sockets, for transport DRA."""
     plugins_registry_dir: Path = Path("/var/lib/kubelet/plugins_registry")
@@ -106,6 +110,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         parser.error("--hardware recorded and --recording require each other")
     options["injection"] = InjectorSettings(
         strategies=options.pop("device_list_strategy"),
+        container_mounts=tuple(options.pop("container_mount") or ()),
         **{name: options.pop(name) for name in ("pass_device_specs", "driver_root", "cdi_root", "cdi_kind")},
     )
     options["own_pod"] = _own_pod(environment)
@@ -141,6 +146,8 @@ def _check_together(parser: argparse.ArgumentParser, options: Mapping[str, Any])
         parser.error(
             f"--state-dir {state_dir} must not be in --device-plugin-dir: the kubelet deletes its files at start"
         )
+    if {DeviceListStrategy.ENVVAR, DeviceListStrategy.VOLUME_MOUNTS} <= options["device_list_strategy"]:
+        parser.error("--device-list-strategy must not list both envvar and volume-mounts, which set the same variable")
     if options["window_seconds"] < 2 * options["sample_seconds"]:
         parser.error("--window-seconds must be at least twice --sample-seconds")
 
@@ -181,7 +188,7 @@ def _parser(environment: Mapping[str, str]) -> FlagParser:
         "--state-dir",
         DEFAULTS.state_dir,
         "directory of the fault file; empty: faults are kept in the status only",
-        type=_state_dir,
+        type=_optional_dir,
         metavar="DIR",
     )
     parser.flag(
@@ -212,6 +219,11 @@ def _add_transport(parser: FlagParser) -> None:
         DEFAULTS.transport.value,
         "serve the devices by a device plugin, or to ResourceClaims (Kubernetes 1.34 or later; shares need 1.36)",
         choices=[transport.value for transport in Transport],
+    )
+    parser.flag(
+        "--dra-driver",
+        DEFAULTS.dra_driver,
+        "DRA driver of the node, for --transport DRA; the agent only measures if it is not gpufleet's own",
     )
     for flag, default, what in (
         ("--plugins-dir", DEFAULTS.plugins_dir, "plugin sockets"),
@@ -283,6 +295,21 @@ def _add_injection(parser: FlagParser) -> None:
         "--pass-device-specs", default=False, description="also return device files to the kubelet", action="store_true"
     )
     parser.flag("--driver-root", default.driver_root, "host path with the driver's /dev", type=Path, metavar="DIR")
+    parser.flag(
+        "--driver-library-root",
+        DEFAULTS.driver_library_root,
+        "file system below which libnvidia-ml.so.1 is searched; empty: by the loader's path",
+        type=_optional_dir,
+        metavar="DIR",
+    )
+    parser.flag(
+        "--container-mount",
+        None,
+        "host directory to mount read-only into containers with devices; may be repeated",
+        type=_container_mount,
+        action="append",
+        metavar="HOST:CONTAINER",
+    )
     parser.flag("--cdi-root", default.cdi_root, "directory of the CDI file", type=Path, metavar="DIR")
     parser.flag(
         "--cdi-kind",
@@ -296,6 +323,13 @@ def _add_injection(parser: FlagParser) -> None:
 def _own_pod(environment: Mapping[str, str]) -> tuple[str, str] | None:
     namespace, name = environment.get("POD_NAMESPACE", ""), environment.get("POD_NAME", "")
     return (namespace, name) if namespace and name else None
+
+
+def _container_mount(text: str) -> tuple[Path, Path]:
+    host, _, path = text.partition(":")
+    if not (host.startswith("/") and path.startswith("/")):
+        raise invalid(text, "must be two absolute paths separated by a colon")
+    return Path(host), Path(path)
 
 
 def _strategies(text: str) -> frozenset[DeviceListStrategy]:
@@ -318,7 +352,7 @@ def _cdi_kind(text: str) -> str:
     return text
 
 
-def _state_dir(text: str) -> Path | None:
+def _optional_dir(text: str) -> Path | None:
     if not text:
         return None
     # A relative path would be in the container, which does not survive the agent.

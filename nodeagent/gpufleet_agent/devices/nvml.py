@@ -8,12 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pynvml
 import structlog
 
-from gpufleet_agent.devices import node_memory
+from gpufleet_agent.devices import node_memory, nvml_library
 from gpufleet_agent.devices import nvml_mig as mig
 from gpufleet_agent.devices import nvml_values as values
 from gpufleet_agent.devices.base import (
@@ -51,8 +53,10 @@ class NvmlHardware:
         partitions: bool = False,
         patience_seconds: float = 5.0,
         links_seconds: float = 60.0,
+        seldom_seconds: float = 0.0,
         xids: XidPolicy = XidPolicy(),  # noqa: B008 - frozen
         may_use: Callable[[str], bool] = may_use,
+        library_root: Path | None = None,
     ) -> None:
         """Does not call NVML yet.
 
@@ -60,13 +64,18 @@ class NvmlHardware:
             partitions: Whether GPUs in MIG mode are listed as their partitions, instead of as one device.
             patience_seconds: How long GPUs may take to report their MIG mode.
             links_seconds: Interval at which a device's NVLinks are read.
+            seldom_seconds: How long clocks and the enforced power limit, which place nothing, are used before they are
+                read again.
             xids: Which XIDs are faults.
             may_use: Returns whether this process may use a device node.
+            library_root: File system below which the library is searched; None: the loader finds it.
         """
+        self._library_root = library_root
         self._partitions = partitions
         self._xids = xids
         self._may_use = may_use
         self._links_seconds = links_seconds
+        self._seldom_seconds = seldom_seconds
         self._patience_seconds = patience_seconds
         self._layout: mig.MigLayout | None = None
         self._addresses: tuple[mig.DeviceAddress, ...] = ()
@@ -78,6 +87,8 @@ class NvmlHardware:
 
     def open(self) -> None:
         self.close()
+        if self._library_root is not None:
+            nvml_library.load(self._library_root)
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
@@ -149,7 +160,7 @@ class NvmlHardware:
         device.answers = False
         device.begin_reading()
         total, used, reserved = _memory(device)
-        optional = device.ask_optional
+        optional, seldom = device.ask_optional, partial(device.ask_seldom, seconds=self._seldom_seconds)
         load = optional("utilization", pynvml.nvmlDeviceGetUtilizationRates)
         numbered = device.ask_fields(values.FIELDS)
         reading = Reading(
@@ -162,9 +173,9 @@ class NvmlHardware:
             temperature_celsius=values.known(optional("temperature", values.temperature)),
             memory_temperature_celsius=values.known(numbered.get("memory temperature")),
             power_milliwatts=values.known(optional("power", pynvml.nvmlDeviceGetPowerUsage)),
-            power_limit_milliwatts=values.known(optional("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)),
-            sm_clock_mhz=values.known(optional("SM clock", values.sm_clock)),
-            memory_clock_mhz=values.known(optional("memory clock", values.memory_clock)),
+            power_limit_milliwatts=values.known(seldom("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)),
+            sm_clock_mhz=values.known(seldom("SM clock", values.sm_clock)),
+            memory_clock_mhz=values.known(seldom("memory clock", values.memory_clock)),
             throttle_reasons=values.throttle_reasons(optional("throttle reasons", values.throttling)),
             recovery_action=values.recovery_action(numbered.get("recovery action")),
             unreadable=device.finish_reading(),

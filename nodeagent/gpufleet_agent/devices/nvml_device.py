@@ -1,5 +1,6 @@
 """An NVIDIA GPU or partition: its handle, and which values it does not support."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,7 @@ _READ_ANYWAY = frozenset({"recovery action"})
 
 @dataclass(slots=True)
 class NvmlDevice:
-    """Used by one thread, its own."""
+    """Used by one thread at a time."""
 
     uuid: str
     handle: Any
@@ -48,6 +49,8 @@ class NvmlDevice:
     """Far ends of its NVLinks, see `nvml_links`."""
     links_at: float = 0.0
     """When they were read, in monotonic seconds."""
+    seldom: dict[str, tuple[float, Any]] = field(default_factory=dict)
+    """Values of `ask_seldom`, with the time at which they were read, in monotonic seconds."""
     utilization_since: int = 0
     """Time of the newest sample of a process's utilization, in microseconds by the driver's clock."""
     answers: bool = True
@@ -107,6 +110,19 @@ class NvmlDevice:
             self.failures[what] = error
             return None
         self.failures.pop(what, None)
+        return value
+
+    def ask_seldom(self, what: str, call: Callable[[Any], Any], seconds: float) -> Any:
+        """As `ask_optional`, but returns the last value for `seconds`. A call that fails is made again each time."""
+        now = time.monotonic()
+        known = self.seldom.get(what)
+        if known is not None and now - known[0] < seconds:
+            return known[1]
+        value = self.ask_optional(what, call)
+        if what in self.failures:
+            self.seldom.pop(what, None)
+        else:
+            self.seldom[what] = now, value
         return value
 
     def ask_fields(self, numbers: Mapping[str, int]) -> dict[str, Any]:

@@ -66,6 +66,14 @@ def own_claims(prepared: tuple[PreparedClaim, ...]) -> Mapping[tuple[str, str], 
             pod_uids={pod.name: pod.uid for pod in claim.pods},
             devices={device.name: device.uuid for device in claim.devices},
             shared=frozenset(device.uuid for device in claim.devices if device.memory_mib is not None),
+            requests=_requests(claim),
         )
         for claim in prepared
     }
+
+
+def _requests(claim: PreparedClaim) -> Mapping[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for device in claim.devices:
+        found[device.name] = found.get(device.name, frozenset()) | {device.request}
+    return found

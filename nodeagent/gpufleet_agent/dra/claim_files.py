@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 
 from gpufleet_agent.dra.prepared_claim import PreparedClaim, PreparedDevice, dump_checkpoint, load_checkpoint
-from gpufleet_agent.plugin.inject.cdi import VERSION, NodeLookup
+from gpufleet_agent.plugin.inject.cdi import VERSION, NodeLookup, device_nodes, qualified_name
+from gpufleet_agent.plugin.inject.cdi_directory import remove_file, replace_file
 from gpufleet_api.names import DRA_DRIVER, GROUP
 
 log = structlog.get_logger(__name__)
@@ -32,7 +33,7 @@ def cdi_name(claim: PreparedClaim, position: int) -> str:
 
 
 def cdi_id(claim: PreparedClaim, position: int) -> str:
-    return f"{KIND}={cdi_name(claim, position)}"
+    return qualified_name(KIND, cdi_name(claim, position))
 
 
 def build_claim_spec(claim: PreparedClaim, nodes: NodeLookup) -> dict[str, Any]:
@@ -55,9 +56,7 @@ def _edits(claim: PreparedClaim, device: PreparedDevice, nodes: NodeLookup) -> d
     edits: dict[str, Any] = {"env": [f"{name}={value}" for name, value in claim.env.get(device.request, {}).items()]}
     found = nodes(device.uuid)
     if found:
-        edits["deviceNodes"] = [
-            {"path": path, "permissions": "rw"} | ({} if host == path else {"hostPath": host}) for path, host in found
-        ]
+        edits["deviceNodes"] = device_nodes(found)
     return edits
 
 
@@ -85,10 +84,10 @@ class ClaimFiles:
         Raises:
             OSError: A file cannot be written.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
         # The checkpoint first: without it, nothing would remove the CDI file.
-        _replace(self._path(claim.uid, _CHECKPOINT), dump_checkpoint(claim))
-        _replace(self._path(claim.uid, ".json"), json.dumps(build_claim_spec(claim, nodes), indent=1))
+        replace_file(self._path(claim.uid, _CHECKPOINT), dump_checkpoint(claim).encode())
+        content = json.dumps(build_claim_spec(claim, nodes), indent=1)
+        replace_file(self._path(claim.uid, ".json"), content.encode())
 
     def remove(self, uid: str) -> None:
         """Removes the files of a claim. Has no effect if there are none.
@@ -97,7 +96,7 @@ class ClaimFiles:
             OSError: A file cannot be removed.
         """
         for suffix in (".json", _CHECKPOINT):
-            self._path(uid, suffix).unlink(missing_ok=True)
+            remove_file(self._path(uid, suffix))
 
     def _load(self) -> Iterator[PreparedClaim]:
         for path in sorted(self._directory.glob(f"{_PREFIX}*{_CHECKPOINT}")):
@@ -109,14 +108,3 @@ class ClaimFiles:
 
     def _path(self, uid: str, suffix: str) -> Path:
         return self._directory / f"{_PREFIX}{uid}{suffix}"
-
-
-def _replace(path: Path, content: str) -> None:
-    try:
-        if path.read_bytes() == content.encode():
-            return
-    except FileNotFoundError:
-        pass
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(content, encoding="utf-8")
-    part.rename(path)

@@ -52,6 +52,10 @@ class ClaimRegistry:
             while len(self._ended) > MAX_REMEMBERED:
                 del self._ended[next(iter(self._ended))]
 
+    def forget_ended(self, uid: str) -> None:
+        """Removes a claim that was unprepared and whose containers are gone. One that is prepared again stays."""
+        self._ended.pop(uid, None)
+
     def forget(self, uid: str) -> None:
         """Removes a claim whose containers are gone."""
         self._prepared.pop(uid, None)

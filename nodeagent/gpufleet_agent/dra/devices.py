@@ -8,9 +8,9 @@ from typing import Any
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthState
 from gpufleet_api.names import FAULT_TAINT, MANAGED_TAINT
+from gpufleet_common.device_ids import device_name
 
 MAX_ATTRIBUTE = 64
-MAX_NAME = 63
 MAX_TAINT_VALUE = 63
 
 PCI_BUS_ID = "resource.kubernetes.io/pciBusID"
@@ -35,11 +35,6 @@ class ClaimableGpu:
     """Codes of its faults."""
     may_recover: bool = True
     """Whether its faults may end without an action."""
-
-
-def device_name(uuid: str) -> str:
-    """Returns the name of a device in slices and claims: its UUID as a DNS label."""
-    return re.sub(r"[^a-z0-9-]", "-", uuid.lower())[:MAX_NAME].strip("-")
 
 
 def usable_memory_mib(device: DeviceSnapshot) -> int | None:

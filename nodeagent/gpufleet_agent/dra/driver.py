@@ -10,7 +10,7 @@ from typing import Any
 
 from gpufleet_agent.dra.claim_files import ClaimFiles
 from gpufleet_agent.dra.claim_registry import ClaimRegistry
-from gpufleet_agent.dra.devices import ClaimableGpu, claimable, device_name, slice_device
+from gpufleet_agent.dra.devices import ClaimableGpu, claimable, slice_device
 from gpufleet_agent.dra.observer import ClaimObserver
 from gpufleet_agent.dra.preparer import ClaimPreparer
 from gpufleet_agent.dra.server import DriverServer, DriverSockets
@@ -21,15 +21,19 @@ from gpufleet_agent.kube.resource_claims import AllocatedClaim, parse_claim
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.plugin.inject.device_files import DeviceFiles
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
+from gpufleet_agent.plugin.transport import check_kubelet_directory
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import HealthState, SnapshotSource
 from gpufleet_api.names import CDI_KIND, DRA_DRIVER
+from gpufleet_common.device_ids import device_name
 
 CHECK_SECONDS = 5.0
 """How often device nodes, and the files of claims that the kubelet lists, are checked."""
-WITHHELD = "given to ResourceClaims only (transport DRA)"
+NOT_REGISTERED = "the DRA driver is not registered with the kubelet"
+NOT_PUBLISHED = "the ResourceSlice of the node is not published"
+NO_DEVICE_NODE = "no device node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +98,14 @@ class DraDriver:
             NotADirectoryError: The kubelet's directory does not exist.
             OSError: The checkpoints cannot be read.
         """
-        directory = self._context.sockets.registry_dir
-        if not directory.is_dir():
-            raise NotADirectoryError(f"{directory} does not exist: is this a node with a kubelet?")
+        check_kubelet_directory(self._context.sockets.registry_dir)
         try:
             await self._preparer.start()
         except BaseException:  # also when cancelled: what did not start is not closed by the caller
-            await self._preparer.close()
+            with suppress(TimeoutError):
+                # The thread of a read that hangs ends when the read does.
+                async with asyncio.timeout(0):
+                    await self._preparer.close()
             raise
 
     def loops(
@@ -113,12 +118,13 @@ class DraDriver:
             beat: Returns the function that a loop of a name calls in each iteration.
         """
         del ready
-        files = {} if self._device_files is None else {"device nodes": self._keep_device_files(beat("device nodes"))}
+        files = self._device_files
+        kept = {} if files is None else {"device nodes": files.keep(beat("device nodes"), CHECK_SECONDS)}
         return {
             "DRA driver": self._server.run(beat("DRA driver")),
             "ResourceSlice": self._slices.run(beat("ResourceSlice")),
             "claims": self._restore_claims(beat("claims")),
-            **files,
+            **kept,
         }
 
     def unregistered(self) -> list[str]:
@@ -128,9 +134,18 @@ class DraDriver:
         return [] if self._servicer.registered and self._slices.published else [DRA_DRIVER]
 
     def withheld(self) -> dict[str, str]:
-        """Returns, by UUID, why a device without a fault cannot be given to a pod by the device plugin."""
-        devices = self._context.sampler.snapshot().devices
-        return {device.info.uuid: WITHHELD for device in devices if device.health.state is HealthState.HEALTHY}
+        """Returns, by UUID, why a device without a fault cannot be given to a claim."""
+        healthy = (
+            d.info.uuid for d in self._context.sampler.snapshot().devices if d.health.state is HealthState.HEALTHY
+        )
+        if not self._servicer.registered:
+            return dict.fromkeys(healthy, NOT_REGISTERED)
+        if not self._slices.published:
+            return dict.fromkeys(healthy, NOT_PUBLISHED)
+        files = self._device_files
+        if files is None:
+            return {}
+        return dict.fromkeys((uuid for uuid in healthy if uuid not in files.ready), files.problem or NO_DEVICE_NODE)
 
     async def close(self) -> None:
         """Stops serving and removes the sockets. The files of claims stay, because their containers may start again."""
@@ -151,10 +166,6 @@ class DraDriver:
         if not snapshot.devices:
             return None  # not known yet: an empty slice would take the devices from claims that wait
         return [slice_device(device, snapshot.driver_version, pcie_root) for device in snapshot.devices]
-
-    async def _keep_device_files(self, beat: Callable[[], None]) -> None:
-        assert self._device_files is not None  # noqa: S101 - there is a loop only then
-        await self._device_files.keep(beat, CHECK_SECONDS)
 
     async def _restore_claims(self, beat: Callable[[], None]) -> None:
         """Prepares the claims again that the kubelet lists, but that have no files."""

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping
 from gpufleet_agent.dra.obstacles import assignment_of
 from gpufleet_agent.dra.prepared_claim import PreparedDevice
 from gpufleet_agent.kube.model import Assignment
+from gpufleet_agent.plugin.inject.cdi import VOID
 from gpufleet_agent.plugin.inject.env import gpufleet_env
 from gpufleet_agent.plugin.types import ManagedAllocation
 from gpufleet_api.names import ENV_DEVICES, ENV_MEMORY_MIB, ENV_VISIBLE_DEVICES
-
-VOID = "void"
 
 
 def claim_env(

@@ -1,8 +1,8 @@
 """The health of devices as the kubelet shows it in the status of pods. Pure."""
 
-from gpufleet_agent.dra.devices import device_name
 from gpufleet_agent.proto import dra_health_pb2 as pb
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthState, NodeSnapshot
+from gpufleet_common.device_ids import device_name
 
 TIMEOUT_SECONDS = 60
 """Age after which the kubelet takes the health of a device for unknown."""

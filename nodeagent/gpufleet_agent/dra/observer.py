@@ -18,6 +18,7 @@ class ClaimObserver:
         self._poller = poller
         self._telemetry = telemetry
         self._counters = counters
+        counters.registered.labels(DRA_DRIVER)  # 0 is exported until the kubelet registers the driver
 
     def prepared(self, claim: PreparedClaim) -> None:
         """Called before the kubelet gets the devices."""

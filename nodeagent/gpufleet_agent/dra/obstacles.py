@@ -47,7 +47,9 @@ def find_obstacle(claim: AllocatedClaim, node: ObstacleInput) -> Obstacle | None
         return mismatch
     for allocated in claim.devices:
         gpu = node.gpus.get(allocated.device)
-        found = _unusable(allocated, gpu, node) if gpu is None else _device_obstacle(claim, allocated, gpu, node)
+        if gpu is None:
+            return Obstacle(f"device {allocated.device} is not known on this node")
+        found = _device_obstacle(claim, allocated, gpu, node)
         if found is not None:
             return found
     return None
@@ -70,14 +72,12 @@ def blocking(
     claim: AllocatedClaim, gpus: Mapping[str, ClaimableGpu], others: Iterable[PreparedClaim]
 ) -> frozenset[str]:
     """Returns the UIDs of the other claims that leave too little of a device for this one."""
+    known = tuple(others)
     found = set[str]()
     for allocated in claim.devices:
         gpu = gpus.get(allocated.device)
-        if gpu is None:
-            continue
-        holding = [other for other in others if other.uid != claim.uid and other.holds(gpu.uuid)]
-        if not _fits(allocated, gpu, holding):
-            found.update(other.uid for other in holding)
+        if gpu is not None:
+            found.update(other.uid for other in _in_the_way(claim, allocated, gpu, known))
     return frozenset(found)
 
 
@@ -96,15 +96,13 @@ def _device_obstacle(
     claim: AllocatedClaim, allocated: AllocatedDevice, gpu: ClaimableGpu, node: ObstacleInput
 ) -> Obstacle | None:
     return (
-        _unusable(allocated, gpu, node)
+        _unusable(gpu, node)
         or _reserved_for_others(claim, allocated, gpu, node)
         or _held_by_others(claim, allocated, gpu, node)
     )
 
 
-def _unusable(allocated: AllocatedDevice, gpu: ClaimableGpu | None, node: ObstacleInput) -> Obstacle | None:
-    if gpu is None:
-        return Obstacle(f"device {allocated.device} is not known on this node")
+def _unusable(gpu: ClaimableGpu, node: ObstacleInput) -> Obstacle | None:
     if gpu.faults:
         return Obstacle(f"device {gpu.uuid} is unhealthy: {', '.join(gpu.faults)}", may_end=gpu.may_recover)
     if gpu.uuid in node.missing_files:
@@ -114,8 +112,8 @@ def _unusable(allocated: AllocatedDevice, gpu: ClaimableGpu | None, node: Obstac
 
 def _reservation_mismatch(claim: AllocatedClaim, node: ObstacleInput) -> Obstacle | None:
     """A pod with a reservation must have exactly the reserved devices."""
-    pod_uids = {pod.uid for pod in claim.pods}
-    reserved = {uuid for each in node.assignments or () if each.pod_uid in pod_uids for uuid in each.devices}
+    mine = (each for each in node.assignments or () if each.pod_uid in claim.pod_uids)
+    reserved = {uuid for each in mine for uuid in each.devices}
     claimed = {gpu.uuid for each in claim.devices if (gpu := node.gpus.get(each.device)) is not None}
     if not reserved or claimed <= reserved:
         return None
@@ -128,8 +126,7 @@ def _reservation_mismatch(claim: AllocatedClaim, node: ObstacleInput) -> Obstacl
 def _reserved_for_others(
     claim: AllocatedClaim, allocated: AllocatedDevice, gpu: ClaimableGpu, node: ObstacleInput
 ) -> Obstacle | None:
-    pod_uids = {pod.uid for pod in claim.pods}
-    shared = _share_mib(allocated, gpu) is not None
+    pod_uids, shared = claim.pod_uids, _share_mib(allocated, gpu) is not None
     for each in node.assignments or ():
         if each.pod_uid in pod_uids or gpu.uuid not in each.devices or (shared and each.memory_mib is not None):
             continue
@@ -140,22 +137,23 @@ def _reserved_for_others(
 def _held_by_others(
     claim: AllocatedClaim, allocated: AllocatedDevice, gpu: ClaimableGpu, node: ObstacleInput
 ) -> Obstacle | None:
-    holding = [other for other in node.others if other.uid != claim.uid and other.holds(gpu.uuid)]
-    if _fits(allocated, gpu, holding):
+    holding = _in_the_way(claim, allocated, gpu, node.others)
+    if not holding:
         return None
     names = ", ".join(f"{other} (pod {', '.join(pod.name for pod in other.pods) or 'unknown'})" for other in holding)
     return Obstacle(f"device {gpu.uuid} is still prepared for claim {names}")
 
 
-def _fits(allocated: AllocatedDevice, gpu: ClaimableGpu, holding: Iterable[PreparedClaim]) -> bool:
-    """Whether the device has enough memory left beside the other claims."""
-    held = [device for other in holding for device in other.devices if device.uuid == gpu.uuid]
+def _in_the_way(
+    claim: AllocatedClaim, allocated: AllocatedDevice, gpu: ClaimableGpu, others: Iterable[PreparedClaim]
+) -> list[PreparedClaim]:
+    """Returns the other claims that have the device, unless it has enough memory left beside them."""
+    holding = [other for other in others if other.uid != claim.uid and other.holds(gpu.uuid)]
+    held = [device.memory_mib for other in holding for device in other.devices if device.uuid == gpu.uuid]
     wanted = _share_mib(allocated, gpu)
-    if not held:
-        return True
-    if wanted is None or gpu.memory_mib is None or any(device.memory_mib is None for device in held):
-        return False
-    return wanted + sum(device.memory_mib or 0 for device in held) <= gpu.memory_mib
+    if wanted is None or gpu.memory_mib is None or None in held:
+        return holding
+    return [] if wanted + sum(memory or 0 for memory in held) <= gpu.memory_mib else holding
 
 
 def _share_mib(allocated: AllocatedDevice, gpu: ClaimableGpu) -> int | None:

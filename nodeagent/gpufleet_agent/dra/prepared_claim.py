@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpufleet_agent.dra.devices import device_name
 from gpufleet_agent.kube.resource_claims import ConsumerPod
+from gpufleet_common.device_ids import device_name
 
 CHECKPOINT_VERSION = 1
 

@@ -96,6 +96,10 @@ class ClaimPreparer:
         self._retry_seconds = retry_seconds
         self._thread: DriverThread | None = None
         self._refreshed_at = float("-inf")
+        """When the last successful read of the reservations began."""
+        self._refreshing = asyncio.Lock()
+        self._looks: set[asyncio.Task[None]] = set()
+        """Looks for processes of claims that were unprepared."""
 
     def deadline(self) -> float:
         """Returns the loop time until which a call that begins now may wait."""
@@ -111,6 +115,9 @@ class ClaimPreparer:
 
     async def close(self) -> None:
         """Stops the thread of the file system. The files stay, because containers may start again."""
+        for task in self._looks:
+            task.cancel()
+        await asyncio.gather(*self._looks, return_exceptions=True)
         if self._thread is not None:
             await self._thread.stop()
 
@@ -128,8 +135,12 @@ class ClaimPreparer:
         if known is not None:
             await self._retry(lambda: self._write_again(known), deadline)
             return known
-        claim = await self._retry(lambda: self._read_claim(ref), deadline)
-        prepared = await self._retry(lambda: self._try_to_prepare(claim, ref), deadline)
+        claim, _ = await asyncio.gather(
+            self._retry(lambda: self._read_claim(ref), deadline),
+            # The reservation was made before the claim, so a read that begins now has it.
+            self._refresh(asyncio.get_running_loop().time()),
+        )
+        prepared = await self._retry(lambda: self._try_to_prepare(claim), deadline)
         log.info("claim prepared", claim=str(claim), uid=claim.uid, devices=[each.uuid for each in prepared.devices])
         return prepared
 
@@ -143,8 +154,13 @@ class ClaimPreparer:
             await self._on_disk(lambda: self._files.remove(ref.uid))
         except OSError as error:
             raise ClaimError(f"cannot remove the CDI file: {error}") from error
+        known = self._registry.get(ref.uid)
         self._registry.end(ref.uid, processes_may_run=self._living is not None)
         log.info("claim unprepared", claim=str(ref), uid=ref.uid)
+        if known is not None and self._living is not None:
+            task = asyncio.create_task(self._forget_ended(known))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
 
     async def restore(self, namespace: str, name: str) -> None:
         """Prepares a claim again that the kubelet lists, but whose files are lost.
@@ -181,8 +197,8 @@ class ClaimPreparer:
             raise ClaimError(f"claim {ref} has no device of this node")
         return claim
 
-    async def _try_to_prepare(self, claim: AllocatedClaim, ref: ClaimRef) -> PreparedClaim:
-        await self._refresh()
+    async def _try_to_prepare(self, claim: AllocatedClaim) -> PreparedClaim:
+        await self._refresh(asyncio.get_running_loop().time() - REFRESH_SECONDS)
         missing_files = await self._missing_files()
         await self._forget_gone(claim)
         # From here to `add` nothing is awaited: two claims never find the same device free.
@@ -200,23 +216,26 @@ class ClaimPreparer:
         self._registry.add(prepared)
         try:
             await self._write(prepared)
-        except BaseException:
-            self._registry.forget(ref.uid)
+        except BaseException:  # also when cancelled: the claim has no files
+            self._registry.forget(claim.uid)
             raise
         return prepared
 
-    async def _refresh(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._refreshed_at >= REFRESH_SECONDS:
+    async def _refresh(self, since: float) -> None:
+        """Reads the reservations, unless a read that began at `since` or later has succeeded: claims share reads."""
+        async with self._refreshing:
+            if self._refreshed_at >= since:
+                return
+            began = asyncio.get_running_loop().time()
             with suppress(KubeError, ObjectFormatError):  # the reservations as last read are used then
                 await self._telemetry.refresh()
-                self._refreshed_at = now
+                self._refreshed_at = began
 
     def _prepared(self, claim: AllocatedClaim, gpus: Mapping[str, ClaimableGpu]) -> PreparedClaim:
         devices = prepared_devices(claim, gpus)
         env = claim_env(
             devices,
-            frozenset(pod.uid for pod in claim.pods),
+            claim.pod_uids,
             self._telemetry.assignments or (),
             {gpu.uuid: gpu.index for gpu in gpus.values()},
             by_runtime=self._by_runtime,
@@ -241,19 +260,35 @@ class ClaimPreparer:
         if self._living is None:
             return
         others = {other.uid: other for other in self._registry.others(claim.uid)}
-        for uid in sorted(blocking(claim, self._gpus(), others.values())):
+        blockers = sorted(blocking(claim, self._gpus(), others.values()))
+        pod_uids = frozenset[str]().union(*(others[uid].pod_uids for uid in blockers))
+        try:
+            alive = await asyncio.to_thread(self._living, pod_uids) if pod_uids else frozenset[str]()
+        except OSError as error:
+            log.warning("processes not listed", error=str(error))
+            return
+        for uid in blockers:
             other = others[uid]
-            try:
-                alive = await asyncio.to_thread(self._living, other.pod_uids)
-            except OSError as error:
-                log.warning("processes not listed", error=str(error))
-                return
-            if alive or (self._registry.get(uid) is not None and not await self._is_gone(other)):
+            runs = not alive.isdisjoint(other.pod_uids)
+            if runs or (self._registry.get(uid) is not None and not await self._is_gone(other)):
                 continue
             self._registry.forget(uid)
             with suppress(OSError):  # removed with the next claim that needs the device
                 await self._on_disk(lambda uid=uid: self._files.remove(uid))  # type: ignore[misc] # bound per iteration
             log.info("claim without a process removed", claim=str(other), uid=uid)
+
+    async def _forget_ended(self, claim: PreparedClaim) -> None:
+        """Looks for processes of a claim that was just unprepared, so that the next claim of its devices need not.
+
+        Usually there are none: the kubelet unprepares a claim after the containers have ended.
+        """
+        assert self._living is not None  # noqa: S101 - see the caller
+        try:
+            alive = await asyncio.to_thread(self._living, claim.pod_uids)
+        except OSError:  # the next claim of a device looks again
+            return
+        if alive.isdisjoint(claim.pod_uids):
+            self._registry.forget_ended(claim.uid)
 
     async def _is_gone(self, claim: PreparedClaim) -> bool:
         """Returns whether the API no longer has the claim for any of its pods. Not if that is not known."""
@@ -263,8 +298,7 @@ class ClaimPreparer:
             return True
         except (KubeError, ObjectFormatError):
             return False
-        pods = {pod.uid for pod in found.pods}
-        return found.uid != claim.uid or not found.devices or pods.isdisjoint(claim.pod_uids)
+        return found.uid != claim.uid or not found.devices or found.pod_uids.isdisjoint(claim.pod_uids)
 
     async def _write_again(self, claim: PreparedClaim) -> None:
         await self._missing_files()  # finds the device nodes, which this process may not know yet

@@ -5,13 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc.aio
 import structlog
 
 from gpufleet_agent.dra.servicer import DraDriverServicer
-from gpufleet_agent.plugin.registration import identify
-from gpufleet_agent.proto.channel import unix_address
 from gpufleet_agent.proto.dra import driver_handlers, registration_handler
+from gpufleet_agent.proto.socket_server import SocketServer, identify
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_api.names import DRA_DRIVER
 
@@ -22,8 +20,9 @@ CHECK_SECONDS = 1.0
 GRACE_SECONDS = 0.5
 """How long running calls may take when the server stops."""
 
-SocketFile = tuple[int, int]
-"""File system and inode."""
+
+BoundSockets = tuple[tuple[int, int] | None, tuple[int, int] | None]
+"""The files of the driver's and of the registration's socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +49,20 @@ class DriverServer:
     Args:
         servicer: What to serve.
         sockets: Where.
-        check_seconds: How often the sockets are checked.
     """
 
-    def __init__(
-        self, servicer: DraDriverServicer, sockets: DriverSockets, *, check_seconds: float = CHECK_SECONDS
-    ) -> None:
+    def __init__(self, servicer: DraDriverServicer, sockets: DriverSockets) -> None:
         self._servicer = servicer
         self._sockets = sockets
-        self._check_seconds = check_seconds
-        self._servers: list[grpc.aio.Server] = []
-        self._bound: tuple[SocketFile | None, SocketFile | None] = (None, None)
+        self._servers: list[SocketServer] = []
+        self._bound: BoundSockets = (None, None)
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Serves without end; calls `beat` in each iteration."""
         while True:
             beat()
             await self.step()
-            await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._check_seconds))
+            await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), CHECK_SECONDS))
 
     async def step(self) -> None:
         """Serves on new sockets if one is missing or is not this process's."""
@@ -90,26 +85,26 @@ class DriverServer:
         ):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)  # of a process that was killed
-            server = grpc.aio.server()
-            server.add_generic_rpc_handlers(handlers)
-            self._servers.append(server)
-            server.add_insecure_port(unix_address(path))
-            await server.start()
+            self._servers.append(SocketServer(path, handlers))
+            await self._servers[-1].start()
         self._bound = self._found()
         log.info("DRA driver listening", socket=str(self._sockets.driver), driver=DRA_DRIVER)
 
     async def _stop(self) -> None:
         self._bound = (None, None)
-        while self._servers:
-            # The registration first, so that the kubelet does not find it without its driver.
-            await self._servers[-1].stop(GRACE_SECONDS)
-            self._servers.pop()
+        try:
+            while self._servers:
+                # The registration first, so that the kubelet does not find it without its driver.
+                await self._servers[-1].stop(GRACE_SECONDS)
+                self._servers.pop()
+        finally:
+            for server in self._servers:  # if the wait was canceled, the next _stop continues it
+                server.unlink()
 
-    def _found(self) -> tuple[SocketFile | None, SocketFile | None]:
+    def _found(self) -> BoundSockets:
         return _file(self._sockets.driver), _file(self._sockets.registration)
 
 
-def _file(path: Path) -> SocketFile | None:
-    # Without its times: a socket that was relabeled is still the same socket.
+def _file(path: Path) -> tuple[int, int] | None:
     found = identify(path)
-    return None if found is None else (found.device, found.inode)
+    return found.file if found is not None else None

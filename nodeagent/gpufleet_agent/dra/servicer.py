@@ -12,10 +12,12 @@ from gpufleet_agent.dra.health import health_response
 from gpufleet_agent.dra.observer import ClaimObserver
 from gpufleet_agent.dra.prepared_claim import PreparedClaim
 from gpufleet_agent.dra.preparer import ClaimError, ClaimPreparer, ClaimRef
+from gpufleet_agent.plugin.inject.cdi import qualified_name
 from gpufleet_agent.proto import dra_health_pb2 as health_pb
 from gpufleet_agent.proto import dra_pb2 as pb
 from gpufleet_agent.proto import plugin_registration_pb2 as registration_pb
-from gpufleet_agent.proto.dra import PLUGIN_TYPE, SUPPORTED_SERVICES, Context
+from gpufleet_agent.proto.deviceplugin import Context
+from gpufleet_agent.proto.dra import PLUGIN_TYPE, SUPPORTED_SERVICES
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import SnapshotSource
 from gpufleet_api.names import DRA_DRIVER
@@ -37,7 +39,6 @@ class DraDriverServicer:
         devices_changed: Notified when a device's health changes.
         observer: Receives the results.
         vendor_kind: Kind of a CDI file of the vendor whose devices are named by UUID; empty: there is none.
-        health_seconds: See `HEALTH_SECONDS`.
     """
 
     def __init__(
@@ -50,7 +51,6 @@ class DraDriverServicer:
         devices_changed: VersionSignal,
         observer: ClaimObserver,
         vendor_kind: str = "",
-        health_seconds: float = HEALTH_SECONDS,
     ) -> None:
         self._pool = pool
         self._endpoint = endpoint
@@ -59,11 +59,9 @@ class DraDriverServicer:
         self._devices_changed = devices_changed
         self._observer = observer
         self._vendor_kind = vendor_kind
-        self._health_seconds = health_seconds
         self._closing = False
         self.registered = False
         """Whether the kubelet has accepted the last registration."""
-        self.registration_error = ""
 
     async def get_info(self, request: registration_pb.InfoRequest, context: Context) -> registration_pb.PluginInfo:
         del request, context
@@ -75,7 +73,7 @@ class DraDriverServicer:
         self, request: registration_pb.RegistrationStatus, context: Context
     ) -> registration_pb.RegistrationStatusResponse:
         del context
-        self.registered, self.registration_error = request.plugin_registered, request.error
+        self.registered = request.plugin_registered
         self._observer.registered(self.registered)
         if self.registered:
             log.info("registered with kubelet", driver=DRA_DRIVER)
@@ -119,7 +117,7 @@ class DraDriverServicer:
             seen = self._devices_changed.version
             yield health_response(self._sampler.snapshot(), self._pool, time.time())
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._health_seconds):
+                async with asyncio.timeout(HEALTH_SECONDS):
                     await self._devices_changed.wait(seen)
 
     def close(self) -> None:
@@ -149,5 +147,5 @@ class DraDriverServicer:
         )
 
     def _cdi_ids(self, claim: PreparedClaim, position: int) -> list[str]:
-        vendor = [f"{self._vendor_kind}={claim.devices[position].uuid}"] if self._vendor_kind else []
+        vendor = [qualified_name(self._vendor_kind, claim.devices[position].uuid)] if self._vendor_kind else []
         return [cdi_id(claim, position), *vendor]

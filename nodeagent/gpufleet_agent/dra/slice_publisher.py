@@ -6,16 +6,17 @@ slice is watched, and written again whenever it is missing or was changed by som
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
-from gpufleet_agent.kube.api import KubeError
+from gpufleet_agent.kube.api import KubeError, SliceWriter
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.resource_slices import PublishedSlice
+from gpufleet_agent.runtime.backoff import backoff
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import DRA_DRIVER
 
@@ -67,14 +68,6 @@ def slice_spec(node: str, devices: Devices, found: PublishedSlice | None) -> dic
         "pool": {"name": node, "generation": generation, "resourceSliceCount": 1},
         "devices": list(devices),
     }
-
-
-class SliceWriter(Protocol):
-    """Access to the slice, as `kube.api.DraApi`."""
-
-    async def apply_slice(self, name: str, spec: dict[str, Any]) -> PublishedSlice: ...
-
-    def watch_slice(self, name: str) -> AsyncGenerator[PublishedSlice | None, None]: ...
 
 
 class SlicePublisher:
@@ -138,7 +131,7 @@ class SlicePublisher:
             written = await self._api.apply_slice(self._name, slice_spec(self._node, devices, self._found))
         except (KubeError, ObjectFormatError) as error:
             self._failures += 1
-            wait = min(MAX_BACKOFF_SECONDS, 0.5 * 2.0 ** min(self._failures, 10)) * self._rng.uniform(0.5, 1.0)
+            wait = backoff(self._failures, self._rng.random(), first=1.0, longest=MAX_BACKOFF_SECONDS)
             log.warning("ResourceSlice not written", error=str(error), next_try_seconds=round(wait, 1))
             return wait
         self._failures = 0
@@ -163,14 +156,5 @@ class SlicePublisher:
         if version is not None and known is not None and version.resource_version <= known.resource_version:
             return
         self._found, first, self._read = version, not self._read, True
-        if (
-            first
-            or version is None
-            or self._last is None
-            or (version.uid, version.generation)
-            != (
-                self._last.uid,
-                self._last.generation,
-            )
-        ):
+        if first or self._last is None or must_write(self._last.devices, self._last, version):
             self._changes.notify()

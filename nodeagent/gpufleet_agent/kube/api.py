@@ -88,8 +88,8 @@ class SliceApi(Protocol):
         """
 
 
-class DraApi(Protocol):
-    """What a DRA driver reads and writes."""
+class ClaimApi(Protocol):
+    """ResourceClaims."""
 
     async def get_claim(self, namespace: str, name: str) -> Mapping[str, Any]:
         """Reads a ResourceClaim.
@@ -98,6 +98,10 @@ class DraApi(Protocol):
             ObjectNotFoundError: It does not exist.
             KubeError: No response, a rejection, or the API is not served.
         """
+
+
+class SliceWriter(Protocol):
+    """The ResourceSlice of a DRA driver."""
 
     async def apply_slice(self, name: str, spec: Mapping[str, Any]) -> PublishedSlice:
         """Creates a ResourceSlice or replaces its spec. The slice is owned by the Node, so it goes with it.
@@ -113,6 +117,10 @@ class DraApi(Protocol):
 
         Ends and raises as `TelemetryApi.watch` does.
         """
+
+
+class DraApi(ClaimApi, SliceWriter, Protocol):
+    """What a DRA driver reads and writes."""
 
 
 class KubeApi(TelemetryApi, EventApi, SliceApi, DraApi, Protocol):

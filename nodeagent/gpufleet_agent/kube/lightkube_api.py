@@ -1,4 +1,4 @@
-"""`KubeApi` on lightkube. The only module that imports the client."""
+"""`KubeApi` on lightkube. The only module that uses the client."""
 
 import asyncio
 import hashlib

@@ -48,6 +48,10 @@ class AllocatedClaim:
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def pod_uids(self) -> frozenset[str]:
+        return frozenset(pod.uid for pod in self.pods)
+
 
 def parse_claim(document: Mapping[str, Any], driver: str, pool: str) -> AllocatedClaim:
     """Decodes a ResourceClaim of resource.k8s.io/v1.

@@ -1,4 +1,4 @@
-"""Series of the containers that hold devices: what is promised to them, and what they use."""
+"""Series of devices and of the containers that hold them: what is promised to them, and what they use."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,7 +16,7 @@ LABELS = ("UUID", "hostname", "namespace", "pod", "container")
 
 
 class HolderCollector(Collector):
-    """Collects one series per device and holder.
+    """Collects one series per device, and one per device and holder.
 
     Args:
         snapshot: Returns the sampler's snapshot.
@@ -38,6 +38,11 @@ class HolderCollector(Collector):
         self._usages = usages
 
     def collect(self) -> Iterable[Metric]:
+        described = GaugeMetricFamily(
+            "gpufleet_device_info",
+            "Always 1; one series per device, with its model. Join it by UUID.",
+            labels=("gpu", "UUID", "hostname", "model"),
+        )
         held = GaugeMetricFamily(
             "gpufleet_device_holder",
             "Memory of the device that is promised to the container, in bytes: all of it for a whole device, 0 for a "
@@ -47,9 +52,10 @@ class HolderCollector(Collector):
         holders = self._holders()
         for device in self._snapshot().devices:
             uuid = device.info.uuid
+            described.add_metric([str(device.info.index), uuid, self._node_name, device.info.model], 1)
             for holder in holders.get(uuid, ()):
                 held.add_metric(self._labels(uuid, holder.key), _promised_mib(holder, device) * BYTES_PER_MIB)
-        yield held
+        yield from (described, held)
         yield from self._used(holders)
 
     def _used(self, holders: Holders) -> Iterable[Metric]:

@@ -10,7 +10,7 @@ no more often than usage is checked, so a peak that was read once must not count
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gpufleet_agent.overuse.memory_usage import MemoryUsage
+from gpufleet_agent.overuse.memory_usage import HolderKey, MemoryUsage
 
 BEGIN_CHECKS = 2
 END_CHECKS = 3
@@ -31,16 +31,12 @@ class OveruseEpisode:
         return self.usage.used_mib or 0
 
 
-_Key = tuple[str, str]
-"""Device and pod."""
-
-
 class OveruseEpisodes:
     def __init__(self) -> None:
-        self._active: dict[_Key, OveruseEpisode] = {}
-        self._streak: dict[_Key, int] = {}
+        self._active: dict[HolderKey, OveruseEpisode] = {}
+        self._streak: dict[HolderKey, int] = {}
         """Checks in a row that speak for a change."""
-        self._last_reading: dict[_Key, object] = {}
+        self._last_reading: dict[HolderKey, object] = {}
         """The reading that was checked last."""
 
     @property
@@ -57,7 +53,7 @@ class OveruseEpisodes:
             usages: Usage of every holder that was promised memory.
             wall: Now, in seconds since the epoch.
         """
-        now = {(usage.uuid, usage.pod_uid): usage for usage in usages}
+        now = {usage.holder: usage for usage in usages}
         ended = [self._active.pop(key) for key in self._active.keys() - now.keys()]
         self._streak = {key: count for key, count in self._streak.items() if key in now}
         self._last_reading = {key: reading for key, reading in self._last_reading.items() if key in now}

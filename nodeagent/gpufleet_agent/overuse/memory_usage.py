@@ -12,6 +12,9 @@ from gpufleet_common.device_use import IDLE_MEMORY_MIB
 PodLookup = Callable[[int], tuple[str, ...] | None]
 """Maps a PID to the UIDs of the pods that the process runs in; None: unknown."""
 
+HolderKey = tuple[str, str]
+"""Device and pod UID."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryUsage:
@@ -26,6 +29,10 @@ class MemoryUsage:
     """None: unknown."""
     reading: object = field(default=None, compare=False, repr=False)
     """Identity of the hardware reading that `used_mib` is from: one object per reading. None: unknown."""
+
+    @property
+    def holder(self) -> HolderKey:
+        return self.uuid, self.pod_uid
 
 
 def usages_of_device(

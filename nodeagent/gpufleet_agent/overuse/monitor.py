@@ -8,7 +8,8 @@ import structlog
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.overuse.container_usage import ContainerUsage, container_usages, held_processes
 from gpufleet_agent.overuse.episodes import OveruseEpisode, OveruseEpisodes
-from gpufleet_agent.overuse.memory_usage import MemoryUsage, PodLookup, memory_usages, relevant_processes
+from gpufleet_agent.overuse.memory_usage import HolderKey, MemoryUsage, PodLookup, memory_usages, relevant_processes
+from gpufleet_agent.overuse.memory_windows import MemoryWindows, ObservedMemory
 from gpufleet_agent.podresources.holdings import Holders
 from gpufleet_agent.processes.pod_lookup import pods_of_process
 from gpufleet_agent.runtime.version_signal import VersionSignal
@@ -56,10 +57,13 @@ class OveruseMonitor:
         self._stale_seconds = stale_seconds
         self._pods = pods
         self._episodes = OveruseEpisodes()
+        self._windows = MemoryWindows()
         self.containers: tuple[ContainerUsage, ...] = ()
         """As of the last check."""
         self.usages: tuple[MemoryUsage, ...] = ()
         """As of the last check."""
+        self.memory: Mapping[HolderKey, ObservedMemory] = {}
+        """What each holder uses, and used at most, as of the last check."""
         self.begun = 0
         """Number of episodes since the start."""
 
@@ -82,7 +86,10 @@ class OveruseMonitor:
         owners = await asyncio.to_thread(_look_up, pids, self._pods) if pids else {}
         self.usages = memory_usages(devices, holders, owners.get, stale)
         self.containers = container_usages(devices, holders, owners.get, stale)
-        begun, ended = self._episodes.check(self.usages, self._clock())
+        wall = self._clock()
+        self._windows.record(self.usages, now=asyncio.get_running_loop().time(), wall=wall)
+        self.memory = self._windows.observed()
+        begun, ended = self._episodes.check(self.usages, wall)
         for episode in begun:
             self.begun += 1
             log.warning("memory overuse began", **_facts(episode))

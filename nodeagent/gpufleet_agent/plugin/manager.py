@@ -14,6 +14,7 @@ from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.servicer import DevicePlugin
+from gpufleet_agent.plugin.transport import check_kubelet_directory
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.resources import Served, partition_resource
@@ -62,9 +63,7 @@ class PluginManager:
             NotADirectoryError: The kubelet's directory does not exist.
             OSError: The CDI file cannot be written, or the file system does not respond.
         """
-        directory = self._context.directory
-        if not directory.is_dir():
-            raise NotADirectoryError(f"{directory} does not exist: is this a node with a kubelet?")
+        check_kubelet_directory(self._context.directory)
         try:
             await self._context.injector.prepare()
         except BaseException:  # also when cancelled: what did not start is not closed by the caller

@@ -5,28 +5,10 @@ what is there, instead of following events, makes the order of events irrelevant
 registration shows as a kubelet.sock other than the one that was dialed.
 """
 
-import stat
 from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True)
-class SocketId:
-    """Distinguishes a socket file from a later one of the same name. Inode numbers alone are reused."""
-
-    device: int
-    inode: int
-    ctime_ns: int
-
-
-def identify(path: Path) -> SocketId | None:
-    """Returns the identity of the socket at `path`; None: there is none."""
-    try:
-        status = path.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    return SocketId(status.st_dev, status.st_ino, status.st_ctime_ns) if stat.S_ISSOCK(status.st_mode) else None
+from gpufleet_agent.proto.socket_server import SocketId
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +62,7 @@ def next_step(
     """
     if state.bound is None and not wanted:
         return RegistrationStep.WAIT
-    if state.bound is None or ours is None or (ours.device, ours.inode) != _file(state.bound):
+    if state.bound is None or ours is None or ours.file != state.bound.file:
         return RegistrationStep.BIND
     if kubelet is None:
         return RegistrationStep.WAIT
@@ -97,8 +79,3 @@ def next_step(
 def socket_name(resource: str) -> str:
     """Returns the file name of the plugin's socket for a resource, such as `gpufleet.dev_gpu.sock`."""
     return f"{resource.replace('/', '_')}.sock"
-
-
-def _file(socket: SocketId) -> tuple[int, int]:
-    # A socket that was relabeled or touched is still the same socket.
-    return socket.device, socket.inode

@@ -13,14 +13,14 @@ from gpufleet_agent.plugin.registration import (
     WATCH_TIMEOUT_SECONDS,
     RegistrationState,
     RegistrationStep,
-    identify,
     next_step,
     socket_name,
 )
 from gpufleet_agent.plugin.servicer import OPTIONS, DevicePlugin
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
-from gpufleet_agent.proto.channel import unix_address, unix_channel
+from gpufleet_agent.proto.channel import unix_channel
 from gpufleet_agent.proto.deviceplugin import KUBELET_SOCKET, VERSION, RegistrationStub, device_plugin_handler
+from gpufleet_agent.proto.socket_server import SocketServer, identify
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.runtime.instruments import Instruments
 
@@ -67,7 +67,7 @@ class PluginServer:
         self._socket = directory / socket_name(self.resource)
         self._kubelet_socket = directory / KUBELET_SOCKET
         self._counters = counters
-        self._server: grpc.aio.Server | None = None
+        self._server: SocketServer | None = None
         self._state = RegistrationState()
         self._failing = False
 
@@ -99,10 +99,12 @@ class PluginServer:
     async def step(self) -> None:
         """Checks the directory and does the next step."""
         now = asyncio.get_running_loop().time()
+        state = self._state
         if self.registered:
-            self._state = replace(self._state, unwatched_since=None, unwatched_registrations=0)
-        elif self._state.unwatched_since is None:
-            self._state = replace(self._state, unwatched_since=now)
+            if state.unwatched_since is not None or state.unwatched_registrations:
+                self._state = replace(state, unwatched_since=None, unwatched_registrations=0)
+        elif state.unwatched_since is None:
+            self._state = replace(state, unwatched_since=now)
         step = next_step(
             self._state,
             wanted=self._plugin.has_devices,
@@ -115,6 +117,7 @@ class PluginServer:
             case RegistrationStep.WAIT:
                 return
             case RegistrationStep.BIND:
+                self._counters.registered.labels(self.resource)  # 0 is exported until the kubelet watches
                 await self._serve()
                 await self.step()
             case RegistrationStep.REGISTER:
@@ -128,12 +131,9 @@ class PluginServer:
     async def _serve(self) -> None:
         # First stop, then start: a server that stops removes the file at its path, even another process's socket.
         await self._stop()
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers([device_plugin_handler(self._plugin)])
         # Set before the first await, so that a cancellation inside start() does not leave the bound socket behind.
-        self._server = server
-        server.add_insecure_port(unix_address(self._socket))
-        await server.start()
+        self._server = SocketServer(self._socket, [device_plugin_handler(self._plugin)])
+        await self._server.start()
         self._state = replace(self._state, bound=identify(self._socket), registered_with=None)
         log.info("device plugin listening", socket=str(self._socket), resource=self.resource)
 

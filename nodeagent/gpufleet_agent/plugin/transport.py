@@ -1,7 +1,14 @@
 """What the agent needs from the way in which devices get into containers: device plugin or DRA driver."""
 
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, Protocol
+
+
+def check_kubelet_directory(directory: Path) -> None:
+    """Raises NotADirectoryError if a directory that the kubelet makes does not exist."""
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{directory} does not exist: is this a node with a kubelet?")
 
 
 class DeviceTransport(Protocol):
@@ -32,3 +39,28 @@ class DeviceTransport(Protocol):
 
     async def close(self) -> None:
         """Stops serving."""
+
+
+class ServedByOtherDriver:
+    """A transport that serves nothing: another DRA driver gives the devices of the node to claims."""
+
+    async def start(self) -> None:
+        """Has nothing to check."""
+
+    def loops(
+        self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]
+    ) -> dict[str, Coroutine[Any, Any, None]]:
+        """Returns none."""
+        del ready, beat
+        return {}
+
+    def unregistered(self) -> list[str]:
+        """Returns nothing: the other driver registers itself."""
+        return []
+
+    def withheld(self) -> dict[str, str]:
+        """Returns nothing: the other driver does not report why it withholds a device."""
+        return {}
+
+    async def close(self) -> None:
+        """Has nothing to stop."""

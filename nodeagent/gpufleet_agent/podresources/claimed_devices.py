@@ -6,13 +6,14 @@ CDI device name may contain the UUID.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.resource_slices import ClaimableDevice
-from gpufleet_agent.podresources.listing import SHARED_BY_CLAIM, ClaimedDevice, ListedContainer, Listing
+from gpufleet_agent.podresources.listing import SHARED_BY_CLAIM, ClaimedDevice, ContainerKey, ListedContainer, Listing
 from gpufleet_api.names import DRA_DRIVER
 
 log = structlog.get_logger(__name__)
@@ -33,6 +34,8 @@ class OwnClaim:
     """UUIDs by name of the device."""
     shared: frozenset[str] = frozenset()
     """UUIDs of which the claim has a share."""
+    requests: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Requests of the claim by name of the device. One that is for a container has the name of the container."""
 
 
 def _no_claims() -> Mapping[tuple[str, str], OwnClaim]:
@@ -70,7 +73,8 @@ class ClaimedDevices:
         self._claimed = frozenset(
             claimed.name for listed in listing for claimed in listed.claimed if _own_uuid(claimed, own) is None
         )
-        return tuple(self._resolve(listed, own) if listed.claimed else listed for listed in listing)
+        containers = frozenset(listed.key for listed in listing if listed.claimed)
+        return tuple(self._resolve(listed, own, containers) if listed.claimed else listed for listed in listing)
 
     async def refresh(self) -> bool:
         """Reads the slices if the last list has a claimed device that needs it; returns whether it did.
@@ -90,11 +94,18 @@ class ClaimedDevices:
             return False
         return True
 
-    def _resolve(self, listed: ListedContainer, own: Mapping[tuple[str, str], OwnClaim]) -> ListedContainer:
+    def _resolve(
+        self,
+        listed: ListedContainer,
+        own: Mapping[tuple[str, str], OwnClaim],
+        containers: AbstractSet[ContainerKey],
+    ) -> ListedContainer:
         devices, pod_uid = dict(listed.devices), listed.pod_uid
         for claimed in listed.claimed:
             resource = claimed.name[0]
             uuid = _own_uuid(claimed, own)
+            if uuid is not None and _belongs_to_others(claimed, own[claimed.claim], listed.key, containers):
+                continue
             if uuid is not None:
                 claim = own[claimed.claim]
                 pod_uid = pod_uid or claim.pod_uids.get(listed.key.pod)
@@ -112,6 +123,19 @@ def _own_uuid(claimed: ClaimedDevice, own: Mapping[tuple[str, str], OwnClaim]) -
     driver, _, name = claimed.name
     claim = own.get(claimed.claim)
     return claim.devices.get(name) if claim is not None and driver == DRA_DRIVER else None
+
+
+def _belongs_to_others(
+    claimed: ClaimedDevice, claim: OwnClaim, key: ContainerKey, containers: AbstractSet[ContainerKey]
+) -> bool:
+    """Returns True for a device that other containers of the pod have by requests of their names.
+
+    The kubelet lists all devices of a claim for each container that uses one of its requests.
+    """
+    requests = claim.requests.get(claimed.name[2], frozenset())
+    if not requests or key.container in requests:
+        return False
+    return all(replace(key, container=request) in containers for request in requests)
 
 
 def _named_in(claimed: ClaimedDevice) -> frozenset[str]:

@@ -86,10 +86,12 @@ class Holdings:
         self.listed_at: float | None = None
         """Loop time at which the last complete list was requested; None: there was none yet."""
         self._allocated: dict[ContainerKey, Assignment] = {}
+        """Replaced, never changed, as the list is: `holders` compares both by identity."""
+        self._joined: tuple[Listing, Mapping[ContainerKey, Assignment], Iterable[Assignment], Holders] | None = None
 
     def add(self, assignment: Assignment) -> None:
         """Adds an assignment whose devices were allocated."""
-        self._allocated[_key(assignment)] = assignment
+        self._allocated = {**self._allocated, _key(assignment): assignment}
 
     @property
     def allocated_uids(self) -> frozenset[str]:
@@ -111,17 +113,25 @@ class Holdings:
         """
         first = complete and self.listed_at is None
         if complete:
-            self._allocated, self.listed_at = still_held(self._allocated, listing), listed_at
+            held = still_held(self._allocated, listing)
+            self._allocated, self.listed_at = self._allocated if held == self._allocated else held, listed_at
         else:
             named = {listed.key for listed in listing}
             listing = (*listing, *(listed for listed in self.listing if listed.devices and listed.key not in named))
         changed = first or set(map(_facts, listing)) != set(map(_facts, self.listing))
-        self.listing = listing
+        if listing != self.listing:
+            self.listing = listing
         return changed
 
-    def holders(self, assignments: Iterable[Assignment]) -> Holders:
-        """Returns the holders of each device, joined with these reservations."""
-        return holders_of(self.listing, self._shared_resource, self._allocated, assignments)
+    def holders(self, assignments: tuple[Assignment, ...]) -> Holders:
+        """Returns the holders of each device, joined with these reservations. They are joined once per change."""
+        joined = self._joined
+        if joined is None or not (
+            joined[0] is self.listing and joined[1] is self._allocated and joined[2] is assignments
+        ):
+            found = holders_of(self.listing, self._shared_resource, self._allocated, assignments)
+            joined = self._joined = (self.listing, self._allocated, assignments, found)
+        return joined[3]
 
 
 def _key(assignment: Assignment) -> ContainerKey:

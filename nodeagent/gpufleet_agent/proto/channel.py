@@ -37,6 +37,8 @@ def unix_channel(socket: Path) -> grpc.aio.Channel:
         # A unix socket has no proxy and no service configuration.
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config_disable_resolution", 1),
+        # Pings that estimate the bandwidth: a list every few seconds does not need them.
+        ("grpc.http2.bdp_probe", 0),
         # Channels to the same path must not share a connection, which may be to a kubelet that has ended.
         ("grpc.use_local_subchannel_pool", 1),
     ]

@@ -1,7 +1,7 @@
 """Typed services of a DRA driver: registration, claims, health."""
 
 from collections.abc import AsyncIterator
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import grpc
 import grpc.aio
@@ -9,6 +9,7 @@ import grpc.aio
 from gpufleet_agent.proto import dra_health_pb2 as health_pb
 from gpufleet_agent.proto import dra_pb2 as pb
 from gpufleet_agent.proto import plugin_registration_pb2 as registration_pb
+from gpufleet_agent.proto.deviceplugin import Context
 
 PLUGIN_TYPE: Final = "DRAPlugin"
 SUPPORTED_SERVICES: Final = ("v1.DRAPlugin", "v1alpha1.DRAResourceHealth")
@@ -17,8 +18,6 @@ SUPPORTED_SERVICES: Final = ("v1.DRAPlugin", "v1alpha1.DRAResourceHealth")
 _REGISTRATION: Final = "pluginregistration.Registration"
 _DRA_PLUGIN: Final = "k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin"
 _HEALTH: Final = "v1alpha1.DRAResourceHealth"
-
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class DraServicer(Protocol):

@@ -8,11 +8,11 @@ from typing import Any
 from gpufleet_agent.publish.payload import Status
 from gpufleet_common import timestamps
 
-_UTILIZATION_POINTS = 10
+UTILIZATION_POINTS = 10
 MEMORY_MIB = 256
 _MEMORY_RATIO = 0.02
 """Of the device's memory, if that is less than `MEMORY_MIB`."""
-_TEMPERATURE_CELSIUS = 3
+TEMPERATURE_CELSIUS = 3
 _POWER_RATIO = 0.10
 """Of the device's power limit, or of the last value if the limit is unknown: idle power varies by 10 %."""
 STALE_SECONDS = 5.0
@@ -45,6 +45,10 @@ _DESCRIPTION_FIELDS = (
     "migMode",
     "withheld",
 )
+
+
+_VARYING = frozenset({"overuse", "utilizationPercent", "memoryUsedMiB", "memoryUsedMaxMiB", "observedSince"})
+"""Fields of a holder."""
 
 
 def stale_after(sample_seconds: float) -> float:
@@ -88,9 +92,8 @@ def _facts(device: Status) -> tuple[Any, ...]:
 
 def _held(device: Status) -> list[Status]:
     # What a holder uses varies, and how far it exceeds its reservation; only whether it does counts.
-    varying = {"overuse", "utilizationPercent"}
     return [
-        {**{name: value for name, value in holder.items() if name not in varying}, "overuse": "overuse" in holder}
+        {**{name: value for name, value in holder.items() if name not in _VARYING}, "overuse": "overuse" in holder}
         for holder in device.get("allocatedTo", ())
     ]
 
@@ -116,29 +119,51 @@ def _parse(text: str) -> datetime:
 
 
 def _left_dead_band(before: Status, after: Status) -> bool:
-    total, limit = after.get("memoryTotalMiB"), after.get("powerLimitMilliwatts")
-    memory_band = MEMORY_MIB if total is None else min(MEMORY_MIB, _MEMORY_RATIO * total)
-    power_band = _POWER_RATIO * (before.get("powerMilliwatts", 0) if limit is None else limit)
+    memory = memory_band(after.get("memoryTotalMiB"))
+    power = power_band(after.get("powerLimitMilliwatts"), before.get("powerMilliwatts"))
     return (
-        _moved(before, after, "utilizationPercent", _UTILIZATION_POINTS)
-        or _moved(before, after, "memoryUtilizationPercent", _UTILIZATION_POINTS)
-        or _moved(before, after, "memoryUsedMiB", memory_band)
-        or _moved(before, after, "memoryReservedMiB", memory_band)
-        or _moved(before, after, "temperatureCelsius", _TEMPERATURE_CELSIUS)
-        or _moved(before, after, "memoryTemperatureCelsius", _TEMPERATURE_CELSIUS)
-        or _moved(before, after, "powerMilliwatts", power_band)
+        _moved(before, after, "utilizationPercent", UTILIZATION_POINTS)
+        or _moved(before, after, "memoryUtilizationPercent", UTILIZATION_POINTS)
+        or _moved(before, after, "memoryUsedMiB", memory)
+        or _moved(before, after, "memoryReservedMiB", memory)
+        or _moved(before, after, "temperatureCelsius", TEMPERATURE_CELSIUS)
+        or _moved(before, after, "memoryTemperatureCelsius", TEMPERATURE_CELSIUS)
+        or _moved(before, after, "powerMilliwatts", power)
         or _codes(before, "warnings") != _codes(after, "warnings")
         # Only whether there are processes counts, not how many.
         or bool(before.get("processCount")) != bool(after.get("processCount"))
         or any(
-            _moved(old, new, "utilizationPercent", _UTILIZATION_POINTS)
+            _holder_left_dead_band(old, new, memory)
             for old, new in zip(before.get("allocatedTo", ()), after.get("allocatedTo", ()), strict=False)
         )
     )
 
 
+def _holder_left_dead_band(before: Status, after: Status, memory: float) -> bool:
+    return (
+        _moved(before, after, "utilizationPercent", UTILIZATION_POINTS)
+        or _moved(before, after, "memoryUsedMiB", memory)
+        or _moved(before, after, "memoryUsedMaxMiB", memory)
+        or before.get("observedSince") != after.get("observedSince")
+    )
+
+
 def _moved(before: Status, after: Status, field: str, band: float) -> bool:
-    old, new = before.get(field), after.get(field)
+    return left_band(before.get(field), after.get(field), band)
+
+
+def memory_band(total_mib: int | None) -> float:
+    """Returns the dead band in MiB of memory on a device of this size."""
+    return MEMORY_MIB if total_mib is None else min(MEMORY_MIB, _MEMORY_RATIO * total_mib)
+
+
+def power_band(limit_milliwatts: int | None, last_milliwatts: int | None) -> float:
+    """Returns the dead band in mW, by the device's limit or, without one, by the value before."""
+    return _POWER_RATIO * ((last_milliwatts or 0) if limit_milliwatts is None else limit_milliwatts)
+
+
+def left_band(old: int | None, new: int | None, band: float) -> bool:
+    """Returns whether a value moved by at least `band`, appeared or disappeared."""
     if old is None or new is None:
         return old is not new
-    return bool(old != new and abs(new - old) >= band)
+    return old != new and abs(new - old) >= band

@@ -10,7 +10,10 @@ from typing import Any
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.overuse.container_usage import ContainerUsage
 from gpufleet_agent.overuse.episodes import OveruseEpisode
+from gpufleet_agent.overuse.memory_usage import HolderKey
+from gpufleet_agent.overuse.memory_windows import ObservedMemory
 from gpufleet_agent.podresources.holdings import Holders, HoldingContainer
+from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.snapshot import (
     DeviceSnapshot,
     HealthReason,
@@ -44,6 +47,7 @@ def build_status(
     processes_observed: bool = False,
     overuse: Iterable[OveruseEpisode] = (),
     usages: Iterable[ContainerUsage] = (),
+    memory: Mapping[HolderKey, ObservedMemory] | None = None,
     withheld: Mapping[str, str] | None = None,
     cordoned: Collection[str] = (),
 ) -> Status:
@@ -60,11 +64,12 @@ def build_status(
         processes_observed: Whether `holders` has every container that still runs.
         overuse: Containers that use more memory than they reserved.
         usages: What containers use.
+        memory: What holders of shared devices use of their memory, and used at most.
         withheld: By UUID, why devices without a fault cannot be allocated.
         cordoned: UUIDs of devices that are out of service.
     """
     devices = snapshot.devices[:MAX_DEVICES]
-    over = {(one.usage.uuid, one.usage.pod_uid): one for one in overuse}
+    over = {one.usage.holder: one for one in overuse}
     used = {(usage.uuid, usage.key): usage.utilization_percent for usage in usages}
     return _present(
         assignmentsGeneration=generation,
@@ -78,14 +83,7 @@ def build_status(
         devices=[
             _device(
                 device,
-                [
-                    _holder(
-                        holder,
-                        over.get((device.info.uuid, holder.pod_uid or "")),
-                        used.get((device.info.uuid, holder.key)),
-                    )
-                    for holder in holders.get(device.info.uuid, ())[:MAX_HOLDERS]
-                ],
+                _held(device.info.uuid, holders.get(device.info.uuid, ()), over, used, memory or {}),
                 observed_at,
                 (withheld or {}).get(device.info.uuid),
             )
@@ -187,9 +185,26 @@ def _statistics(statistics: Statistics | None) -> Status | None:
     return {"mean": round(statistics.mean), "max": statistics.max, "p95": statistics.p95}
 
 
-def _holder(holder: HoldingContainer, overuse: OveruseEpisode | None, utilization: int | None) -> Status:
+def _held(
+    uuid: str,
+    holders: tuple[HoldingContainer, ...],
+    overuse: Mapping[HolderKey, OveruseEpisode],
+    utilization: Mapping[tuple[str, ContainerKey], int | None],
+    memory: Mapping[HolderKey, ObservedMemory],
+) -> list[Status]:
+    found = []
+    for holder in holders[:MAX_HOLDERS]:
+        key = uuid, holder.pod_uid or ""
+        found.append(_holder(holder, overuse.get(key), utilization.get((uuid, holder.key)), memory.get(key)))
+    return found
+
+
+def _holder(
+    holder: HoldingContainer, overuse: OveruseEpisode | None, utilization: int | None, memory: ObservedMemory | None
+) -> Status:
     key = holder.key
-    return _present(
+    observed = {} if memory is None else _observed(memory)
+    return observed | _present(
         namespace=key.namespace,
         pod=key.pod,
         container=key.container,
@@ -201,6 +216,11 @@ def _holder(holder: HoldingContainer, overuse: OveruseEpisode | None, utilizatio
         utilizationPercent=utilization,
         overuse=None if overuse is None else {"memoryUsedMiB": overuse.used_mib, "since": timestamp(overuse.since)},
     )
+
+
+def _observed(memory: ObservedMemory) -> Status:
+    since = timestamp(memory.since)
+    return {"memoryUsedMiB": memory.used_mib, "memoryUsedMaxMiB": memory.max_mib, "observedSince": since}
 
 
 def _summary(view: NodeSnapshot, holders: Holders, not_available: Collection[str]) -> Status:

@@ -3,24 +3,25 @@
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Generic, Protocol, Self, TypeVar
 
 import structlog
 
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.publish.deadband import significance
+from gpufleet_agent.publish.deadband import Significance, significance
 from gpufleet_agent.publish.payload import Status
 from gpufleet_agent.publish.rate_limit import (
     LastWrite,
     WriteCause,
     WritePolicy,
-    backoff,
     due_cause,
     first_write,
     next_write,
 )
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
+from gpufleet_agent.runtime.backoff import backoff
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_common import timestamps
@@ -31,13 +32,26 @@ TICK_SECONDS = 1.0
 """Interval at which readings are compared with the last write."""
 
 
-class Publisher:
+class StatusInput(Protocol):
+    """Everything that a status consists of, at one moment."""
+
+    def build(self) -> Status:
+        """Returns the status."""
+
+    def may_differ(self, written: Self, stale_seconds: float) -> bool:
+        """Returns False only if `significance` of the two statuses is certainly NONE."""
+
+
+Input = TypeVar("Input", bound=StatusInput)
+
+
+class Publisher(Generic[Input]):
     """Writes the status.
 
     Args:
         api: The object in the cluster.
         telemetry: The object as last read; it also creates the object.
-        build: Returns the status as of now, from memory; None if not enough is known yet.
+        observe: Returns the input of the status as of now, from memory; None if not enough is known yet.
         changes: Notified of changes that must not wait for the next tick.
         policy: How often to write.
         counters: Counts writes.
@@ -49,7 +63,7 @@ class Publisher:
         *,
         api: TelemetryApi,
         telemetry: TelemetryWatch,
-        build: Callable[[], Status | None],
+        observe: Callable[[], Input | None],
         changes: VersionSignal,
         policy: WritePolicy,
         counters: Instruments,
@@ -57,12 +71,14 @@ class Publisher:
     ) -> None:
         self._api = api
         self._telemetry = telemetry
-        self._build = build
+        self._observe = observe
         self._changes = changes
         self._policy = policy
         self._counters = counters
         self._rng = rng
         self._published: Status | None = None
+        self._observed: Input | None = None
+        """Input of `_published`."""
         self._published_to: str | None = None
         self.attempted: float | None = None
         """`observedAt` of the newest status sent, whether it arrived or not; in seconds since the epoch."""
@@ -100,23 +116,29 @@ class Publisher:
         now = asyncio.get_running_loop().time()
         if self._telemetry.current is None or now < self._not_before:
             return
-        # Built right before it is written: states that were current while the apiserver was away are skipped.
-        status = self._build()
-        if status is None:
+        # Observed right before it is written: states that were current while the apiserver was away are skipped.
+        observed = self._observe()
+        if observed is None:
             return
-        cause = self._cause(status, now)
+        cause = self._cause(observed, now)
         if cause is not None:
-            await self._write(status, cause, built=now)
+            await self._write(observed, cause, built=now)
 
-    def _cause(self, status: Status, now: float) -> WriteCause | None:
+    def _cause(self, observed: Input, now: float) -> WriteCause | None:
         current = self._telemetry.current
         if self._published is None or self._last is None or current is None:
             return WriteCause.URGENT
         if current.uid != self._published_to and now - self._last.at >= self._policy.min_interval:
             return WriteCause.URGENT  # another object of the same name, without a status yet
-        return due_cause(self._policy, self._last, significance(self._published, status, self._policy.stale), now)
+        return due_cause(self._policy, self._last, self._significance(observed, self._published), now)
 
-    async def _write(self, status: Status, cause: WriteCause, *, built: float) -> None:
+    def _significance(self, observed: Input, published: Status) -> Significance:
+        if self._observed is not None and not observed.may_differ(self._observed, self._policy.stale):
+            return Significance.NONE
+        return significance(published, observed.build(), self._policy.stale)
+
+    async def _write(self, observed: Input, cause: WriteCause, *, built: float) -> None:
+        status = observed.build()
         self.attempted = timestamps.to_epoch(status.get("observedAt"))
         try:
             written = await self._api.apply_status(status)
@@ -132,7 +154,7 @@ class Publisher:
             if self._last
             else first_write(self._policy, now, jitter, built)
         )
-        self._published, self._published_to = status, written.uid
+        self._published, self._observed, self._published_to = status, observed, written.uid
         self._failures = 0
         self._counters.status_writes.labels(cause.value, "LastWrite").inc()
         # The response has the newest generation. If it increased, the next write follows immediately.
@@ -141,7 +163,8 @@ class Publisher:
     async def _back_off(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:
         self._failures += 1
         self._counters.status_writes.labels(cause.value, "Failed").inc()
-        wait = backoff(self._policy, self._failures, self._rng.random())
+        policy = self._policy
+        wait = backoff(self._failures, self._rng.random(), first=policy.min_interval, longest=policy.max_backoff)
         self._not_before = asyncio.get_running_loop().time() + wait
         log.warning("status not written", error=str(error), failures=self._failures, next_try_seconds=round(wait, 1))
         if isinstance(error, ObjectNotFoundError):

@@ -88,11 +88,6 @@ def due_cause(policy: WritePolicy, last: LastWrite, significance: Significance, 
     return WriteCause.HEARTBEAT if now >= last.heartbeat_at else None
 
 
-def backoff(policy: WritePolicy, failures: int, jitter: float) -> float:
-    """Returns the wait after a number of failures in a row: exponential, half of it random."""
-    return min(policy.max_backoff, policy.min_interval * 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * jitter)
-
-
 def _tokens(policy: WritePolicy, last: LastWrite, now: float) -> float:
     return min(float(policy.burst), last.tokens + (now - last.at) / policy.refill)
 

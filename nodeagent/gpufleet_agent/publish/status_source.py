@@ -1,20 +1,24 @@
-"""Assembles the status from what the agent's parts know at one moment."""
+"""Collects what the agent's parts know at one moment, for the status."""
 
 import time
 from dataclasses import replace
+from typing import TypeAlias
 
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.overuse.monitor import OveruseMonitor
 from gpufleet_agent.plugin.transport import DeviceTransport
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.terminating_pods import TerminatingPods
-from gpufleet_agent.publish.payload import Status, build_status
+from gpufleet_agent.publish.observation import Observation
+from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.sampling.snapshot import SnapshotSource
 from gpufleet_api.names import Transport
 
+StatusPublisher: TypeAlias = Publisher[Observation]
+
 
 class StatusSource:
-    """Builds the status of GPUTelemetry.
+    """Observes what the status of GPUTelemetry consists of.
 
     Args:
         sampler: Devices and health.
@@ -54,8 +58,8 @@ class StatusSource:
         self._transport = transport
         self._with_partitions = with_partitions
 
-    def build(self) -> Status | None:
-        """Returns the status as of now; None until the kubelet's list was read.
+    def observe(self) -> Observation | None:
+        """Returns what is known now, from memory; None until the kubelet's list was read.
 
         Without that list no device has a holder, and the operator would take all of them for free. The status of an
         earlier process stays in place until then, and ages.
@@ -68,9 +72,9 @@ class StatusSource:
             whole = tuple(device for device in snapshot.devices if device.info.parent is None)
             snapshot = replace(snapshot, devices=whole)
         now = time.time()
-        return build_status(
-            snapshot,
-            self._holdings.holders(self._telemetry.assignments or ()),
+        return Observation(
+            snapshot=snapshot,
+            holders=self._holdings.holders(self._telemetry.assignments or ()),
             generation=self._telemetry.generation,
             observed_at=now,
             agent_version=self._agent_version,
@@ -79,6 +83,7 @@ class StatusSource:
             processes_observed=self._terminating_pods.observed,
             overuse=self._overuse.active,
             usages=self._overuse.containers,
+            memory=self._overuse.memory,
             withheld=self._plugins.withheld(),
             cordoned=self._telemetry.cordoned(now),
         )

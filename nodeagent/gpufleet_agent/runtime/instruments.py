@@ -60,6 +60,8 @@ class Instruments:
             ["part"],
             registry=registry,
         )
+        for part in ("Object", "Status", "Checkpoint"):
+            self.decode_errors.labels(part)  # at 0: increase() does not see a series begin
         self.checkpoint_writes = Counter(
             "gpufleet_agent_checkpoint_writes",
             "Writes of the fault file, by outcome (Written, Failed).",

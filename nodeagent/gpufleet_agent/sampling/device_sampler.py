@@ -1,6 +1,7 @@
 """Identifies one device, reads it on its schedule, and records each result."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -20,7 +21,7 @@ from gpufleet_agent.runtime.driver_thread import DriverThread
 from gpufleet_agent.sampling.errors import ImplausibleSampleError
 from gpufleet_agent.sampling.health import ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
-from gpufleet_agent.sampling.read_schedule import ReadSchedule
+from gpufleet_agent.sampling.read_schedule import ReadRound, ReadSchedule
 from gpufleet_agent.sampling.timing import Timing
 
 T = TypeVar("T", Reading, SlowReading)
@@ -35,7 +36,8 @@ class DeviceSampler:
         uuid: The device; None until it is identified.
         first_read: Set once the first read succeeded, failed or is overdue.
         access_failures: Reads in a row that failed as if the container had lost its device nodes.
-        thread: The only thread that calls the driver about this device.
+        thread: Its own thread. It identifies the device; devices are read by each other's threads, see `read_schedule`,
+            but each by one thread at a time.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class DeviceSampler:
         registry: NodeRegistry,
         timing: Timing,
         clock: Callable[[], Instant],
+        peers: ReadRound,
     ) -> None:
         self.uuid: str | None = None
         self.first_read = asyncio.Event()
@@ -56,6 +59,8 @@ class DeviceSampler:
         self._registry = registry
         self._timing = timing
         self._clock = clock
+        self._peers = peers
+        self._calling = threading.Lock()
         self._outcome = ""
         self._impossible: frozenset[str] = frozenset()
         """Values that were impossible in the last slow reading."""
@@ -118,7 +123,7 @@ class DeviceSampler:
         def read_slow() -> None:
             self._read_once(uuid, self._hardware.read_slow, self._keep_facts, schedule, slow=True)
 
-        schedule = ReadSchedule(read, read_slow, self._timing)
+        schedule = ReadSchedule(read, read_slow, self._timing, self._peers, self._calling)
         ended = self.thread.submit(schedule.run)
         try:
             await self._watch(uuid, schedule, ended)
@@ -159,7 +164,7 @@ class DeviceSampler:
         *,
         slow: bool = False,
     ) -> None:
-        """Reads and records in the device's thread. Results after the schedule was stopped are dropped."""
+        """Reads and records in the thread of a device. Results after the schedule was stopped are dropped."""
         try:
             reading = read(uuid)
             if not schedule.stopped:

@@ -22,6 +22,7 @@ from gpufleet_agent.sampling.device_sampler import DeviceSampler
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
+from gpufleet_agent.sampling.read_schedule import ReadRound
 from gpufleet_agent.sampling.reopen_timer import ReopenTimer
 from gpufleet_agent.sampling.timing import Timing
 
@@ -65,8 +66,9 @@ class DriverSession:
         self._clock = clock
         self._driver_version = driver_version
         self._listed: tuple[DeviceInfo, ...] = ()
+        peers = ReadRound()
         self._devices = [
-            DeviceSampler(hardware, index, registry=registry, timing=timing, clock=clock)
+            DeviceSampler(hardware, index, registry=registry, timing=timing, clock=clock, peers=peers)
             for index in range(device_count)
         ]
         self._event_thread = DriverThread("gpu-events") if isinstance(hardware, EventSource) and device_count else None

@@ -1,15 +1,65 @@
-"""Reads one device on a schedule, in the device's own thread.
+"""Reads devices on a schedule, in the devices' own threads.
 
-The thread keeps the schedule itself: passing each read from the event loop to the thread, and the result back, costs as
-much time as the read.
+The threads keep the schedule themselves: passing each read from the event loop to a thread, and the result back, costs
+as much time as the read. The first thread that wakes up reads all devices that are due, because a thread that wakes up
+for one device needs three times as long: the processor's caches are cold. The second wakes up a little later, and reads
+what is still due: a device whose call is stuck delays the rest by that time only. The others sleep for several
+intervals, unless a thread that begins to read finds another one reading: then it wakes the next, because either may be
+stuck.
 """
 
 import threading
 import time
 from collections.abc import Callable
+from itertools import takewhile
 
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.sampling.timing import Timing
+
+_LATER = 0.2
+"""Part of the interval after which the second thread looks what is still due."""
+_SPARE = 5
+"""Intervals for which the threads after the second sleep."""
+
+
+class ReadRound:
+    """The schedules of devices that may be read by each other's threads. For use from any thread."""
+
+    def __init__(self) -> None:
+        self._schedules: tuple[ReadSchedule, ...] = ()  # replaced, never changed: threads read it without a lock
+        self._lock = threading.Lock()
+
+    def add(self, schedule: "ReadSchedule") -> None:
+        with self._lock:
+            self._schedules = (*self._schedules, schedule)
+
+    def remove(self, schedule: "ReadSchedule") -> None:
+        with self._lock:
+            self._schedules = tuple(other for other in self._schedules if other is not schedule)
+        for other in self._schedules:
+            other.wake()  # it may be the first or the second now
+
+    def rank(self, schedule: "ReadSchedule") -> int:
+        """Returns the number of threads before this one that do not read, and so are not stuck."""
+        before = takewhile(lambda other: other is not schedule, self._schedules)
+        return sum(not other.reading for other in before)
+
+    def wake_next(self, schedule: "ReadSchedule") -> None:
+        """Wakes the next thread that does not read, if another one reads besides this one. It may be stuck."""
+        schedules = self._schedules
+        if schedule in schedules and any(other.reading for other in schedules if other is not schedule):
+            after = schedules[schedules.index(schedule) + 1 :]
+            spare = next((other for other in after if not other.reading), None)
+            if spare is not None:
+                spare.wake()
+
+    def read_others(self, schedule: "ReadSchedule") -> None:
+        """Reads what is due besides this schedule, until this schedule is stopped."""
+        for other in self._schedules:
+            if schedule.stopped:
+                return
+            if other is not schedule:
+                other.read_if_due()
 
 
 class ReadSchedule:
@@ -19,15 +69,35 @@ class ReadSchedule:
         read: Reads the device and records the result. An exception ends the schedule.
         read_slow: The same for values that are read less often.
         timing: The intervals.
+        peers: The round that it belongs to, from now until `stop`.
+        lock: Held while the device is called. Schedules of the same device share it, because a call of an earlier one
+            may be stuck.
     """
 
-    def __init__(self, read: Callable[[], None], read_slow: Callable[[], None], timing: Timing) -> None:
+    def __init__(
+        self,
+        read: Callable[[], None],
+        read_slow: Callable[[], None],
+        timing: Timing,
+        peers: ReadRound | None = None,
+        lock: "threading.Lock | None" = None,
+    ) -> None:
         self._read = read
         self._read_slow = read_slow
         self._timing = timing
         self._stopped = threading.Event()
-        # From now on, not from when the thread begins: it may first have to finish a stuck call.
-        self._since: float | None = time.monotonic()
+        self._woken = threading.Event()
+        self.reading = False
+        """Whether its thread reads devices, or is stuck in one."""
+        self._lock = lock or threading.Lock()
+        self._error: Exception | None = None
+        now = time.monotonic()
+        # From now on, not from when a thread reads it: an earlier call may be stuck.
+        self._since: float | None = now
+        self._slow_due = now
+        self._due = now + seconds_to_next_tick(now, timing.sample) - timing.sample
+        self._peers = peers or ReadRound()
+        self._peers.add(self)
 
     @property
     def in_call_since(self) -> float | None:
@@ -42,23 +112,65 @@ class ReadSchedule:
     def stop(self) -> None:
         """Prevents further calls."""
         self._stopped.set()
+        self.wake()
+        self._peers.remove(self)
+
+    def wake(self) -> None:
+        """Lets the thread look now what is due."""
+        self._woken.set()
 
     def run(self) -> None:
-        """Reads until stopped. Runs in the device's thread."""
-        slow_due = now = time.monotonic()
-        due = now + seconds_to_next_tick(now, self._timing.sample) - self._timing.sample
+        """Reads until stopped. Runs in the device's thread, and returns only when that is in no call of any device.
+
+        Raises:
+            Exception: What a read of the device raised, in any thread.
+        """
         wait = 0.0
-        while not self._stopped.wait(wait):
-            now = time.monotonic()
-            if now >= slow_due:
-                slow_due = now + self._timing.slow
-                self._call(self._read_slow)
-                if self._stopped.is_set():
-                    return
-            self._call(self._read)
-            now = time.monotonic()
-            due = next_due(due, now, self._timing.sample)
-            wait = due - now
+        while True:
+            self._woken.wait(wait)
+            self._woken.clear()  # before the check: it is set after what it tells of
+            if self._stopped.is_set():
+                break
+            self.reading = True
+            self._peers.wake_next(self)  # before a call that may never return
+            self.read_if_due()
+            self._peers.read_others(self)
+            self.reading = False
+            wait = self._seconds_to_wait(time.monotonic())
+        if self._error is not None:
+            raise self._error
+
+    def _seconds_to_wait(self, now: float) -> float:
+        # A device in a call remains due: its thread looks again at the next interval.
+        due = self._due if self._due > now else next_due(self._due, now, self._timing.sample)
+        rank = self._peers.rank(self)
+        return due - now + self._timing.sample * (rank and (_LATER if rank == 1 else _SPARE))
+
+    def read_if_due(self) -> None:
+        """Reads the device, unless it is not due or in a call."""
+        if self._due > time.monotonic() or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._read_now()
+        except Exception as error:  # noqa: BLE001 - raised by `run`, in the device's own thread
+            self._error = error
+            self._stopped.set()
+            self.wake()
+        finally:
+            self._lock.release()
+
+    def _read_now(self) -> None:
+        """Reads the device. Must be called with the lock."""
+        now = time.monotonic()
+        if now < self._due or self._stopped.is_set():
+            return  # another thread was faster
+        if now >= self._slow_due:
+            self._slow_due = now + self._timing.slow
+            self._call(self._read_slow)
+            if self._stopped.is_set():
+                return
+        self._call(self._read)
+        self._due = next_due(self._due, time.monotonic(), self._timing.sample)
 
     def _call(self, read: Callable[[], None]) -> None:
         self._since = time.monotonic()

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from gpufleet_agent.plugin.inject.cdi_directory import remove_file, replace_file
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_api.names import ENV_VISIBLE_DEVICES
 
@@ -19,6 +20,9 @@ log = structlog.get_logger(__name__)
 
 VERSION = "0.5.0"
 """Of the specification: the lowest with all fields used here, because runtimes reject those above their own."""
+
+VOID = "void"
+"""Value of `NVIDIA_VISIBLE_DEVICES` with which NVIDIA's runtime adds no device. See `build_spec`."""
 
 ANNOTATION_PREFIX = "cdi.k8s.io/gpufleet_"
 
@@ -46,9 +50,14 @@ def build_spec(kind: str, devices: Iterable[AdvertisedDevice], nodes: NodeLookup
     }
 
 
-def qualified_name(kind: str, uuid: str) -> str:
+def device_nodes(nodes: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Builds the entries of device nodes."""
+    return [{"path": path, "permissions": "rw"} | ({} if host == path else {"hostPath": host}) for path, host in nodes]
+
+
+def qualified_name(kind: str, name: str) -> str:
     """Returns a device's full name, such as `gpufleet.dev/gpu=GPU-1`."""
-    return f"{kind}={uuid}"
+    return f"{kind}={name}"
 
 
 def annotation(kind: str, uuids: tuple[str, ...]) -> dict[str, str]:
@@ -84,18 +93,8 @@ class CdiFile:
         if not spec["devices"]:
             self.remove()  # a file without devices is invalid
             return
-        content = json.dumps(spec, indent=1).encode()
-        try:
-            # Bytes, because a file that something else has put there may not be text.
-            if self._path.read_bytes() == content:
-                return
-        except FileNotFoundError:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Runtimes read only names that end in .json or .yaml.
-        part = self._path.with_suffix(".part")
-        part.write_bytes(content)
-        part.rename(self._path)
-        log.info("CDI file written", path=str(self._path), devices=len(spec["devices"]))
+        if replace_file(self._path, json.dumps(spec, indent=1).encode()):
+            log.info("CDI file written", path=str(self._path), devices=len(spec["devices"]))
 
     def remove(self) -> None:
         """Removes the file, and what a process that was killed during a write has left.
@@ -103,14 +102,11 @@ class CdiFile:
         Raises:
             OSError: The file cannot be removed.
         """
-        self._path.unlink(missing_ok=True)
-        self._path.with_suffix(".part").unlink(missing_ok=True)
+        remove_file(self._path)
 
 
 def _edits(nodes: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     return {
-        "env": [f"{ENV_VISIBLE_DEVICES}=void"],
-        "deviceNodes": [
-            {"path": path, "permissions": "rw"} | ({} if host == path else {"hostPath": host}) for path, host in nodes
-        ],
+        "env": [f"{ENV_VISIBLE_DEVICES}={VOID}"],
+        "deviceNodes": device_nodes(nodes),
     }

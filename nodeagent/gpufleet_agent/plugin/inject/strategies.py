@@ -23,6 +23,8 @@ class DeviceListStrategy(StrEnum):
 
     ENVVAR = "envvar"
     """By NVIDIA's runtime, through `NVIDIA_VISIBLE_DEVICES`."""
+    VOLUME_MOUNTS = "volume-mounts"
+    """By NVIDIA's runtime, through mounts, which containers of users cannot have without a hostPath volume."""
     CDI_CRI = "cdi-cri"
     """By the container runtime, through the CRI's field for CDI devices."""
     CDI_ANNOTATIONS = "cdi-annotations"
@@ -30,6 +32,9 @@ class DeviceListStrategy(StrEnum):
 
 
 CDI_STRATEGIES = frozenset({DeviceListStrategy.CDI_CRI, DeviceListStrategy.CDI_ANNOTATIONS})
+
+VISIBLE_DEVICES_MOUNTS = "/var/run/nvidia-container-devices"
+"""Directory in a container whose files NVIDIA's runtime takes as the list of devices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,8 @@ class InjectorSettings:
     cdi_root: Path = Path("/var/run/cdi")
     cdi_kind: str = CDI_KIND
     """Kind of the devices' CDI names. With one other than the default, the agent does not write the CDI file."""
+    container_mounts: tuple[tuple[Path, Path], ...] = ()
+    """Directories with the driver's libraries to mount read-only: path on the host, path in the container."""
 
     @property
     def writes_cdi(self) -> bool:
@@ -142,10 +149,20 @@ class DeviceInjector:
         response = pb.ContainerAllocateResponse()
         if DeviceListStrategy.ENVVAR in settings.strategies:
             response.envs[ENV_VISIBLE_DEVICES] = ",".join(uuids)
+        if DeviceListStrategy.VOLUME_MOUNTS in settings.strategies:
+            response.envs[ENV_VISIBLE_DEVICES] = VISIBLE_DEVICES_MOUNTS
+            response.mounts.extend(
+                pb.Mount(host_path="/dev/null", container_path=f"{VISIBLE_DEVICES_MOUNTS}/{uuid}", read_only=True)
+                for uuid in uuids
+            )
         if DeviceListStrategy.CDI_CRI in settings.strategies:
             response.cdi_devices.extend(pb.CDIDevice(name=qualified_name(kind, uuid)) for uuid in uuids)
         if DeviceListStrategy.CDI_ANNOTATIONS in settings.strategies:
             response.annotations.update(annotation(kind, uuids))
+        response.mounts.extend(
+            pb.Mount(host_path=str(host), container_path=str(path), read_only=True)
+            for host, path in settings.container_mounts
+        )
         if settings.pass_device_specs:
             # Nodes that several devices have in common are passed once.
             nodes = dict.fromkeys(node for uuid in uuids for node in self.nodes(uuid))

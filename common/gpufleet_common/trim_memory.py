@@ -1,6 +1,6 @@
 """Releases memory that only the start of the process needed.
 
-Loading Python, gRPC and OpenSSL maps about 25 MiB of machine code and constants, most of which are used once. Their
+Loading Python and the libraries maps about 25 MiB of machine code and constants, most of which are used once. Their
 pages are clean and backed by files, so the kernel may drop them, but does so only under pressure; until then they count
 as this process's memory. After the release, pages that are still used come back one by one from the page cache.
 """
@@ -33,6 +33,12 @@ def share_one_heap() -> None:
     """
     with suppress(AttributeError):  # not glibc
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def release_free_heap() -> None:
+    """Returns the free pages of the heap to the kernel: after large documents, most of a heap can be free."""
+    with suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def file_ranges(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
