@@ -5,7 +5,6 @@ import contextlib
 import gc
 import platform
 import secrets
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,24 +16,35 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 from prometheus_client import CollectorRegistry
 
+from gpufleet_api.names import OPERATOR_LEASE
 from gpufleet_common import logs
+from gpufleet_common.trim_memory import release_file_pages, release_free_heap
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.decode import Decoder
 from gpufleet_operator.cache.store import Store, Stored
 from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api, load_config, retry_forever
 from gpufleet_operator.kube.clock import ServerClock
+from gpufleet_operator.kube.demand_writer import ApiDemandWriter
 from gpufleet_operator.kube.errors import ApiError, GoneError, NotFoundError, UnauthorizedError, UnavailableError
 from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.kube.informer import Informer
+from gpufleet_operator.kube.leader_election import LeaderElection
 from gpufleet_operator.kube.lease_poller import LeasePoller
 from gpufleet_operator.kube.writer import ApiWriter
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, Service, Telemetry, Workload
-from gpufleet_operator.runtime import kopf_handlers
+from gpufleet_operator.model.claims.resource_claim import ResourceClaim
+from gpufleet_operator.model.demands.gpu_demand import Demand
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, ResourceQuota, Service, Telemetry, Workload
+from gpufleet_operator.runtime.demands.demand_follower import follow_demands
+from gpufleet_operator.runtime.demands.demand_recorder import DemandRecorder
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.http_server import ReconcilerHealth, serve
+from gpufleet_operator.runtime.kueue.admission_checks import AdmissionChecks
 from gpufleet_operator.runtime.metrics import Metrics
+from gpufleet_operator.runtime.pacing.token_bucket import TokenBucket
 from gpufleet_operator.runtime.reconciler import Reconciler
+from gpufleet_operator.runtime.scale_up.autoscaler import Autoscaler
+from gpufleet_operator.runtime.watches.run_kopf import StopSignal, run_kopf
 from gpufleet_operator.settings import OperatorSettings, parse
 
 T = TypeVar("T", bound=Stored)
@@ -45,11 +55,16 @@ _PROGRESS_TIMEOUT_SECONDS = 120.0
 """A pass, or one of its writes, that takes longer is stuck."""
 
 
+_STATUSES_PER_SECOND, _STATUS_BURST = 250, 500
+"""Statuses of workloads per second. If 10,000 change at the same time, this takes 40 s, and placement continues."""
+
 _UNAUTHORIZED_FIX = (
     "if the ServiceAccount was deleted and created again, delete the operator's pod: until then the kubelet mounts the "
     "token of the old one"
 )
 
+
+"""Name of the Lease of all replicas."""
 
 _GC_THRESHOLDS = (50_000, 50, 1000)
 """A pass makes and drops thousands of objects, and none of them in cycles: the default of 700 only costs time."""
@@ -70,8 +85,11 @@ def freeze_garbage_collector() -> None:
     gc.freeze()
 
 
-class StopSignal(Exception):  # noqa: N818 - not an error: ends a task group
-    """SIGTERM or SIGINT."""
+def release_unused_memory() -> None:
+    """Releases the memory that only imports and the first lists needed. Called once, after the start."""
+    freeze_garbage_collector()
+    release_file_pages()
+    release_free_heap()
 
 
 @dataclass(slots=True)
@@ -84,9 +102,18 @@ class Informers:
     nodes: Informer[Node]
     other_pods: Informer[BoundPod]
     services: Informer[Service]
+    claims: Informer[ResourceClaim]
+    demands: Informer[Demand]
+    """No decision waits for it."""
+    quotas: Informer[ResourceQuota]
     nodes_listed: asyncio.Event = field(default_factory=asyncio.Event)
     other_pods_listed: asyncio.Event = field(default_factory=asyncio.Event)
     services_listed: asyncio.Event = field(default_factory=asyncio.Event)
+    claims_listed: asyncio.Event = field(default_factory=asyncio.Event)
+    demands_listed: asyncio.Event = field(default_factory=asyncio.Event)
+    quotas_listed: asyncio.Event = field(default_factory=asyncio.Event)
+    complete: bool = False
+    """Every collection was listed."""
 
     @classmethod
     def of(cls, api: Api, cache: Cache) -> "Informers":
@@ -102,7 +129,26 @@ class Informers:
             nodes=informer(paths.NODES, {}, cache.nodes),
             other_pods=informer(paths.PODS, paths.OTHER_PODS, cache.other_pods),
             services=informer(paths.SERVICES, paths.OF_WORKLOADS, cache.services),
+            claims=informer(paths.CLAIMS, paths.OF_WORKLOADS, cache.claims),
+            demands=informer(paths.DEMANDS, {}, cache.demands),
+            quotas=informer(paths.QUOTAS, {}, cache.quotas),
         )
+
+    async def fill(self) -> None:
+        """Returns when every collection is listed."""
+        await self.list_until_complete()
+        await self.nodes_listed.wait()
+        await self.other_pods_listed.wait()
+        await self.services_listed.wait()
+        await self.claims_listed.wait()
+        await self.quotas_listed.wait()
+        self.complete = True
+
+    async def list_until_complete(self) -> None:
+        """Lists what kopf watches, and retries while there is no response."""
+        async for attempt in retry_forever(UnavailableError, GoneError):
+            with attempt:
+                await self.list_watched_by_kopf()
 
     async def list_watched_by_kopf(self) -> None:
         """Lists what kopf watches. Pods come first: a released pod must never be seen before its reservation.
@@ -164,84 +210,137 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
     cache = Cache(Decoder(metrics.count_decode_error))
     api = Api.connect(config, clock)
     writer = ApiWriter(api)
+    election = _election(settings, config, api, clock)
+    events = ObjectEventRecorder(writer, platform.node())
+    executor = Executor(
+        writer,
+        cache,
+        clock,
+        events,
+        may_write=election.may_write if election is not None else lambda: True,
+    )
     reconciler = Reconciler(
         cache,
-        Executor(writer, cache, clock, ObjectEventRecorder(writer, platform.node())),
+        executor,
         settings.limits(),
         clock,
         metrics,
         name_seed=lambda: secrets.token_hex(8),
         resync_interval_seconds=settings.resync_interval_seconds,
+        status_budget=TokenBucket(_STATUSES_PER_SECOND, _STATUS_BURST),
     )
-    health = ReconcilerHealth(lambda: reconciler.last_progress, _PROGRESS_TIMEOUT_SECONDS)
     informers = Informers.of(api, cache)
+    recorder = DemandRecorder(
+        cache,
+        ApiDemandWriter(api),
+        settings.limits(),
+        clock,
+        may_write=election.may_write if election is not None else lambda: True,
+    )
+    leads = asyncio.Event()
+
+    def may_write() -> bool:
+        return reconciler.runs and (election is None or election.may_write())
+
+    health = ReconcilerHealth(
+        lambda: reconciler.last_progress, _PROGRESS_TIMEOUT_SECONDS, lambda: informers.complete and not reconciler.runs
+    )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(api.close)
         await stack.enter_async_context(serve(settings.host, settings.port, health, metrics.registry))
+        # Before the HTTP server ends, which waits for its connections: a standby waits for the Lease.
+        if election is not None:
+            stack.push_async_callback(election.release)
+        stack.push_async_callback(executor.close)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(informers.nodes.run(informers.nodes_listed.set))
             tasks.create_task(informers.other_pods.run(informers.other_pods_listed.set))
             tasks.create_task(informers.services.run(informers.services_listed.set))
-            tasks.create_task(_reconcile(reconciler, informers))
+            tasks.create_task(informers.quotas.run(informers.quotas_listed.set))
+            if settings.watches_claims:
+                tasks.create_task(informers.claims.run(informers.claims_listed.set))
+            else:
+                informers.claims_listed.set()
+            tasks.create_task(follow_demands(informers.demands, informers.demands_listed.set))
+            tasks.create_task(_reconcile(reconciler, informers, election, metrics, leads))
+            tasks.create_task(_record_demands(recorder, informers, leads))
+            scale_up = settings.scale_up == "true"
+            if settings.kueue == "true":
+                checks = AdmissionChecks(api, cache, clock, events, may_write=may_write, scale_up=scale_up)
+                tasks.create_task(checks.run())
+            if scale_up:
+                tasks.create_task(Autoscaler(api, cache, clock, settings.limits(), may_write=may_write).run())
             tasks.create_task(LeasePoller(api, cache, clock).run(settings.lease_poll_interval_seconds))
-            tasks.create_task(_relist(informers, cache, settings.relist_interval_seconds))
-            # Last, because kopf cancels all tasks that were started after it when it ends.
-            tasks.create_task(_run_kopf(cache, config))
+            tasks.create_task(_relist(reconciler, informers, cache, settings.relist_interval_seconds))
+            tasks.create_task(
+                run_kopf(
+                    cache,
+                    config,
+                    relist=lambda: _list_again(reconciler, informers, cache),
+                    failed=metrics.watch_failures.inc,
+                )
+            )
 
 
-async def _reconcile(reconciler: Reconciler, informers: Informers) -> None:
-    """Decides once the caches are complete: a pod that is not listed yet would look like a deleted one."""
-    async for attempt in retry_forever(UnavailableError, GoneError):
-        with attempt:
-            await informers.list_watched_by_kopf()
-    await informers.nodes_listed.wait()
-    await informers.other_pods_listed.wait()
-    await informers.services_listed.wait()
+def _election(settings: OperatorSettings, config: SingleConfig, api: Api, clock: ServerClock) -> LeaderElection | None:
+    if settings.leader_election != "true":
+        return None
+    namespace = settings.lease_namespace or config.namespace or "default"
+    # Unique for each process: a container that restarts must not take itself for the one before.
+    return LeaderElection(api, namespace, OPERATOR_LEASE, f"{platform.node()}_{secrets.token_hex(4)}", clock)
+
+
+async def _reconcile(
+    reconciler: Reconciler,
+    informers: Informers,
+    election: LeaderElection | None,
+    metrics: Metrics,
+    leads: asyncio.Event,
+) -> None:
+    """Decides once the caches are complete: a pod that is not listed yet would look like a deleted one.
+
+    A standby lists again after it has become the leader: its caches may be older than the last writes of its
+    predecessor, and a pod whose reservation it has not seen would be removed.
+    """
+    metrics.leader.set(0)
+    await informers.fill()
     log.info("caches synced")
-    freeze_garbage_collector()
-    await reconciler.run()
+    release_unused_memory()
+    if election is None:
+        metrics.leader.set(1)
+        leads.set()
+        await reconciler.run()
+        return
+    await election.acquire()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(election.keep())
+        await informers.list_until_complete()
+        metrics.leader.set(1)
+        leads.set()
+        await reconciler.run()
 
 
-async def _relist(informers: Informers, cache: Cache, seconds: float) -> None:
+async def _record_demands(recorder: DemandRecorder, informers: Informers, leads: asyncio.Event) -> None:
+    await leads.wait()
+    await informers.demands_listed.wait()
+    await recorder.run()
+
+
+async def _relist(reconciler: Reconciler, informers: Informers, cache: Cache, seconds: float) -> None:
     """Compares the caches with complete lists, for deletions that kopf does not report after a list of its own.
 
     The next pass decides from scratch.
     """
     while True:
         await asyncio.sleep(seconds)
-        try:
-            await informers.list_watched_by_kopf()
-        except (UnavailableError, GoneError) as error:
-            log.warning("relist failed, retrying later", error=str(error))
-        else:
-            cache.tracker.note_everything()
-            cache.dirty.set()
-            freeze_garbage_collector()
+        await _list_again(reconciler, informers, cache)
 
 
-async def _run_kopf(cache: Cache, config: SingleConfig) -> None:
-    """Runs kopf. It installs handlers of SIGTERM and SIGINT, so the operator's are installed after its start."""
-    existing = asyncio.all_tasks()
-    loop = asyncio.get_running_loop()
-    end: asyncio.Future[None] = loop.create_future()
-
-    def stop(reason: Exception) -> None:
-        if not end.done():
-            end.set_exception(reason)
-
-    spawned = await kopf.spawn_tasks(
-        registry=kopf_handlers.registry(cache, config, stop),
-        settings=kopf_handlers.settings(),
-        standalone=True,
-        clusterwide=True,
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, StopSignal())
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_until(end))
-        await kopf.run_tasks(spawned, ignored=existing)
-        raise RuntimeError("kopf ended unexpectedly")
-
-
-async def _until(end: asyncio.Future[None]) -> None:
-    await end
+async def _list_again(reconciler: Reconciler, informers: Informers, cache: Cache) -> None:
+    """Lists what kopf watches, and retries while there is no response: kopf reports no deletion of the time before."""
+    await informers.list_until_complete()
+    if not reconciler.runs:
+        cache.tracker.take()  # a standby notes changes and never decides on them
+    cache.tracker.note_everything()
+    cache.dirty.set()
+    freeze_garbage_collector()

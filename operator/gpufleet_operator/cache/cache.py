@@ -3,16 +3,25 @@
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
-from gpufleet_operator.cache import decode, decode_pod
+from gpufleet_api.names import Transport
+from gpufleet_api.workload_placement import DemandSource
+from gpufleet_operator.cache import decode, decode_claim, decode_demand, decode_kueue, decode_pod
+from gpufleet_operator.cache.claim_store import ClaimStore
 from gpufleet_operator.cache.decode import Decoder
+from gpufleet_operator.cache.demand_store import DemandStore
+from gpufleet_operator.cache.kueue_store import KueueStore
+from gpufleet_operator.cache.quotas.quota_store import QuotaStore, resource_quota
 from gpufleet_operator.cache.store import NamedStore, SelectorStore, TombstoneStore
 from gpufleet_operator.model.cluster.change_tracker import ChangeTracker
+from gpufleet_operator.model.cluster.telemetry_outage import TelemetryOutage
+from gpufleet_operator.model.kueue.objects import AdmissionCheck
 from gpufleet_operator.model.lenient_json import Json
 from gpufleet_operator.model.node_leases import NodeLeases
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Service, Telemetry, Workload
-from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, PodPhase, Service, Telemetry, Workload
+from gpufleet_operator.model.snapshot import UNLIMITED, Snapshot
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
 
@@ -35,6 +44,12 @@ class PodStore(TombstoneStore[Pod]):
             self.record_deletion(pod)
 
     def record_deletion(self, pod: Pod) -> None:
+        known = self.items.get(pod.uid)
+        if known is not None and known.deleting:  # by this process
+            pod = replace(pod, deleting=True)
+        if known is not None and known.phase is PodPhase.SUCCEEDED and not known.deleting:
+            # Deleted in the second in which it ended: it was seen as succeeded before the request.
+            pod = replace(pod, deletion_requested=None)
         self.deleted[pod.uid] = pod.deletion
         while len(self.deleted) > _MAX_DELETED_PODS:
             self.deleted.popitem(last=False)
@@ -56,6 +71,8 @@ class OtherPodStore(SelectorStore[BoundPod]):
         """Node name -> resource -> amount; the number of pods is under `pods`."""
 
     def on_replace(self, old: BoundPod | None, new: BoundPod | None) -> None:
+        if old is not None and new is not None and (old.node, old.requests) == (new.node, new.requests):
+            return  # most versions of a pod change its status only
         if old is not None:
             total = self.requests[old.node]
             total.subtract(_requests(old))
@@ -63,6 +80,27 @@ class OtherPodStore(SelectorStore[BoundPod]):
                 del self.requests[old.node]
         if new is not None:
             self.requests.setdefault(new.node, Counter()).update(_requests(new))
+
+
+class TelemetryStore(NamedStore[Telemetry]):
+    """GPUTelemetries, and the names of those with devices by transport."""
+
+    def __init__(self, decode: Callable[[Json], Telemetry | None], changed: Callable[[], None]) -> None:
+        super().__init__(decode, changed)
+        self.nodes_with: dict[Transport, set[str]] = {transport: set() for transport in Transport}
+        self.newest: datetime | None = None
+        """Returns when the newest status seen so far was written."""
+
+    def on_replace(self, old: Telemetry | None, new: Telemetry | None) -> None:
+        super().on_replace(old, new)
+        if new is not None and new.written_at is not None:
+            self.newest = max(self.newest or new.written_at, new.written_at)
+        for name in {each.name for each in (old, new) if each is not None}:
+            for names in self.nodes_with.values():
+                names.discard(name)
+            current = self.by_name.get(name)
+            if current is not None and current.status is not None and current.status.devices:
+                self.nodes_with[current.transport].add(name)
 
 
 class Cache:
@@ -78,17 +116,26 @@ class Cache:
         changed = self.dirty.set
         self.tracker = ChangeTracker()
         self.workloads: TombstoneStore[Workload] = TombstoneStore(decoder.bind(decode.workload), changed)
-        self.telemetry: NamedStore[Telemetry] = NamedStore(decoder.bind(decode.telemetry), changed)
+        self.telemetry = TelemetryStore(decoder.bind(decode.telemetry), changed)
         self.nodes: NamedStore[Node] = NamedStore(decoder.bind(decode.node), changed)
         self.pods = PodStore(decoder.bind(decode_pod.pod), changed)
         self.services: SelectorStore[Service] = SelectorStore(decoder.bind(decode.service), changed)
+        self.claims = ClaimStore(decoder.bind(decode_claim.resource_claim), changed)
+        self.quotas = QuotaStore(decoder.bind(resource_quota), changed)
         self.other_pods = OtherPodStore(decoder.bind(decode.bound_pod), changed)
+        self.demands = DemandStore(decoder.bind(decode_demand.demand), self._note_learned)
+        self.kueue_workloads = KueueStore(decoder.bind(decode_kueue.kueue_workload), changed)
+        self.admission_checks: TombstoneStore[AdmissionCheck] = TombstoneStore(
+            decoder.bind(decode_kueue.admission_check), changed
+        )
         self.node_leases = NodeLeases()
         self.workloads.observer = self.tracker.workload
         self.telemetry.observer = self.tracker.telemetry
         self.nodes.observer = self.tracker.node
         self.pods.observer = self.tracker.pod
         self.services.observer = self.tracker.service
+        self.claims.observer = self.tracker.claim
+        self.kueue_workloads.observer = self.tracker.kueue_workload
         self.other_pods.observer = self.tracker.other_pod
 
     def snapshot(
@@ -100,6 +147,8 @@ class Cache:
         state: PassState,
         limits: Limits,
         mix: Mix = PRIOR,
+        outage: TelemetryOutage | None = None,
+        status_budget: int = UNLIMITED,
     ) -> Snapshot:
         """Returns the current state. Its maps are not copies: `decide` runs without yielding to the event loop."""
         return Snapshot(
@@ -111,14 +160,34 @@ class Cache:
             deleted_pods=self.pods.deleted,
             nodes=self.nodes.by_name,
             services=self.services.items,
+            claims=self.claims.by_pod,
+            with_quota=self.kueue_workloads.with_quota.keys(),
+            quotas=self.quotas.items,
+            nodes_with=self.telemetry.nodes_with,
             other_requests=self.other_pods.requests,
             node_leases=self.node_leases,
             other_pods=self.other_pods.items,
             templates=templates,
             previous_state=state,
             limits=limits,
+            demands=self.demands.by_template,
             mix=mix,
+            outage=outage,
+            status_budget=status_budget,
         )
+
+    def _note_learned(self, namespace: str) -> None:
+        """Marks the workloads that are placed by learned demand as changed."""
+        found = [
+            workload.uid
+            for workload in self.workloads.items.values()
+            if workload.namespace == namespace
+            and workload.model is not None
+            and workload.model.spec.placement.demand is DemandSource.LEARNED
+        ]
+        if found:
+            self.tracker.note_workloads(found)
+            self.dirty.set()
 
 
 def _requests(pod: BoundPod) -> dict[str, int]:

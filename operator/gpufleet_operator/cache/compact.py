@@ -1,7 +1,7 @@
 """Makes decoded models small: what no decision reads is dropped, and what is equal is stored once.
 
-The cache has hundreds of thousands of models. pydantic gives each of them a set of its own with the names of the
-fields that were given, and each text of a JSON document is an object of its own.
+The cache has hundreds of thousands of models. pydantic gives each of them a table of its own with the names of its
+fields, and a set of those that were given; each text of a JSON document is an object of its own.
 """
 
 import sys
@@ -9,6 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from gpufleet_api.condition import Condition
+from gpufleet_api.telemetry import Device, HealthStatus
+from gpufleet_api.workload import Devices, Requirements
+from gpufleet_api.workload_placement import Placement, Weights
+from gpufleet_api.workload_policies import Network, RunPolicy, UpdateStrategy
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map
 
 M = TypeVar("M", bound=BaseModel)
@@ -29,11 +34,36 @@ UNREAD_OF_DEVICES = frozenset(
     }
 )
 """Fields of a device that only people and dashboards read."""
+_UNREAD_NAMES = frozenset(name for name, field in Device.model_fields.items() if field.alias in UNREAD_OF_DEVICES)
 
+_SMALL = frozenset({type(None), int, bool, float})
+"""Types of most values: asking whether one is a model takes longer than the rest."""
 _MAX_FIELD_SETS = 4096
+_MAX_SHARED_KEYS = 30
+"""Of CPython; dicts with more keys have a table of their own."""
+_MAX_SHARED = 8192
+"""Of equal models, and of equal parts of templates. With more, the table is cleared."""
+
+_EQUAL_IN_MANY = (
+    Condition,
+    Devices,
+    HealthStatus,
+    Network,
+    Placement,
+    Requirements,
+    RunPolicy,
+    UpdateStrategy,
+    Weights,
+)
+"""Models that are equal in most objects."""
+
 _FIELD_SETS: dict[frozenset[str], set[str]] = {}
 _EMPTY: list[Any] = []
 """Takes the place of empty lists. Models are frozen, so nothing is ever added to it."""
+_TABLES: dict[type[BaseModel], dict[str, Any]] = {}
+_MODELS: dict[Any, BaseModel] = {}
+_PARTS: dict[Any, Any] = {}
+"""Parts of templates by their content: a key has the ids of the parts that it contains, which the table keeps alive."""
 
 
 def without_unread(telemetry: Json) -> Json:
@@ -51,32 +81,78 @@ def without_unread(telemetry: Json) -> Json:
 
 
 def compact(model: M) -> M:
-    """Shares the parts of a frozen model with those of other models, and returns it."""
-    _share(model)
-    return model
-
-
-def _share(model: BaseModel) -> None:
+    """Shares the parts of a frozen model with those of other models, and returns it, or one that equals it."""
     names = frozenset(model.__pydantic_fields_set__)
     if len(_FIELD_SETS) >= _MAX_FIELD_SETS:
         _FIELD_SETS.clear()
-    object.__setattr__(model, "__pydantic_fields_set__", _FIELD_SETS.setdefault(names, set(names)))
-    values = model.__dict__
-    for name, value in values.items():
-        if type(value) is str:
-            values[name] = sys.intern(value)
-        elif isinstance(value, BaseModel):
-            _share(value)
-        elif type(value) is list:
-            values[name] = _shared_list(value)
+    given = _FIELD_SETS.setdefault(names, set(names))
+    object.__setattr__(model, "__pydantic_fields_set__", given)
+    found = model.__dict__
+    complete = type(model) is Device and not names.isdisjoint(_UNREAD_NAMES)
+    values = {} if complete else _empty_table(type(model)).copy()
+    for name in values or found:
+        values[name] = _shared(found[name])
+    object.__setattr__(model, "__dict__", values)
+    if not isinstance(model, _EQUAL_IN_MANY):
+        return model
+    if len(_MODELS) >= _MAX_SHARED:
+        _MODELS.clear()
+    key = (type(model), names, tuple(map(_token, values.values())))
+    return _MODELS.setdefault(key, model)  # type: ignore[return-value]  # the key has the type
 
 
-def _shared_list(items: list[Any]) -> list[Any]:
-    if not items:
-        return _EMPTY
-    for index, item in enumerate(items):
-        if type(item) is str:
-            items[index] = sys.intern(item)
-        elif isinstance(item, BaseModel):
-            _share(item)
-    return items
+def _empty_table(kind: type[BaseModel]) -> dict[str, Any]:
+    """Returns a dict with the fields of a model. Its copies share the table of their keys.
+
+    CPython shares the keys of the attributes of an object with those of the other objects of its class, and a copy of
+    such a dict does so too. pydantic replaces the dict of each model by one that does not.
+    """
+    table = _TABLES.get(kind)
+    if table is None:
+        fields = type("Fields", (), {})
+        holder = fields()
+        for name in kind.model_fields:
+            if kind is not Device or name not in _UNREAD_NAMES:
+                setattr(holder, name, None)
+        for _ in range(_MAX_SHARED_KEYS):
+            fields()  # with each object, CPython reserves less space for keys that are still to come
+        table = _TABLES[kind] = vars(holder)
+    return table
+
+
+def _shared(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return sys.intern(value)
+    if kind is list:
+        return [_shared(item) for item in value] if value else _EMPTY
+    if kind is dict:
+        return _shared_part(value)
+    return value if kind in _SMALL or not isinstance(value, BaseModel) else compact(value)
+
+
+def _shared_part(value: Any) -> Any:
+    """Returns a part of a free-form document that equals the given one."""
+    kind = type(value)
+    if kind is str:
+        return sys.intern(value)
+    key: Any
+    if kind is dict:
+        part: Any = {sys.intern(name): _shared_part(each) for name, each in value.items()}
+        key = (*part, *map(_token, part.values()))
+    elif kind is list:
+        part = [_shared_part(each) for each in value]
+        key = (None, *map(_token, part))
+    else:
+        return value
+    if len(_PARTS) >= _MAX_SHARED:
+        _PARTS.clear()
+    return _PARTS.setdefault(key, part)
+
+
+def _token(value: Any) -> Any:
+    """Returns the key of a value: 1, 1.0 and True differ, and shared parts are compared by id."""
+    kind = type(value)
+    if kind is str:
+        return value
+    return (id(value),) if kind in (dict, list) or isinstance(value, BaseModel) else (kind, value)

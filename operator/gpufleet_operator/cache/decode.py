@@ -4,25 +4,28 @@ Pods of workloads are decoded by `decode_pod`.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeVar
 
 import structlog
 from pydantic import ValidationError
 
+from gpufleet_api.base import ObjectMeta
 from gpufleet_api.condition import Condition, ConditionStatus
-from gpufleet_api.names import AGENT_FIELD_MANAGER, NODE_CONDITION
-from gpufleet_api.telemetry import GPUTelemetry, ObjectMeta, TelemetrySpec
+from gpufleet_api.names import AGENT_FIELD_MANAGER, NODE_CONDITION, OPERATOR_FIELD_MANAGER
+from gpufleet_api.telemetry import GPUTelemetry, TelemetrySpec
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.cache.compact import compact, without_unread
+from gpufleet_operator.model.kueue.names import PRIORITY_CLASS_LABEL, QUEUE_LABEL
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
 from gpufleet_operator.model.node_leases import NodeLease
 from gpufleet_operator.model.objects import BoundPod, Node, NodeCondition, Service, Telemetry, Workload
+from gpufleet_operator.model.scale_up.objects import SCALE_DOWN_DISABLED
 from gpufleet_operator.pods import requests, traits
 from gpufleet_operator.pods.network import SERVICE_FIELDS
 
@@ -31,6 +34,7 @@ T = TypeVar("T")
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What decoding a malformed document can raise; pydantic's ValidationError is a ValueError."""
 
+_KUEUE_LABELS = (QUEUE_LABEL, PRIORITY_CLASS_LABEL)
 _MAX_REPORTED = 1000
 _MAX_MESSAGE = 1024
 
@@ -95,9 +99,9 @@ def workload(body: Json) -> Workload:
         invalid = _first_error(error)
         status = _status(body)
     return Workload(
-        uid=meta["uid"],
-        namespace=meta["namespace"],
-        name=meta["name"],
+        uid=sys.intern(meta["uid"]),
+        namespace=sys.intern(meta["namespace"]),
+        name=sys.intern(meta["name"]),
         generation=meta.get("generation", 0),
         resource_version=meta.get("resourceVersion", ""),
         created=timestamps.parse(meta["creationTimestamp"]),
@@ -106,6 +110,7 @@ def workload(body: Json) -> Workload:
         invalid=invalid,
         status=status,
         stored_placements={p.replica: p for p in status.placements} if status else {},
+        kueue_labels={key: text(value) for key, value in as_map(meta.get("labels")).items() if key in _KUEUE_LABELS},
     )
 
 
@@ -145,7 +150,17 @@ def node(body: Json) -> Node:
         not_ready=_not_ready(as_map(body.get("status"))),
         allocatable=requests.allocatable(as_map(as_map(body.get("status")).get("allocatable"))),
         condition=_node_condition(body),
+        scale_down_held=_scale_down_held(meta),
     )
+
+
+def _scale_down_held(meta: Json) -> bool:
+    """Returns True if the operator, and not another client, has applied the annotation."""
+    for entry in maps(meta.get("managedFields")):
+        if entry.get("manager") == OPERATOR_FIELD_MANAGER and entry.get("operation") == "Apply":
+            fields = as_map(as_map(as_map(entry.get("fieldsV1")).get("f:metadata")).get("f:annotations"))
+            return f"f:{SCALE_DOWN_DISABLED}" in fields
+    return False
 
 
 def node_leases(body: Json) -> dict[str, NodeLease]:
@@ -185,18 +200,12 @@ def bound_pod(body: Json) -> BoundPod:
         uid=meta["uid"],
         node=sys.intern(str(spec["nodeName"])),
         resource_version=meta.get("resourceVersion", ""),
-        requests=_shared_amounts(tuple(requested.items())),
+        requests=requests.shared_amounts(tuple(requested.items())),
         traits=traits.bound_traits(text(meta.get("namespace")), meta.get("labels"), spec),
         deleting="deletionTimestamp" in meta,
         name=text(meta.get("name")) if requested.keys() - requests.NATIVE_RESOURCES else "",
         movable=_controller(meta).get("kind") not in (None, "DaemonSet", "Node"),
     )
-
-
-@lru_cache(maxsize=4096)
-def _shared_amounts(pairs: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
-    """Returns one map for all pods with the same requests: there are hundreds of thousands of pods."""
-    return dict(pairs)
 
 
 def _controller(meta: Json) -> Json:
@@ -221,7 +230,7 @@ def _conditions(body: Json) -> dict[str, Condition]:
     found: dict[str, Condition] = {}
     for entry in maps(as_map(body.get("status")).get("conditions")):
         with suppress(ValidationError):
-            condition = Condition.model_validate(entry)
+            condition = compact(Condition.model_validate(entry))
             found[condition.type] = condition
     return found
 

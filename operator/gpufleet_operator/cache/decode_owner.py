@@ -6,13 +6,12 @@ KubeRay and Kubeflow's training operator 1.
 
 from collections.abc import Iterable, Mapping
 
-from gpufleet_api.names import GROUP, WORKLOAD_KIND
-from gpufleet_operator.model.lenient_json import Json, maps, text
+from gpufleet_api.names import API_VERSION, GROUP, POD_INDEX_LABEL, WORKLOAD_KIND
+from gpufleet_operator.model.lenient_json import Json, index, maps, text
 from gpufleet_operator.model.pod_state.owner import DeviceRequest, PodOwner
 from gpufleet_operator.pods import requests
 
 _JOB_INDEX = "batch.kubernetes.io/job-completion-index"
-_POD_INDEX = "apps.kubernetes.io/pod-index"
 _JOBSET = "jobset.sigs.k8s.io/"
 _LWS = "leaderworkerset.sigs.k8s.io/"
 _RAY = "ray.io/"
@@ -31,6 +30,14 @@ def owner(references: Iterable[Json]) -> PodOwner | None:
     return None
 
 
+def workload_uid(references: Iterable[Json]) -> str:
+    """Returns the uid of the GPUWorkload that controls a pod; empty: none does."""
+    for ref in references:
+        if ref.get("controller") and ref.get("kind") == WORKLOAD_KIND and ref.get("apiVersion") == API_VERSION:
+            return text(ref.get("uid"))
+    return ""
+
+
 def rank(labels: Json, annotations: Json) -> tuple[int, ...]:
     """Returns the place of a pod among those of its owner. One number is its index, several are for sorting."""
     found = {key: text(value) for key, value in {**annotations, **labels}.items()}
@@ -38,10 +45,10 @@ def rank(labels: Json, annotations: Json) -> tuple[int, ...]:
         numbers = rule(found)
         if numbers is not None:
             return numbers
-    for key in (_JOB_INDEX, _POD_INDEX):
-        number = _number(found, key)
-        if number is not None:
-            return (number,)
+    for key in (_JOB_INDEX, POD_INDEX_LABEL):
+        member = index(found.get(key))
+        if member is not None:
+            return (member,)
     return ()
 
 
@@ -68,24 +75,24 @@ def device_requests(spec: Json) -> tuple[DeviceRequest, ...]:
 
 
 def _of_leader_worker_set(found: Mapping[str, str]) -> tuple[int, ...] | None:
-    group, worker = _number(found, f"{_LWS}group-index"), _number(found, f"{_LWS}worker-index")
+    group, worker = index(found.get(f"{_LWS}group-index")), index(found.get(f"{_LWS}worker-index"))
     if group is None or worker is None:
         return None
-    size = _number(found, f"{_LWS}size")
+    size = index(found.get(f"{_LWS}size"))
     return (group, worker) if size is None else (group * size + worker,)
 
 
 def _of_jobset(found: Mapping[str, str]) -> tuple[int, ...] | None:
-    job = _number(found, f"{_JOBSET}job-global-index")
+    job = index(found.get(f"{_JOBSET}job-global-index"))
     if job is None:
         return None
-    index = _number(found, _JOB_INDEX) or 0
-    return (index,) if found.get(f"{_JOBSET}global-replicas") == "1" else (job, index)
+    member = index(found.get(_JOB_INDEX)) or 0
+    return (member,) if found.get(f"{_JOBSET}global-replicas") == "1" else (job, member)
 
 
 def _of_training_operator(found: Mapping[str, str]) -> tuple[int, ...] | None:
-    index, kind = _number(found, f"{_TRAINING}replica-index"), found.get(f"{_TRAINING}replica-type", "")
-    return None if index is None else (int(kind.lower() not in _FIRST_TYPES), index)
+    member, kind = index(found.get(f"{_TRAINING}replica-index")), found.get(f"{_TRAINING}replica-type", "")
+    return None if member is None else (int(kind.lower() not in _FIRST_TYPES), member)
 
 
 def _of_ray(found: Mapping[str, str]) -> tuple[int, ...] | None:
@@ -93,10 +100,5 @@ def _of_ray(found: Mapping[str, str]) -> tuple[int, ...] | None:
         return None
     if found[f"{_RAY}node-type"] == "head":
         return (0, 0, 0)
-    replica = _number(found, f"{_RAY}worker-group-replica-index")
-    return () if replica is None else (1, replica, _number(found, f"{_RAY}replica-host-index") or 0)
-
-
-def _number(found: Mapping[str, str], key: str) -> int | None:
-    digits = found.get(key, "")
-    return int(digits) if digits.isascii() and digits.isdigit() else None
+    replica = index(found.get(f"{_RAY}worker-group-replica-index"))
+    return () if replica is None else (1, replica, index(found.get(f"{_RAY}replica-host-index")) or 0)

@@ -4,23 +4,26 @@ Only `metadata` must be valid; malformed fields elsewhere are ignored. A pod tha
 operator, which would then create another one, again and again.
 """
 
+import json
+import sys
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from gpufleet_api.names import (
-    API_VERSION,
     ASSIGNMENT_ANNOTATION,
     ATTEMPT_LABEL,
     REPLACED_ANNOTATION,
     REPLICA_LABEL,
     TEMPLATE_HASH_LABEL,
     WAITING_FOR_ANNOTATION,
-    WORKLOAD_KIND,
     WORKLOAD_LABEL,
 )
 from gpufleet_common import timestamps
 from gpufleet_operator.cache import decode_owner
-from gpufleet_operator.cache.decode_container import container
-from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
+from gpufleet_operator.cache.decode_claim import claim_reference
+from gpufleet_operator.cache.decode_container import container, moment
+from gpufleet_operator.model.demands.template import container_images
+from gpufleet_operator.model.lenient_json import Json, as_list, as_map, index, maps, number, text
 from gpufleet_operator.model.objects import (
     DEFAULT_SCHEDULER,
     DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS,
@@ -43,15 +46,16 @@ def pod(body: Json) -> Pod:
     meta, spec, status = body["metadata"], as_map(body.get("spec")), as_map(body.get("status"))
     labels, ready = as_map(meta.get("labels")), _condition(status, "Ready")
     annotations, references = as_map(meta.get("annotations")), list(maps(meta.get("ownerReferences")))
-    owner = decode_owner.owner(references)
+    owner, claim = decode_owner.owner(references), claim_reference(spec)
+    assigned = _assigned_node(text(annotations.get(ASSIGNMENT_ANNOTATION))) if claim and claim.template else None
     return Pod(
-        uid=meta["uid"],
-        namespace=meta["namespace"],
-        name=meta["name"],
+        uid=sys.intern(meta["uid"]),
+        namespace=sys.intern(meta["namespace"]),
+        name=sys.intern(meta["name"]),
         resource_version=meta.get("resourceVersion", ""),
         created=timestamps.parse(meta["creationTimestamp"]),
-        workload_uid=_owner(references),
-        replica=_index(labels.get(REPLICA_LABEL)),
+        workload_uid=decode_owner.workload_uid(references),
+        replica=index(labels.get(REPLICA_LABEL)),
         workload_label=text(labels.get(WORKLOAD_LABEL)),
         owner=owner,
         rank=decode_owner.rank(labels, annotations),
@@ -60,11 +64,13 @@ def pod(body: Json) -> Pod:
         assigned=ASSIGNMENT_ANNOTATION in annotations,
         replaced=text(annotations.get(REPLACED_ANNOTATION)),
         device_requests=decode_owner.device_requests(spec),
-        attempt=_index(labels.get(ATTEMPT_LABEL)) or 0,
+        images=container_images(spec),
+        attempt=index(labels.get(ATTEMPT_LABEL)) or 0,
         deleting="deletionTimestamp" in meta,
+        deletion_requested=_deletion_requested(meta),
         gates=tuple(text(g.get("name")) for g in maps(spec.get("schedulingGates"))),
         node=text(spec.get("nodeName")) or None,
-        pinned=_pinned(spec),
+        pinned=assigned or _pinned(spec),
         phase=_phase(text(status.get("phase"))),
         reason=text(status.get("reason")),
         message=text(status.get("message")),
@@ -73,6 +79,7 @@ def pod(body: Json) -> Pod:
         nominated=bool(status.get("nominatedNodeName")),
         scheduler=text(spec.get("schedulerName")) or DEFAULT_SCHEDULER,
         claims=tuple(_claims(maps(spec.get("resourceClaims")))),
+        device_claim=claim,
         volume_claims=tuple(_volume_claims(meta["name"], maps(spec.get("volumes")))),
         ready=ready.get("status") == "True",
         template_hash=text(labels.get(TEMPLATE_HASH_LABEL)),
@@ -80,6 +87,7 @@ def pod(body: Json) -> Pod:
         containers=tuple(container(c) for c in maps(status.get("containerStatuses"))),
         init_containers=tuple(container(c) for c in maps(status.get("initContainerStatuses"))),
         priority=number(spec.get("priority")),
+        preempts=spec.get("preemptionPolicy") != "Never",
         needs=requests.pod_needs(spec),
         traits=traits.pod_traits(meta["namespace"], meta.get("labels"), spec),
         affinity=_affinity_shape(spec),
@@ -89,16 +97,15 @@ def pod(body: Json) -> Pod:
     )
 
 
-def _index(label: object) -> int | None:
-    digits = text(label)
-    return int(digits) if digits.isascii() and digits.isdigit() else None
-
-
-def _owner(references: Iterable[Json]) -> str:
-    for ref in references:
-        if ref.get("controller") and ref.get("kind") == WORKLOAD_KIND and ref.get("apiVersion") == API_VERSION:
-            return text(ref.get("uid"))
-    return ""
+def _deletion_requested(meta: Json) -> datetime | None:
+    """Returns when the deletion was requested: `deletionTimestamp` is that plus the grace period."""
+    ends = moment(meta.get("deletionTimestamp"))
+    if ends is None:
+        return None
+    try:
+        return ends - timedelta(seconds=number(meta.get("deletionGracePeriodSeconds")))
+    except OverflowError:
+        return None
 
 
 def _grace_period_seconds(spec: Json) -> int:
@@ -156,6 +163,14 @@ def _affinity_shape(spec: Json) -> AffinityShape:
             for t in terms
         ),
     )
+
+
+def _assigned_node(annotation: str) -> str | None:
+    """Returns the node of the operator's annotation; None: there is none."""
+    try:
+        return text(as_map(json.loads(annotation)).get("node")) or None if annotation else None
+    except ValueError:
+        return None
 
 
 def _pinned(spec: Json) -> str | None:

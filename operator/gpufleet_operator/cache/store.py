@@ -8,7 +8,8 @@ restores a deleted object.
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import fields
+from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from gpufleet_operator.model.lenient_json import Json
@@ -56,7 +57,7 @@ class Store(ABC, Generic[T]):
     def put(self, item: T) -> None:
         """Adds or updates an object, unless the stored version is newer."""
         old = self.items.get(item.uid)
-        if old is not None and newer(old.resource_version, item.resource_version):
+        if old is item or (old is not None and newer(old.resource_version, item.resource_version)):
             return
         differs = old is None or _differ(old, item)
         if not differs and old is not None and old.resource_version == item.resource_version:
@@ -185,4 +186,11 @@ def newer(one: str, other: str) -> bool:
 
 
 def _differ(old: Any, new: Any) -> bool:
-    return bool(replace(old, resource_version=new.resource_version) != new)
+    kind: type = type(new)
+    return any(getattr(old, name) != getattr(new, name) for name in _names(kind))
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """Returns the fields by which stored forms are compared, but for the version."""
+    return tuple(field.name for field in fields(kind) if field.compare and field.name != "resource_version")

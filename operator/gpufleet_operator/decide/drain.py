@@ -1,17 +1,17 @@
 """Evicts the pods of drained devices. The eviction API honors PodDisruptionBudgets and deletes the pod."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gpufleet_api.telemetry import CordonedDevice
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.ledger import Ledger
-from gpufleet_operator.model.actions import DeletePod, EvictPod
+from gpufleet_operator.model.actions import EvictPod
 from gpufleet_operator.model.objects import Pod, Telemetry
 from gpufleet_operator.model.snapshot import Snapshot
 
 
-def collect_evictions(snapshot: Snapshot, ledger: Ledger, deletes: Iterable[DeletePod]) -> Iterator[EvictPod]:
+def collect_evictions(snapshot: Snapshot, ledger: Ledger) -> Iterator[EvictPod]:
     """Yields the evictions of pods that have a device which is cordoned with `drain`.
 
     These are the released pods of GPUWorkloads, and the other pods that the agent reports as holders, as long as their
@@ -21,15 +21,13 @@ def collect_evictions(snapshot: Snapshot, ledger: Ledger, deletes: Iterable[Dele
     Args:
         snapshot: The cluster.
         ledger: After this pass.
-        deletes: Pods that are deleted for another reason.
     """
-    deleted = {delete.uid for delete in deletes}
     for node, telemetry in snapshot.telemetry.items():
         drained = cordons.drained(snapshot, node)
         if drained:
             found = _Holders(snapshot, ledger, telemetry, drained)
-            evictions = {e.uid: e for e in (*found.reserved(), *found.reported())}
-            yield from (eviction for uid, eviction in evictions.items() if uid not in deleted)
+            yield from found.reserved()
+            yield from found.reported()
 
 
 @dataclass(frozen=True, slots=True)

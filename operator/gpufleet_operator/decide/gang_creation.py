@@ -4,59 +4,101 @@ A gated pod counts against the quota of its namespace. If the apiserver rejects 
 deleted, so that they use no quota while the gang waits.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
-from gpufleet_operator.decide.plan import has_started, precedence
-from gpufleet_operator.model.actions import create_key
+from gpufleet_api.names import Transport
+from gpufleet_operator.decide.queue.order import precedence
+from gpufleet_operator.decide.queue.unplaced import has_started
+from gpufleet_operator.ledger.kept import ReplicaKey
+from gpufleet_operator.model.actions import create_key, subject_of
 from gpufleet_operator.model.create_errors import CreateError, classify
+from gpufleet_operator.model.objects import ResourceQuota, Workload
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Backoff, PassState
+from gpufleet_operator.pods.quota import has_more_room, room
+
+_OWN_PODS_COUNT = timedelta(seconds=10)
+"""How long deleted pods of a gang may still count against a quota: kube-controller-manager recalculates it later."""
 
 
 def retry_when_freed(snapshot: Snapshot, state: PassState) -> PassState:
-    """Ends the backoff of workloads that wait for quota, as soon as a pod in their namespace has ended.
+    """Ends the backoff of workloads that wait for quota, as soon as a quota of their namespace has more room.
 
-    Their own gated pods do not count: those of a gang are deleted because it waits.
+    The end of a pod does not mean more room: the quota is recalculated later. Room from its own pods does not count.
     """
     workloads = snapshot.workloads.items()
-    waiting = {uid: workload.namespace for uid, workload in workloads if _quota_backoff(state, uid) is not None}
-    namespaces = set(waiting.values())
-    counts = Counter(
-        pod.namespace
-        for pod in snapshot.pods.values()
-        if pod.namespace in namespaces and not (pod.gates and pod.workload_uid in waiting) and not pod.terminal
-    )
-    freed = {name for name in namespaces if counts[name] < state.pods_in_quota.get(name, 0)}
+    waiting = {uid: workload for uid, workload in workloads if _quota_backoff(state, uid) is not None}
+    if not waiting:
+        kept = state.quota_room or state.quota_tried
+        return replace(state, quota_room={}, quota_tried={}) if kept else state
+    quotas: dict[str, list[ResourceQuota]] = {workload.namespace: [] for workload in waiting.values()}
+    for quota in snapshot.quotas.values():
+        if quota.namespace in quotas:
+            quotas[quota.namespace].append(quota)
+    now_left = {name: room(found) for name, found in quotas.items()}
+    freed = {name for name, left in now_left.items() if has_more_room(state.quota_room.get(name, {}), left)}
+    gated = {pod.workload_uid for pod in snapshot.pods.values() if pod.gates and pod.workload_uid in waiting}
+    tried = {uid: at for uid, at in state.quota_tried.items() if uid in waiting}
+    tried |= {uid: snapshot.now for uid in gated if _is_gang(waiting[uid])}
     backoffs = dict(state.write_backoffs)
-    for uid, namespace in waiting.items():
-        if namespace in freed:
+    for uid, workload in waiting.items():
+        gave_back = uid in tried and snapshot.now - tried[uid] < _OWN_PODS_COUNT
+        if workload.namespace in freed and not gave_back:
             key = create_key(uid)
             backoffs[key] = replace(backoffs[key], count=0, until=snapshot.now)
-    return replace(state, write_backoffs=backoffs, pods_in_quota={name: counts[name] for name in namespaces})
+    return replace(state, write_backoffs=backoffs, quota_room=now_left, quota_tried=tried)
 
 
-def due_creations(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]) -> tuple[str, ...]:
-    """Returns the uids of the workloads whose missing pods are created now, in order.
+@dataclass(frozen=True, slots=True)
+class Creations:
+    """The workloads whose missing pods are created now, in order, and those that wait for another gang. Uids."""
+
+    due: tuple[str, ...]
+    held: frozenset[str]
+    transports: Mapping[ReplicaKey, Transport] = field(default_factory=dict)
+    """Of the nodes that the pods would be placed on, as far as this is known."""
+
+
+def due_creations(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]) -> Creations:
+    """Returns the workloads whose missing pods are created now.
 
     A gang that waits for quota is tried before each younger one of its namespace, even if its own backoff is not over.
+    While a response about the pods of one gang is missing, no other gang of its namespace is tried: it would get the
+    quota that the first one is about to get, or to be refused.
     """
+    in_flight = _gangs_in_flight(snapshot, state)
     missing = [
         a for a in sorted(assessed, key=precedence) if any(_is_missing(r) and not r.retry_paused for r in a.replicas)
     ]
     due: list[str] = []
+    held: set[str] = set()
     later_gangs: set[str] = set()
     for each in reversed(missing):
         workload, gang = each.workload, each.spec.placement.gang
-        own = not state.is_backing_off(create_key(workload.uid), snapshot.now)
-        forced = gang and workload.namespace in later_gangs and _quota_backoff(state, workload.uid) is not None
-        if own or forced:
+        key = create_key(workload.uid)
+        own = not state.is_backing_off(key, snapshot.now)
+        waits_for_quota = key not in state.in_flight and _quota_backoff(state, workload.uid) is not None
+        forced = gang and workload.namespace in later_gangs and waits_for_quota
+        if gang and (own or forced) and in_flight.get(workload.namespace, set()) - {workload.uid}:
+            held.add(workload.uid)
+        elif own or forced:
             due.append(workload.uid)
         if own and gang:
             later_gangs.add(workload.namespace)
-    return tuple(reversed(due))
+    return Creations(tuple(reversed(due)), frozenset(held))
+
+
+def _gangs_in_flight(snapshot: Snapshot, state: PassState) -> dict[str, set[str]]:
+    """Returns the uids of gangs of which a creation has no response, by namespace."""
+    found: dict[str, set[str]] = {}
+    for key in state.in_flight:
+        workload = snapshot.workloads.get(subject_of(key))
+        if workload is not None and key == create_key(workload.uid) and _is_gang(workload):
+            found.setdefault(workload.namespace, set()).add(workload.uid)
+    return found
 
 
 def remove_incomplete_gangs(
@@ -81,6 +123,10 @@ def _without_pods(state: PassState, assessed: WorkloadReplicas) -> WorkloadRepli
         if replica.pod is not None and replica.gated and replica.pod.uid not in listed
     )
     return replace(assessed, removals=(*assessed.removals, *added))
+
+
+def _is_gang(workload: Workload) -> bool:
+    return workload.model is not None and workload.model.spec.placement.gang
 
 
 def _is_missing(replica: Replica) -> bool:

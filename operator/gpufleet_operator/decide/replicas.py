@@ -7,11 +7,13 @@ a lost event between any two steps leads to the same result, a little later.
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.adoption.adopted_pods import AdoptedPodAssessor
 from gpufleet_operator.decide.assessment.pod_assessor import PodAssessor
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.lifecycle import attempts
 from gpufleet_operator.decide.lifecycle.attempts import ReplicaPods
 from gpufleet_operator.decide.lifecycle.losses import stored_restart
@@ -19,7 +21,7 @@ from gpufleet_operator.decide.lifecycle.run_policy import apply_run_policy
 from gpufleet_operator.fleet.node_health import unreachable_reason
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.ledger.verify import nodes_with_device_status, rejected_by_kubelet
-from gpufleet_operator.model.objects import Pod, PodPhase
+from gpufleet_operator.model.objects import Pod, PodDeletion, PodPhase
 from gpufleet_operator.model.outcome import Outcome, stored_outcome
 from gpufleet_operator.model.pod_state.problems import failure
 from gpufleet_operator.model.replica import RemovalReason, Replica, WaitReason, WorkloadReplicas
@@ -30,7 +32,7 @@ _NO_REPLICA = -1
 _ON_A_NODE = (PlacementState.BOUND, PlacementState.ALLOCATED)
 
 
-def assess(snapshot: Snapshot, state: PassState, ledger: Ledger) -> tuple[WorkloadReplicas, ...]:
+def assess(snapshot: Snapshot, state: PassState, ledger: Ledger, guard: WorkloadGuard) -> tuple[WorkloadReplicas, ...]:
     """Returns the replicas of every workload that parses and is not being deleted.
 
     An invalid template (an edit of a workload that runs) only prevents that pods are created or released.
@@ -59,7 +61,9 @@ def assess(snapshot: Snapshot, state: PassState, ledger: Ledger) -> tuple[Worklo
             found = adoptable.get((workload.namespace, workload.name), [])
         else:
             found = pods.get((workload.namespace, uid), [])
-        assessed.append(assessor.assess_all(found))
+        replicas = guard.call(uid, partial(assessor.assess_all, found))
+        if replicas is not None:
+            assessed.append(replicas)
     return tuple(assessed)
 
 
@@ -127,7 +131,6 @@ class _ReplicaAssessor(PodAssessor):
             )
             for index, placement in sorted(self.workload.stored_placements.items())
         )
-        earlier = (self.workload.status.failed or 0) - sum(r.failures for r in replicas) if self.workload.status else 0
         return WorkloadReplicas(
             self.workload,
             self.spec,
@@ -135,7 +138,7 @@ class _ReplicaAssessor(PodAssessor):
             tuple(self.removals),
             outcome,
             template_errors=self.template_errors,
-            earlier_failures=max(0, earlier),
+            earlier_failures=attempts.unlisted_failures(self.workload),
         )
 
     def _replica(self, found: ReplicaPods, start: datetime | None) -> Replica:
@@ -143,7 +146,7 @@ class _ReplicaAssessor(PodAssessor):
         index, present = found.index, [p for p in found.current if not p.deleting]
         active = [p for p in present if not p.terminal]
         succeeded = next((p for p in present if p.phase is PodPhase.SUCCEEDED), None)
-        if succeeded is not None or self.workload.has_succeeded(index):
+        if succeeded is not None or self.workload.has_succeeded(index) or self._has_gone_succeeded(found):
             self.remove(active, index, RemovalReason.SURPLUS, "replica has succeeded")
             return Replica(index, PlacementState.SUCCEEDED, pod=succeeded)
         if self.spec.suspend:
@@ -157,6 +160,15 @@ class _ReplicaAssessor(PodAssessor):
             self.remove(active[1:], index, RemovalReason.SURPLUS, f"superseded by pod {active[0].name}")
             return self.gated(index, active[0]) if active[0].gates else self.released(index, active[0])
         return ended or self._without_pod(found, start)
+
+    def _has_gone_succeeded(self, found: ReplicaPods) -> bool:
+        """Returns True when the replica's pod succeeded and was deleted before a status was written."""
+        stored = self.workload.stored_placements.get(found.index)
+        if stored is None or stored.pod_uid is None or (stored.attempt or 0) != found.attempt:
+            return False
+        if attempts.is_service(self.spec):
+            return False  # it never ends: its containers were stopped
+        return self.snapshot.deleted_pods.get(stored.pod_uid) is PodDeletion.SUCCEEDED
 
     def _unreachable(self, replica: Replica) -> str:
         """Returns why the node of a bound pod does not respond: its kubelet does not change the pod's conditions."""

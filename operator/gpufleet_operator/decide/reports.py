@@ -40,6 +40,7 @@ def collect_reports(
         assessed={a.workload.uid: a for a in assessed},
         ledger=plan.ledger,
         unplaced=plan.unplaced,
+        without_replica={one.pod.uid: one for a in assessed for one in a.unplaced},
         releases=frozenset(r.pod_uid for r in writes.releases),
     )
     nodes = node_reports(snapshot)

@@ -12,10 +12,24 @@ from gpufleet_api.workload_status import ReplicaPlacement
 from gpufleet_operator.distribution import apportion, apportion_evenly
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Workload
-from gpufleet_operator.placement.model import DeviceState
+from gpufleet_operator.model.replica import WorkloadReplicas
+from gpufleet_operator.placement import Fleet
+from gpufleet_operator.placement.model import DeviceState, Pick
 
 Range = tuple[int, int]
 """[start, end)"""
+
+
+def new_ranges(assessed: WorkloadReplicas, ledger: Ledger, fleet: Fleet, picks: Iterable[Pick]) -> Mapping[int, Range]:
+    """Returns the ranges of the replicas that get these devices, and of the others; empty without a distribution."""
+    picked = {pick.replica: pick for pick in picks}
+    if assessed.spec.distribution is None or not picked:
+        return {}
+    devices = {
+        replica: [device for device in fleet.nodes[pick.node].devices if device.uuid in pick.devices]
+        for replica, pick in picked.items()
+    }
+    return divide(assessed.workload, assessed.spec, assigned_ranges(assessed.workload, ledger), devices)
 
 
 def range_of(source: ReplicaPlacement | Assignment) -> Range | None:

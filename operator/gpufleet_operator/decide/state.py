@@ -2,22 +2,28 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
+from gpufleet_api.telemetry import Assignment
 from gpufleet_common import timestamps
+from gpufleet_operator.decide.claims.transports import next_transports
+from gpufleet_operator.decide.plan import Plan
+from gpufleet_operator.decide.pressure.observe import observe_pressure
 from gpufleet_operator.decide.reports import CollectedReports
 from gpufleet_operator.decide.retries.rejections import kept_rejections
+from gpufleet_operator.decide.statuses import CollectedStatuses
 from gpufleet_operator.decide.writes import Writes
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
 from gpufleet_operator.ledger.device_usage import held_by
-from gpufleet_operator.ledger.ledger import Ledger, reservations
-from gpufleet_operator.model.actions import WriteStatus
+from gpufleet_operator.ledger.ledger import reservations
+from gpufleet_operator.model.actions import Action, WriteStatus
 from gpufleet_operator.model.objects import Pod, Reservation, Telemetry
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState, Rejections
 
 WRITE_BASE_SECONDS = 0.5
 WRITE_CAP_SECONDS = 60.0
+MOVES_PERIOD = timedelta(hours=1)
 
 
 def advance(snapshot: Snapshot) -> PassState:
@@ -32,7 +38,8 @@ def advance(snapshot: Snapshot) -> PassState:
         write_backoffs={key: b for key, b in previous.write_backoffs.items() if now < b.until + BACKOFF_RESET},
         pending_creates={key: name for key, name in previous.pending_creates.items() if key[0] in snapshot.workloads},
         unschedulable_since={
-            uid: previous.unschedulable_since.get(uid, now)
+            # What kube-scheduler reported before the pod was reassigned is about other devices.
+            uid: max(previous.unschedulable_since.get(uid, now), _decided_at(observed.get(uid), now))
             for uid, pod in snapshot.pods.items()
             if is_unschedulable(pod)
         },
@@ -42,7 +49,10 @@ def advance(snapshot: Snapshot) -> PassState:
             if is_unanswered(pod)
         },
         first_generation={
-            uid: previous.first_generation.get(uid, o.telemetry.generation) for uid, o in observed.items()
+            uid: before
+            if (before := previous.first_generation.get(uid)) is not None and before[0] == o.telemetry.name
+            else (o.telemetry.name, o.telemetry.generation)  # new, or the pod got devices of another node
+            for uid, o in observed.items()
         },
         seen_holding=frozenset(uid for uid, o in observed.items() if o.holds or uid in previous.seen_holding),
         ended=ended,
@@ -65,7 +75,23 @@ def advance(snapshot: Snapshot) -> PassState:
             and reported_unhealthy_devices(o.telemetry, o.reservation.assignment)
         },
         status_written={k: v for k, v in previous.status_written.items() if k in snapshot.workloads},
+        picked={
+            uid: picked
+            for uid, picked in previous.picked.items()
+            if uid in snapshot.pods and not _has_stored_score(snapshot, picked.reservation.assignment)
+        },
+        pressure=observe_pressure(snapshot),
+        moves={uid: at for uid, at in previous.moves.items() if now - at < MOVES_PERIOD},
         restored=frozenset(snapshot.workloads),
+    )
+
+
+def _has_stored_score(snapshot: Snapshot, assignment: Assignment) -> bool:
+    """Returns whether the status shows the score of a pod; True also without a workload that could show it."""
+    workload = snapshot.workloads.get(assignment.workload_uid)
+    stored = workload.stored_placements.get(assignment.replica) if workload is not None else None
+    return workload is None or (
+        stored is not None and stored.pod_uid == assignment.pod_uid and stored.score is not None
     )
 
 
@@ -73,7 +99,14 @@ def _released_at(snapshot: Snapshot, pod: Pod, observed: "_Observation | None") 
     """Returns since when a pod waits that was not seen so before: now, or before a restart when it got its devices."""
     if observed is None or pod.workload_uid in snapshot.previous_state.restored:
         return snapshot.now
-    return min(snapshot.now, timestamps.parse(observed.reservation.assignment.decided_at))
+    return _decided_at(observed, snapshot.now)
+
+
+def _decided_at(observed: "_Observation | None", now: datetime) -> datetime:
+    """Returns when the devices of a pod were picked; the year 1 without a reservation."""
+    if observed is None:
+        return datetime.min.replace(tzinfo=UTC)
+    return min(now, timestamps.parse(observed.reservation.assignment.decided_at))
 
 
 def is_unanswered(pod: Pod) -> bool:
@@ -81,14 +114,20 @@ def is_unanswered(pod: Pod) -> bool:
     return _is_unbound(pod) and pod.unschedulable is None
 
 
+def with_picks(state: PassState, plan: Plan) -> PassState:
+    """Returns the state with the devices that the pass picked."""
+    picked = {one.reservation.assignment.pod_uid: one for one in plan.picked.values()}
+    return replace(state, picked={**state.picked, **picked})
+
+
 def next_state(
     snapshot: Snapshot,
     state: PassState,
     *,
     rejections: Rejections,
-    ledger: Ledger,
+    plan: Plan,
     writes: Writes,
-    statuses: Iterable[WriteStatus],
+    statuses: CollectedStatuses,
     reports: CollectedReports,
 ) -> PassState:
     """Returns the state for the next pass: that of this pass, with what it decided.
@@ -97,7 +136,7 @@ def next_state(
         snapshot: Its time and templates.
         state: That of this pass.
         rejections: Including those of this pass.
-        ledger: After this pass.
+        plan: Its ledger, and the replicas that get a pod for another transport.
         writes: Of pods and reservations.
         statuses: The statuses to write.
         reports: The reports to write.
@@ -108,10 +147,15 @@ def next_state(
         rejections=rejections,
         templates=snapshot.templates,
         pending_creates={**state.pending_creates, **creates},
+        transports=next_transports(snapshot, state, plan.switched),
         kept_since={
-            r.assignment.pod_uid: state.kept_since.get(r.assignment.pod_uid, snapshot.now) for r in ledger.kept
+            r.assignment.pod_uid: state.kept_since.get(r.assignment.pod_uid, snapshot.now) for r in plan.ledger.kept
         },
-        status_written={**state.status_written, **{w.workload_uid: snapshot.now for w in statuses}},
+        preempting=plan.preempting,
+        status_written={**state.status_written, **{w.workload_uid: snapshot.now for w in statuses.to_write}},
+        status_queue=statuses.queue,
+        pressure=plan.moves.pressure_after(state, snapshot.now),
+        moves=plan.moves.moves_after(state, snapshot.now),
         reported=reports.reported,
         up_to_date_nodes=reports.up_to_date_nodes,
     )
@@ -142,13 +186,14 @@ def _observe(snapshot: Snapshot, reservation: Reservation) -> _Observation:
     telemetry = snapshot.telemetry[reservation.node]
     status, pod = telemetry.status, snapshot.pods.get(reservation.assignment.pod_uid)
     report = status.observed_at if status else ""
+    holds = status is not None and bool(held_by(status, reservation.assignment))
     return _Observation(
         reservation=reservation,
         telemetry=telemetry,
         pod=pod,
         report=report,
-        holds=status is not None and bool(held_by(status, reservation.assignment)),
-        listed=status is not None and bool(held_by(status, reservation.assignment, listed=True)),
+        holds=holds,
+        listed=holds and status is not None and bool(held_by(status, reservation.assignment, listed=True)),
         container_runs=pod is not None and _runs(pod, reservation.assignment.container, before=report),
     )
 
@@ -177,6 +222,8 @@ def record_results(state: PassState, results: Iterable[tuple[str, str | None, st
     Writes may share a key. If one of them failed, the key failed, once.
     """
     listed = list(results)
+    if not listed:
+        return state
     failures = {key: (message, by) for key, message, by in listed if message is not None}
     succeeded = {key for key, _, _ in listed} - failures.keys()
     backoffs = {key: b for key, b in state.write_backoffs.items() if key not in succeeded}
@@ -189,7 +236,21 @@ def record_results(state: PassState, results: Iterable[tuple[str, str | None, st
 
 def drop_pending_creates(state: PassState, replicas: Iterable[tuple[str, int]]) -> PassState:
     """Drops the names of pods whose creation got a response: the next attempt has a new name."""
-    pending = dict(state.pending_creates)
-    for key in replicas:
-        pending.pop(key, None)
-    return replace(state, pending_creates=pending)
+    dropped = set(replicas)
+    if dropped.isdisjoint(state.pending_creates):
+        return state
+    return replace(state, pending_creates={k: v for k, v in state.pending_creates.items() if k not in dropped})
+
+
+def forget_unsent(state: PassState, actions: Iterable[Action]) -> PassState:
+    """Drops when the statuses and reports were written that were decided on but not sent."""
+    unsent = list(actions)
+    if not unsent:
+        return state
+    workloads = {action.workload_uid for action in unsent if isinstance(action, WriteStatus)}
+    reports = {action.key for action in unsent}
+    return replace(
+        state,
+        status_written={uid: at for uid, at in state.status_written.items() if uid not in workloads},
+        reported={key: reported for key, reported in state.reported.items() if key not in reports},
+    )

@@ -1,17 +1,30 @@
 """Collects the writes to pods and reservations of a pass, without those that are backing off."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from gpufleet_common import timestamps
 from gpufleet_operator.decide.adoption.job_tracking import uncount
 from gpufleet_operator.decide.adoption.replacement import restored_finalizers
+from gpufleet_operator.decide.claims.claim_writes import ClaimWrites, Released, collect_claims
+from gpufleet_operator.decide.claims.transports import transport_of_new_pod
 from gpufleet_operator.decide.drain import collect_evictions
+from gpufleet_operator.decide.gang_creation import Creations
 from gpufleet_operator.decide.lifecycle.removals import may_evict
-from gpufleet_operator.decide.plan import Plan, has_started
+from gpufleet_operator.decide.plan import Plan
+from gpufleet_operator.decide.pressure.evictions import collect_moves
+from gpufleet_operator.decide.queue.unplaced import has_started, is_in_flight
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import CreatePod, DeletePod, EvictPod, ReleasePod, Reserve, RestoreFinalizer
-from gpufleet_operator.model.objects import Pod, Reservation
-from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, RemovalMethod, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.claims.claim_actions import CreateClaim, DeleteClaim
+from gpufleet_operator.model.objects import Reservation
+from gpufleet_operator.model.replica import (
+    WITHOUT_USABLE_POD,
+    RemovalMethod,
+    RemovalReason,
+    WaitReason,
+    WorkloadReplicas,
+)
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.pods import build, release
@@ -26,9 +39,11 @@ class Writes:
     evictions: tuple[EvictPod, ...]
     restores: tuple[RestoreFinalizer, ...]
     reserves: tuple[Reserve, ...]
+    claims: tuple[CreateClaim, ...]
+    deleted_claims: tuple[DeleteClaim, ...]
     releases: tuple[ReleasePod, ...]
-    drained: frozenset[str] = frozenset()
-    """Uids of the pods to evict, also of those that are not evicted yet."""
+    evicted: Mapping[str, RemovalReason] = field(default_factory=dict)
+    """Uids of the pods to evict, also of those that are not evicted yet, and why."""
 
 
 def collect_writes(
@@ -36,16 +51,16 @@ def collect_writes(
     state: PassState,
     assessed: Sequence[WorkloadReplicas],
     plan: Plan,
-    creations: Sequence[str],
+    creations: Creations,
 ) -> Writes:
     """Returns the writes of all workloads and nodes.
 
     Args:
         snapshot: The cluster.
         state: That of this pass.
-        assessed: The workloads with a valid template.
+        assessed: The workloads that parse.
         plan: The devices picked in this pass.
-        creations: The uids of the workloads whose pods are created, in order.
+        creations: The workloads whose pods are created.
     """
     by_uid = {a.workload.uid: a for a in assessed}
 
@@ -54,23 +69,29 @@ def collect_writes(
 
     reserves = tuple(r for r in _reserves(snapshot, plan.ledger) if is_due(r.key))
     unwritten = _unwritten(snapshot, plan.ledger, reserves)
-    releases = tuple(r for w in assessed for r in _releases(w, plan, unwritten) if is_due(r.key))
+    ready = {w.workload.uid: _ready(w, plan, unwritten, state) for w in assessed}
+    claims = collect_claims(snapshot, state, assessed, plan.ledger, ready)
+    releases = tuple(r for w in assessed for r in _releases(w, ready[w.workload.uid], claims) if is_due(r.key))
     proofs = tuple(p for p in _proofs(snapshot, releases, reserves) if is_due(p.key))
     written = {r.node for r in (*reserves, *proofs)}
     deletes = tuple(d for w in assessed for d in _deletes(w))
-    evictions = tuple(collect_evictions(snapshot, plan.ledger, deletes))
+    evictions = _evictions(snapshot, plan, deletes)
     return Writes(
-        creates=tuple(c for uid in creations for c in _creates(snapshot, state, by_uid[uid])),
+        creates=tuple(c for uid in creations.due for c in _creates(snapshot, state, by_uid[uid], creations)),
         deletes=tuple(d for d in deletes if is_due(d.key)),
         evictions=tuple(e for e in evictions if is_due(e.key) and may_evict(by_uid.get(e.workload_uid), e.uid)),
         restores=tuple(r for r in restored_finalizers(assessed) if is_due(r.key)),
         reserves=(*reserves, *proofs),
+        claims=tuple(c for c in claims.creates if c.after <= written),
+        deleted_claims=claims.deletes,
         releases=tuple(r for r in releases if r.after <= written),
-        drained=frozenset(e.uid for e in evictions),
+        evicted={e.uid: e.reason for e in evictions},
     )
 
 
-def _creates(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> Iterable[CreatePod]:
+def _creates(
+    snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas, creations: Creations
+) -> Iterable[CreatePod]:
     workload = assessed.workload
     for replica in assessed.replicas:
         if replica.wait_reason is WaitReason.POD and not replica.retry_paused:
@@ -86,6 +107,7 @@ def _creates(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -
                 limits.resources,
                 attempt=replica.attempt,
                 policy=limits.pod_policy,
+                transport=transport_of_new_pod(snapshot, state, workload, replica.index, creations.transports),
             )
             gang = assessed.spec.placement.gang
             yield CreatePod(workload.uid, workload.namespace, name, replica.index, body, gang=gang)
@@ -96,7 +118,7 @@ def _deletes(assessed: WorkloadReplicas) -> Iterable[DeletePod]:
         if removal.deferred:
             continue
         pod, workload = removal.pod, assessed.workload
-        if removal.method is RemovalMethod.NONE:
+        if removal.method in (RemovalMethod.NONE, RemovalMethod.REPLACE_CLAIM):
             continue
         yield DeletePod(
             workload_uid=workload.uid,
@@ -109,6 +131,16 @@ def _deletes(assessed: WorkloadReplicas) -> Iterable[DeletePod]:
             message=removal.message,
             patch=uncount(pod, removal.reason) if removal.method is RemovalMethod.DELETE_UNCOUNTED else (),
         )
+
+
+def _evictions(snapshot: Snapshot, plan: Plan, deletes: Iterable[DeletePod]) -> Sequence[EvictPod]:
+    """Returns the pods to evict, without those that are deleted; a pod with several reasons has the first one."""
+    deleted = {delete.uid for delete in deletes}
+    found: dict[str, EvictPod] = {}
+    for group in (collect_evictions(snapshot, plan.ledger), plan.preemptions, collect_moves(snapshot, plan.ledger)):
+        settled = deleted | found.keys()
+        found |= {eviction.uid: eviction for eviction in group if eviction.uid not in settled}
+    return tuple(found.values())
 
 
 def _reserves(snapshot: Snapshot, ledger: Ledger) -> Iterable[Reserve]:
@@ -145,33 +177,55 @@ def _unwritten(snapshot: Snapshot, ledger: Ledger, reserves: Sequence[Reserve]) 
 
 
 def _proofs(snapshot: Snapshot, releases: Sequence[ReleasePod], reserves: Sequence[Reserve]) -> Iterable[Reserve]:
-    """Yields a write without a change for each node whose reservations were stored earlier and are released now.
+    """Yields a write for each node whose reservations were stored earlier and are released now.
 
     The snapshot may be behind: another operator may have replaced the assignments, or the object may have been deleted
-    with its Node and created again. The write compares uid and generation, so a release proves its reservation.
+    with its Node and created again. The write compares uid and generation, so a release proves its reservation. It
+    dates the reservation anew, which raises the generation: what another operator has decided before, to withdraw the
+    reservation, is rejected.
     """
+    now, released = timestamps.micros(snapshot.now), {r.pod_uid for r in releases}
     for node in sorted({n for r in releases for n in r.after} - {r.node for r in reserves}):
         telemetry = snapshot.telemetry.get(node)
         if telemetry is not None and not telemetry.deleting:
-            yield Reserve(node, telemetry.uid, telemetry.generation, assignments=telemetry.assignments)
+            assignments = tuple(
+                a.model_copy(update={"decided_at": now}) if a.pod_uid in released else a for a in telemetry.assignments
+            )
+            yield Reserve(node, telemetry.uid, telemetry.generation, assignments=assignments)
 
 
-def _releases(assessed: WorkloadReplicas, plan: Plan, unwritten: frozenset[str]) -> Iterable[ReleasePod]:
-    """Yields the release of each gated pod that has its devices; of a gang, of all pods or none."""
-    ready: list[tuple[Pod, Reservation]] = []
+def _ready(assessed: WorkloadReplicas, plan: Plan, unwritten: frozenset[str], state: PassState) -> Sequence[Released]:
+    """Returns the pods to release, or to reassign, that have their devices; of a gang, all pods or none."""
+    ready: list[Released] = []
     for replica in assessed.replicas:
         reservation = plan.ledger.active.get(replica.pod.uid) if replica.pod else None
         waits = replica.wait_reason in WITHOUT_USABLE_POD
-        if replica.pod and replica.gated and reservation and not waits:
+        if replica.pod and replica.may_be_placed and reservation and not waits:
             ready.append((replica.pod, reservation))
     gang = assessed.spec.placement.gang
+    # Devices may be reserved before Kueue removes its gate from each of the pods, one after the other.
+    admitted = [(pod, reservation) for pod, reservation in ready if pod.only_operator_gate or not pod.gates]
+    if gang and len(admitted) < len(ready):
+        return ()
+    ready = admitted
+    if gang and is_in_flight(assessed, state.pods_in_flight):
+        return ()
     if gang and any(pod.uid in unwritten for pod, _ in ready):
-        return
+        return ()
     if gang and not has_started(assessed) and any(r.wait_reason is WaitReason.PREDECESSOR for r in assessed.replicas):
+        return ()
+    return tuple((pod, reservation) for pod, reservation in ready if pod.uid not in unwritten)
+
+
+def _releases(assessed: WorkloadReplicas, ready: Sequence[Released], claims: ClaimWrites) -> Iterable[ReleasePod]:
+    """Yields the release of each of these pods whose claim exists or is created; of a gang, of all pods or none."""
+    gang = assessed.spec.placement.gang
+    if gang and any(pod.uid in claims.blocked for pod, _ in ready):
         return
     nodes = frozenset(r.node for _, r in ready)
+    claimed = claims.created & {pod.uid for pod, _ in ready}
     for pod, reservation in ready:
-        if pod.uid in unwritten:
+        if pod.uid in claims.blocked:
             continue
         yield ReleasePod(
             workload_uid=assessed.workload.uid,
@@ -179,6 +233,7 @@ def _releases(assessed: WorkloadReplicas, plan: Plan, unwritten: frozenset[str])
             namespace=pod.namespace,
             name=pod.name,
             node=reservation.node,
-            patch=release.release(pod, reservation.node, reservation.assignment),
+            patch=(release.release if pod.gates else release.reassign)(pod, reservation.node, reservation.assignment),
             after=nodes if gang else frozenset({reservation.node}),
+            after_claims=claimed if gang else claimed & {pod.uid},
         )

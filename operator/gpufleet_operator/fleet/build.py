@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_operator.fleet.engine_input import node_state
+from gpufleet_operator.fleet.holders import holders_by_node
 from gpufleet_operator.fleet.node_capacity import node_without_devices, requested_per_node
 from gpufleet_operator.fleet.node_health import not_placeable_reason
 from gpufleet_operator.ledger.ledger import Ledger
@@ -47,6 +48,7 @@ def node_states(snapshot: Snapshot, ledger: Ledger) -> Iterator[NodeState]:
     """Yields the nodes as the engine sees them, by name."""
     requested = requested_per_node(snapshot, ledger)
     assignments = _assignments_by_node(ledger)
+    holders = holders_by_node(snapshot, ledger)
     for name in sorted(name for name in snapshot.telemetry if name in snapshot.nodes):
         telemetry = snapshot.telemetry[name]
         age = snapshot.age(telemetry)
@@ -54,12 +56,18 @@ def node_states(snapshot: Snapshot, ledger: Ledger) -> Iterator[NodeState]:
             telemetry.model.model_copy(
                 update={"spec": telemetry.model.spec.model_copy(update={"assignments": assignments.get(name, [])})}
             ),
-            node_without_devices(snapshot.nodes[name], requested.get(name, {}), not_placeable_reason(snapshot, name)),
+            replace(
+                node_without_devices(
+                    snapshot.nodes[name], requested.get(name, {}), not_placeable_reason(snapshot, name)
+                ),
+                holders=tuple(holders.get(name, ())),
+            ),
             age_seconds=age.total_seconds() if age is not None else 0.0,
             stale_after_seconds=snapshot.limits.stale_after.total_seconds(),
             stale_reason=snapshot.stale_reason(name),
             now=snapshot.now,
             slots=snapshot.limits.resources.slots,
+            reclaim_after=snapshot.limits.reclaim_after,
         )
 
 

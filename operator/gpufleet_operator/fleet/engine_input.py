@@ -18,6 +18,7 @@ from gpufleet_api.workload import DeviceMode, Devices, GPUWorkload, Requirements
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.device_usage import by_device, usage_of
+from gpufleet_operator.ledger.own_use import RECLAIM_AFTER, ObservationTime
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.model.lenient_json import as_map
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy, tolerations
@@ -60,6 +61,7 @@ def node_state(
     stale_reason: str | None = None,
     now: datetime | None = None,
     slots: int = SHARED_SLOTS,
+    reclaim_after: timedelta = RECLAIM_AFTER,
 ) -> NodeState:
     """Converts one node.
 
@@ -76,6 +78,7 @@ def node_state(
         now: By the clock of `decidedAt`, to find the reservations that a sample cannot show yet. None: the node's own
             clock is used, as for a saved file.
         slots: Maximum number of containers that share one device.
+        reclaim_after: How long a holder must be observed before others get what it does not use.
     """
     status = telemetry.status
     devices: tuple[DeviceState, ...] = ()
@@ -84,15 +87,23 @@ def node_state(
     else:
         if age_seconds > stale_after_seconds:
             stale_reason = stale_reason or f"telemetry is {age_seconds:.0f} s old, limit {stale_after_seconds:.0f} s"
-        reserved = by_device(telemetry.spec.assignments)
-        cordoned = cordons.active(telemetry.spec.cordoned, now or timestamps.parse(status.observed_at))
+        reserved, observed_at = by_device(telemetry.spec.assignments), timestamps.parse(status.observed_at)
+        cordoned = cordons.active(telemetry.spec.cordoned, now or observed_at)
+        observation = ObservationTime(observed_at, reclaim_after)
+        # Most devices of a node are sampled together.
+        samples = {
+            text: SampleAge.of(text, observed_at, age_seconds, now)
+            for text in {sampled_at(device, status.sample_time) for device in status.devices}
+            if text is not None
+        }
         devices = tuple(
             _device_state(
                 telemetry.metadata.name,
                 device,
                 reserved=reserved.get(device.uuid, ()),
                 cordoned=cordons.message(cordoned.get(device.uuid)),
-                sample=SampleAge.of(sampled_at(device, status.sample_time), status.observed_at, age_seconds, now),
+                sample=samples.get(sampled_at(device, status.sample_time) or ""),
+                observation=observation,
                 limit=stale_after_seconds,
                 slots=slots,
             )
@@ -128,7 +139,7 @@ def request(
     return Request(
         name=f"{workload.metadata.namespace or 'default'}/{workload.metadata.name}",
         replicas=tuple(range(spec.replicas)) if replicas is None else replicas,
-        devices=replace(device_needs(needed, spec.devices.count), share=share(spec.devices)),
+        devices=device_needs(needed, spec.devices.count, share(spec.devices)),
         pod=pod_needs(pod, node_selector=needed.node_selector, without=resources.names),
         strategy=spec.placement.strategy,
         topology=spec.placement.topology,
@@ -157,7 +168,7 @@ def share(devices: Devices) -> Share | None:
     return Share(devices.memory_mib or 0, devices.compute_percent or 0)
 
 
-def device_needs(needed: Requirements, count: int) -> DeviceNeeds:
+def device_needs(needed: Requirements, count: int, shared: Share | None = None) -> DeviceNeeds:
     """Converts `spec.requirements` for the engine's filters."""
     return DeviceNeeds(
         count=count,
@@ -168,6 +179,7 @@ def device_needs(needed: Requirements, count: int) -> DeviceNeeds:
         min_compute_capability=needed.min_compute_capability,
         include_uuids=frozenset(needed.include_uuids),
         exclude_uuids=frozenset(needed.exclude_uuids),
+        share=shared,
     )
 
 
@@ -182,14 +194,10 @@ class SampleAge:
     """By the clock of `decidedAt`."""
 
     @classmethod
-    def of(
-        cls, sampled_at: str | None, observed_at: str, age_seconds: float, now: datetime | None
-    ) -> "SampleAge | None":
-        """Adds the time from sample to status, by the agent's clock, to the age of the status. None: never sampled."""
-        if sampled_at is None:
-            return None
+    def of(cls, sampled_at: str, observed_at: datetime, age_seconds: float, now: datetime | None) -> "SampleAge":
+        """Adds the time from sample to status, by the agent's clock, to the age of the status."""
         taken = timestamps.parse(sampled_at)
-        age = age_seconds + max(0.0, (timestamps.parse(observed_at) - taken).total_seconds())
+        age = age_seconds + max(0.0, (observed_at - taken).total_seconds())
         age = min(age, _MAX_AGE_SECONDS)
         return cls(sampled_at, age, taken if now is None else now - timedelta(seconds=age))
 
@@ -207,10 +215,11 @@ def _device_state(
     reserved: Sequence[Assignment],
     cordoned: str | None,
     sample: SampleAge | None,
+    observation: ObservationTime,
     limit: float,
     slots: int,
 ) -> DeviceState:
-    usage = usage_of(device, reserved, sample.at if sample else None)
+    usage = usage_of(device, reserved, sample.at if sample else None, observation)
     state = DeviceState(
         uuid=device.uuid,
         index=device.index,
@@ -225,7 +234,7 @@ def _device_state(
         power_limit_milliwatts=device.power_limit_milliwatts,
         compute_capability=device.compute_capability,
         numa_node=device.numa_node,
-        nvlink_peers=frozenset(device.nvlink_peers),
+        nvlink_peers=tuple(device.nvlink_peers),
         healthy=device.offered,
         cordoned=cordoned,
         process_count=device.process_count,
@@ -233,6 +242,7 @@ def _device_state(
         sharers=usage.sharers,
         promised_memory_mib=usage.promised_memory_mib,
         promised_compute_percent=usage.promised_compute_percent,
+        reclaimed_memory_mib=usage.reclaimed_memory_mib,
         in_flight_memory_mib=usage.in_flight_memory_mib,
         in_flight_compute_percent=usage.in_flight_compute_percent,
         free_slots=max(0, slots - usage.sharers),

@@ -42,19 +42,29 @@ class PlacedPods:
     Args:
         nodes: All nodes, also those without devices.
         pods: The pods on the nodes.
+        restrict: False if none of the pods restricts where it or others may run: then they are not read before a pod to
+            place does.
     """
 
-    def __init__(self, nodes: Iterable[DomainNode], pods: Iterable[PlacedPod] = ()) -> None:
-        self._given_nodes, self._pods = nodes, list(pods)
+    def __init__(self, nodes: Iterable[DomainNode], pods: Iterable[PlacedPod] = (), *, restrict: bool = True) -> None:
+        self._given_nodes, self._unread = nodes, pods
+        self._pods: list[PlacedPod] = []
         self._nodes: tuple[DomainNode, ...] = ()
         self._by_namespace: dict[str, list[PlacedPod]] = {}
         self._indexed = 0
         """Number of pods in the index."""
+        if restrict:
+            self._read()
         self._has_anti_affinity = any(pod.traits.anti_affinity for pod in self._pods)
 
     @classmethod
     def of(
-        cls, snapshot: Snapshot, ledger: Ledger, stored: Mapping[str, Collection[str]] | None = None
+        cls,
+        snapshot: Snapshot,
+        ledger: Ledger,
+        stored: Mapping[str, Collection[str]] | None = None,
+        *,
+        restrict: bool = True,
     ) -> "PlacedPods":
         """Returns the pods that are bound, pinned, or have a reservation in `ledger`.
 
@@ -62,18 +72,24 @@ class PlacedPods:
             snapshot: The cluster.
             ledger: The reservations; of a part of the cluster if `stored` is given.
             stored: The nodes with a stored reservation, by uid of the pod, for pods that are not in the ledger.
+            restrict: As above.
         """
         nodes = (
             DomainNode(node.name, node.labels, node.taints, has_devices=_has_devices(snapshot, node.name))
             for node in snapshot.nodes.values()
         )
-        return cls(nodes, _placed(snapshot, ledger, stored or {}))
+        return cls(nodes, _placed(snapshot, ledger, stored or {}), restrict=restrict)
 
     def add(self, node: str, traits: PodTraits) -> None:
         self._pods.append(PlacedPod(node, traits))
         self._has_anti_affinity = self._has_anti_affinity or bool(traits.anti_affinity)
 
+    def _read(self) -> None:
+        self._pods = [*self._unread, *self._pods]
+        self._unread = ()
+
     def _index(self) -> None:
+        self._read()
         self._nodes = self._nodes or tuple(self._given_nodes)
         for pod in self._pods[self._indexed :]:
             self._by_namespace.setdefault(pod.traits.namespace, []).append(pod)

@@ -1,7 +1,7 @@
-"""REST client on lightkube's connection (kubeconfig, service account, token rotation, TLS).
+"""REST client with lightkube's configuration (kubeconfig, service account, token rotation, TLS).
 
 lightkube's own client has no delete preconditions, no watch bookmarks and no read timeout for watches, which the
-operator needs to be correct. So requests are sent directly on the HTTP client that lightkube configures.
+operator needs to be correct.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import httpx2
-from lightkube.config.client_adapter import AsyncClient, ConnectionParams
+import aiohttp
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.core.exceptions import ConfigError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
 
 from gpufleet_api.names import OPERATOR_FIELD_MANAGER
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import ApiError, UnavailableError, from_status
+from gpufleet_operator.kube.errors import ApiError, GoneError, UnavailableError, from_status
+from gpufleet_operator.kube.http_client import AiohttpClient, HttpClient, HttpResponse
 from gpufleet_operator.model.lenient_json import Json
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -31,9 +31,16 @@ APPLY_PATCH = "application/apply-patch+yaml"
 """JSON is YAML."""
 
 _TIMEOUT_SECONDS = 15.0
-_WATCH_READ_TIMEOUT_SECONDS = 90.0
+_TIMEOUT = aiohttp.ClientTimeout(
+    total=None, connect=_TIMEOUT_SECONDS, sock_connect=_TIMEOUT_SECONDS, sock_read=_TIMEOUT_SECONDS
+)
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(
+    total=None, connect=_TIMEOUT_SECONDS, sock_connect=_TIMEOUT_SECONDS, sock_read=90.0
+)
 """The apiserver sends a bookmark about every minute, so a connection that is silent for longer is dead."""
 _MAX_ERROR_TEXT = 1024
+_OK, _REDIRECTED = 200, 300
+_ACCEPT = {"Accept": "application/json", "User-Agent": OPERATOR_FIELD_MANAGER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +67,20 @@ class Api:
     """Sends requests and returns JSON. Each method raises the errors of `gpufleet_operator.kube.errors`.
 
     Args:
-        http: A configured client.
+        http: Sends the requests.
         clock: Updated from each response.
     """
 
-    def __init__(self, http: httpx2.AsyncClient, clock: ServerClock) -> None:
+    def __init__(self, http: HttpClient, clock: ServerClock) -> None:
         self._http = http
         self._clock = clock
 
     @classmethod
     def connect(cls, config: SingleConfig, clock: ServerClock) -> "Api":
-        return cls(AsyncClient(config, ConnectionParams(timeout=httpx2.Timeout(_TIMEOUT_SECONDS))), clock)
+        return cls(AiohttpClient.connect(config), clock)
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
         """Returns an object or a list."""
@@ -101,9 +108,14 @@ class Api:
         """Applies a strategic merge patch, for lists that other clients write as well; built-in kinds only."""
         return await self._request("PATCH", path, params=_MANAGER, body=body, content=STRATEGIC_MERGE_PATCH)
 
-    async def apply(self, path: str, body: Json) -> Json:
-        """Applies an object server-side: the operator's fields become those of `body`, other fields stay."""
-        return await self._request("PATCH", path, params={**_MANAGER, "force": "true"}, body=body, content=APPLY_PATCH)
+    async def apply(self, path: str, body: Json, *, force: bool = True) -> Json:
+        """Applies an object server-side: the operator's fields become those of `body`, other fields stay.
+
+        Raises:
+            ConflictError: Without `force`: another client has set a field to another value.
+        """
+        params = {**_MANAGER, "force": "true" if force else "false"}
+        return await self._request("PATCH", path, params=params, body=body, content=APPLY_PATCH)
 
     async def delete(self, path: str, options: Json) -> Json:
         """Deletes an object with v1.DeleteOptions."""
@@ -124,7 +136,7 @@ class Api:
     async def watch(
         self, path: str, params: Mapping[str, str], since: str, seconds: int
     ) -> AsyncGenerator[tuple[str, Json]]:
-        """Yields the type and object of each watch event, bookmarks included.
+        """Yields the type and object of each watch event, bookmarks included. Raises GoneError at an error event.
 
         Args:
             path: Path of the collection.
@@ -139,14 +151,17 @@ class Api:
             "resourceVersion": since,
             "timeoutSeconds": str(seconds),
         }
-        timeout = httpx2.Timeout(_TIMEOUT_SECONDS, read=_WATCH_READ_TIMEOUT_SECONDS)
         sent = self._clock.local()
-        async with _translate_errors(), self._http.stream("GET", path, params=query, timeout=timeout) as response:
+        async with (
+            _translate_errors(),
+            self._http.send("GET", path, params=query, headers=_ACCEPT, timeout=_WATCH_TIMEOUT) as response,
+        ):
             await self._check(response, sent)
-            async for line in response.aiter_lines():
+            async for line in response.lines():
                 event = json.loads(line)
                 if event["type"] == "ERROR":
-                    raise from_status(int(event["object"].get("code") or 0), event["object"])
+                    # Of any code: a list follows, as in client-go, and a permanent error rejects that list.
+                    raise GoneError(str(event["object"].get("message")), int(event["object"].get("code") or 0))
                 yield event["type"], event["object"]
 
     async def _request(
@@ -159,28 +174,31 @@ class Api:
         content: str = "application/json",
     ) -> Json:
         sent = self._clock.local()
-        async with _translate_errors():
-            response = await self._http.request(
+        async with (
+            _translate_errors(),
+            self._http.send(
                 method,
                 path,
-                params=params,
-                content=None if body is None else json.dumps(body, separators=(",", ":")),
-                headers={"Content-Type": content, "Accept": "application/json"},
-            )
+                params=params or {},
+                body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
+                headers=_ACCEPT if body is None else {**_ACCEPT, "Content-Type": content},
+                timeout=_TIMEOUT,
+            ) as response,
+        ):
             await self._check(response, sent)
-            found: Json = response.json()
+            found: Json = json.loads(await response.read())
             return found
 
-    async def _check(self, response: httpx2.Response, sent: datetime) -> None:
+    async def _check(self, response: HttpResponse, sent: datetime) -> None:
         self._clock.observe(response.headers.get("Date"), sent)
-        if response.is_success:
+        if _OK <= response.status < _REDIRECTED:
             return
-        await response.aread()
+        body = await response.read()
         try:
-            status = response.json()
+            status = json.loads(body)
         except ValueError:
-            status = {"message": response.text[:_MAX_ERROR_TEXT]}
-        raise from_status(response.status_code, status if isinstance(status, Mapping) else {})
+            status = {"message": body.decode(errors="replace")[:_MAX_ERROR_TEXT]}
+        raise from_status(response.status, status if isinstance(status, Mapping) else {})
 
 
 def retry_forever(*kinds: type[ApiError], sleep: Sleep = asyncio.sleep) -> AsyncRetrying:
@@ -199,7 +217,7 @@ _MANAGER = {"fieldManager": OPERATOR_FIELD_MANAGER}
 async def _translate_errors() -> AsyncIterator[None]:
     try:
         yield
-    except httpx2.TransportError as error:
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise UnavailableError(f"{type(error).__name__}: {error}") from error
     except json.JSONDecodeError as error:
         raise UnavailableError(f"truncated response: {error}") from error

@@ -1,12 +1,13 @@
 """Errors of the apiserver, by what the caller has to do.
 
-ApiError                     unexpected response: a bug, ends the process
-|-- UnauthorizedError        the credentials are not valid (401): ends the process
+ApiError                     unexpected response: a failed write is retried, a failed list ends the process
+|-- UnauthorizedError        the credentials are not valid (401): as above
+|-- LeadershipLostError      another process decides: ends the process
 |-- NotFoundError            the object does not exist: remove it from the cache
 |-- ConflictError            the object changed (409): decide again
 |   `-- AlreadyExistsError   it was created before
 |-- PatchConflictError       a test of a JSON Patch failed: decide again; has the current object
-|-- GoneError                the resource version is too old (410): list again
+|-- GoneError                the resource version is too old (410), or a watch failed: list again
 |-- InvalidWriteError        invalid or forbidden: report it to the user, retry much later
 `-- UnavailableError         no response, overloaded or interrupted: retry; the write may have been applied
 """
@@ -32,6 +33,10 @@ class UnauthorizedError(ApiError):
     """Status 401: the token is invalid or expired."""
 
 
+class LeadershipLostError(ApiError):
+    """The Lease of the operator is held by another process, or expired."""
+
+
 class NotFoundError(ApiError):
     """Status 404: the object or the API does not exist."""
 
@@ -45,7 +50,7 @@ class AlreadyExistsError(ConflictError):
 
 
 class GoneError(ApiError):
-    """410, as a response or within a watch."""
+    """410, or an error event within a watch."""
 
 
 class InvalidWriteError(ApiError):
@@ -82,7 +87,7 @@ _BY_CODE: Mapping[int, type[ApiError]] = {
 
 
 def from_status(code: int, status: Mapping[str, Any]) -> ApiError:
-    """Returns the error for a response or watch event with a metav1.Status."""
+    """Returns the error for a response with a metav1.Status."""
     message = str(status.get("message") or f"HTTP {code}")
     if code == 409 and status.get("reason") == "AlreadyExists":  # noqa: PLR2004 - as in the table above
         return AlreadyExistsError(message, code)

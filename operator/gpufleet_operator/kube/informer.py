@@ -74,6 +74,8 @@ class Informer(Generic[T]):
                     version = await self.list()
             listed()
             await self._follow(version)
+            # An apiserver that ends each watch with an error must not get lists without a pause.
+            await self._sleep(random.uniform(0.5, 1.0))  # noqa: S311 - clients must not return at the same moment
 
     async def list(self) -> str:
         """Replaces the store by a complete list and returns its resource version.
@@ -97,14 +99,14 @@ class Informer(Generic[T]):
         return version
 
     async def _follow(self, version: str) -> None:
-        """Watches from `version` until that is too old for the apiserver."""
+        """Watches from `version` until that is too old for the apiserver, or an error event ends the watch."""
         try:
             while True:
                 async for attempt in retry_forever(UnavailableError, sleep=self._sleep):
                     with attempt:
                         version = await self._watch_once(version)
-        except GoneError:
-            log.debug("relisting, resource version too old", path=self._path)
+        except GoneError as error:
+            log.info("watch failed, listing again", path=self._path, error=str(error), status=error.code)
 
     async def _watch_once(self, version: str) -> str:
         """Sends one watch request; returns the version to continue from, also after the connection is interrupted."""

@@ -1,17 +1,28 @@
 """Paths and selectors of the objects that the operator reads and writes."""
 
-from gpufleet_api.names import GROUP, TELEMETRY_PLURAL, VERSION, WORKLOAD_LABEL, WORKLOAD_PLURAL
+from gpufleet_api.names import DEMAND_PLURAL, GROUP, TELEMETRY_PLURAL, VERSION, WORKLOAD_LABEL, WORKLOAD_PLURAL
+from gpufleet_operator.model.kueue import names as kueue
+from gpufleet_operator.model.scale_up.objects import PLACEHOLDER_LABEL
 
 WORKLOADS = f"/apis/{GROUP}/{VERSION}/{WORKLOAD_PLURAL}"
 TELEMETRIES = f"/apis/{GROUP}/{VERSION}/{TELEMETRY_PLURAL}"
+DEMANDS = f"/apis/{GROUP}/{VERSION}/{DEMAND_PLURAL}"
 PODS = "/api/v1/pods"
 NODES = "/api/v1/nodes"
-NODE_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-
 SERVICES = "/api/v1/services"
+QUOTAS = "/api/v1/resourcequotas"
+_DRA = "/apis/resource.k8s.io/v1"
+CLAIMS = f"{_DRA}/resourceclaims"
+
+_KUEUE = f"/apis/{kueue.VERSION}"
+ADMISSION_CHECKS = f"{_KUEUE}/admissionchecks"
+KUEUE_WORKLOADS = f"{_KUEUE}/workloads"
+
+_COORDINATION = "/apis/coordination.k8s.io/v1"
+NODE_LEASES = f"{_COORDINATION}/namespaces/kube-node-lease/leases"
 
 OF_WORKLOADS = {"labelSelector": WORKLOAD_LABEL}
-"""Pods or Services of workloads."""
+"""Pods, Services or ResourceClaims of workloads."""
 
 OTHER_PODS = {
     "labelSelector": f"!{WORKLOAD_LABEL}",
@@ -20,8 +31,16 @@ OTHER_PODS = {
 """Pods without a workload that use a node. One that ends no longer matches, and is reported as deleted."""
 
 
+PLACEHOLDERS = {"labelSelector": PLACEHOLDER_LABEL}
+"""Placeholder pods, for which autoscalers add nodes."""
+
+
 def workload(namespace: str, name: str) -> str:
     return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{WORKLOAD_PLURAL}/{name}"
+
+
+def demand(namespace: str, name: str) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{DEMAND_PLURAL}/{name}"
 
 
 def telemetry(node: str) -> str:
@@ -46,6 +65,18 @@ def quotas(namespace: str) -> str:
 
 def services(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/services"
+
+
+def claims(namespace: str) -> str:
+    return f"{_DRA}/namespaces/{namespace}/resourceclaims"
+
+
+def kueue_workload(namespace: str, name: str) -> str:
+    return f"{_KUEUE}/namespaces/{namespace}/workloads/{name}"
+
+
+def leases(namespace: str) -> str:
+    return f"{_COORDINATION}/namespaces/{namespace}/leases"
 
 
 def events(namespace: str) -> str:

@@ -1,15 +1,21 @@
 """The writes that a decision can require, as a Protocol and on the API."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api
-from gpufleet_operator.kube.errors import AlreadyExistsError, InvalidWriteError, PatchConflictError, UnavailableError
+from gpufleet_operator.kube.errors import (
+    AlreadyExistsError,
+    InvalidWriteError,
+    NotFoundError,
+    PatchConflictError,
+    UnavailableError,
+)
 from gpufleet_operator.model.lenient_json import Json
 
 _UNPROCESSABLE = 422
-"""Status of a JSON Patch whose `test` failed, and also of an object that violates the schema."""
+"""Status of a JSON Patch whose `test` failed, of an object that violates the schema, and of one with another uid."""
 
 
 _TOO_MANY_REQUESTS = 429
@@ -50,8 +56,23 @@ class KubeWriter(Protocol):
         """Applies the operator's fields of a Service.
 
         Raises:
-            ConflictError: The object has another uid.
+            NotFoundError: There is no Service with this name and uid.
             InvalidWriteError: The Service was rejected.
+        """
+
+    async def create_claim(self, body: Json) -> Json:
+        """Creates a ResourceClaim, or returns the existing one of this name and owner.
+
+        Raises:
+            InvalidWriteError: The claim was rejected, or one with this name has another owner.
+            NotFoundError: The namespace does not exist, or the existing claim was deleted meanwhile.
+        """
+
+    async def delete_claim(self, namespace: str, name: str, uid: str, resource_version: str) -> None:
+        """Deletes a ResourceClaim.
+
+        Raises:
+            ConflictError: The claim has another uid or resource version.
         """
 
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
@@ -87,14 +108,14 @@ class KubeWriter(Protocol):
         """Applies the operator's fields of a GPUTelemetry's status.
 
         Raises:
-            ConflictError: The object has another uid.
+            NotFoundError: There is no GPUTelemetry with this name and uid.
         """
 
     async def patch_node_status(self, name: str, body: Json) -> Json:
         """Applies a strategic merge patch to the status of a Node.
 
         Raises:
-            ConflictError: The Node has another uid.
+            NotFoundError: There is no Node with this name and uid.
         """
 
     async def patch_workload_status(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
@@ -131,8 +152,15 @@ class ApiWriter:
         return await self._create(paths.services(body["metadata"]["namespace"]), body)
 
     async def apply_service(self, body: Json) -> Json:
-        meta = body["metadata"]
-        return await self._api.apply(f"{paths.services(meta['namespace'])}/{meta['name']}", body)
+        path = f"{paths.services(body['metadata']['namespace'])}/{body['metadata']['name']}"
+        return await self._same_object(path, body, self._api.apply(path, body))
+
+    async def create_claim(self, body: Json) -> Json:
+        return await self._create(paths.claims(body["metadata"]["namespace"]), body)
+
+    async def delete_claim(self, namespace: str, name: str, uid: str, resource_version: str) -> None:
+        preconditions = {"uid": uid, "resourceVersion": resource_version}
+        await self._api.delete(f"{paths.claims(namespace)}/{name}", {"preconditions": preconditions})
 
     async def dry_run_pod(self, body: Json) -> Json:
         return await self._api.create(paths.pods(body["metadata"]["namespace"]), body, strict=True, dry_run=True)
@@ -163,10 +191,12 @@ class ApiWriter:
             raise InvalidWriteError(str(error), error.code) from error
 
     async def apply_telemetry_status(self, node: str, body: Json) -> Json:
-        return await self._api.apply(f"{paths.telemetry(node)}/status", body)
+        path = paths.telemetry(node)
+        return await self._same_object(path, body, self._api.apply(f"{path}/status", body))
 
     async def patch_node_status(self, name: str, body: Json) -> Json:
-        return await self._api.merge_patch(f"{paths.node(name)}/status", body)
+        path = paths.node(name)
+        return await self._same_object(path, body, self._api.merge_patch(f"{path}/status", body))
 
     async def patch_telemetry(self, node: str, patch: Sequence[Json]) -> Json:
         return await self._patch(paths.telemetry(node), "", patch)
@@ -196,6 +226,21 @@ class ApiWriter:
             if any(reference.get("uid") == owner for reference in found["metadata"].get("ownerReferences", ())):
                 return found
             raise InvalidWriteError(f"{body['kind']} {name} already exists with another owner", error.code) from error
+
+    async def _same_object(self, path: str, body: Json, write: Awaitable[Json]) -> Json:
+        """Writes to the object with the uid in `body`. After a 422, reads it to recognize one that was created again.
+
+        To the apiserver the uid of an earlier object is an invalid change of the later one's.
+        """
+        try:
+            return await write
+        except InvalidWriteError as error:
+            if error.code != _UNPROCESSABLE:
+                raise
+            current = await self._api.get(path)
+            if current["metadata"]["uid"] == body["metadata"]["uid"]:
+                raise
+            raise NotFoundError(f"{path} has another uid", error.code) from error
 
     async def _patch(self, path: str, subresource: str, patch: Sequence[Json]) -> Json:
         """Applies a JSON Patch. After a 422, reads the object to distinguish a failed test from an invalid result."""

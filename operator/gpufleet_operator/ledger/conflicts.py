@@ -1,9 +1,14 @@
-"""Which reservations exclude each other: a device has one whole reservation, or shared ones that fit into it."""
+"""Which reservations exclude each other: a device has one whole reservation, or shared ones that fit into it.
+
+Memory that others may get when it is not used (`reclaim: Used`) does not count: how much of it is free depends on
+measurements, see `own_use`. A reservation that was made by learned demand counts with that.
+"""
 
 from collections.abc import Iterable, Mapping
 
 from gpufleet_api.names import WHOLE_DEVICE_PERCENT
 from gpufleet_api.telemetry import Assignment
+from gpufleet_operator.model.demands.promise import is_reclaimable, placed_mib
 from gpufleet_operator.model.objects import Reservation
 
 
@@ -40,12 +45,13 @@ class Occupancy:
                 self._whole.add(device)
             else:
                 memory, compute = self._promised.get(device, (0, 0))
-                self._promised[device] = memory + assignment.memory_mib, compute + (assignment.compute_percent or 0)
+                kept = 0 if is_reclaimable(assignment) else placed_mib(assignment)
+                self._promised[device] = memory + kept, compute + (assignment.compute_percent or 0)
 
     def _has_left(self, device: tuple[str, str], assignment: Assignment) -> bool:
         memory, compute = self._promised.get(device, (0, 0))
         limit = self._memory_mib.get(device)
-        if limit is not None and memory + (assignment.memory_mib or 0) > limit:
+        if limit is not None and memory + placed_mib(assignment) > limit:
             return False
         return compute + (assignment.compute_percent or 0) <= WHOLE_DEVICE_PERCENT
 

@@ -7,14 +7,15 @@ the kubelet has reported that the pod is terminated. An agent that does not see 
 lists, which a pod deleted by force leaves immediately, so the grace period of the pod is added.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from gpufleet_operator.ledger.conflicts import Occupancy
 from gpufleet_operator.ledger.device_usage import device_memory_mib, held_by
+from gpufleet_operator.ledger.move_target import grace_period, origin_of
 from gpufleet_operator.ledger.verify import rejected_by_kubelet
-from gpufleet_operator.model.objects import DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, Pod, PodDeletion, Reservation
+from gpufleet_operator.model.objects import Pod, PodDeletion, Reservation
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 
@@ -38,6 +39,8 @@ class Ledger:
     """
     expected: Mapping[str, str] = field(default_factory=dict)
     """Uids of gated pods that will run on a node whose devices are kept for them -> node."""
+    occupancy: Occupancy = field(default_factory=lambda: Occupancy({}), compare=False, repr=False)
+    """Of the reservations as read; a recovery is compared with it."""
 
     @property
     def occupying(self) -> tuple[Reservation, ...]:
@@ -52,12 +55,14 @@ def read_ledger(snapshot: Snapshot, state: PassState) -> Ledger:
     kept: list[Reservation] = []
     to_release: list[Reservation] = []
     conflicting: set[str] = set()
-    occupancy = occupancy_of(snapshot)
+    occupancy = Occupancy(device_memory_mib({name: t.status for name, t in snapshot.telemetry.items()}))
     for reservation in sorted(reservations(snapshot), key=_age_order):
         uid = reservation.assignment.pod_uid
         pod = snapshot.pods.get(uid)
         if pod is None or pod.terminal:
-            if not devices_are_free(snapshot, state, reservation, pod):
+            # The target of a move has no pod yet that could use it.
+            is_target = origin_of(reservation.assignment) is not None
+            if not is_target and not devices_are_free(snapshot, state, reservation, pod):
                 terminating.append(reservation)
                 occupancy.add(reservation)
             elif _is_kept(snapshot, reservation, pod):
@@ -68,14 +73,16 @@ def read_ledger(snapshot: Snapshot, state: PassState) -> Ledger:
         elif uid in active or (pod.target_node is not None and pod.target_node != reservation.node):
             # A rollback that was not written: the pod can't run on this node (or has an older reservation).
             to_release.append(reservation)
-        elif pod.gates and not occupancy.fits(reservation):
+        elif pod.gates and not (occupancy.fits(reservation) and _is_wanted(snapshot, state, reservation, pod)):
             to_release.append(reservation)
         else:
             active[uid] = reservation
             if occupancy.conflicts(reservation):
                 conflicting.add(uid)
             occupancy.add(reservation)
-    return Ledger(active, tuple(terminating), tuple(kept), tuple(to_release), frozenset(conflicting))
+    return Ledger(
+        active, tuple(terminating), tuple(kept), tuple(to_release), frozenset(conflicting), occupancy=occupancy
+    )
 
 
 def reservations(snapshot: Snapshot) -> Iterator[Reservation]:
@@ -85,10 +92,24 @@ def reservations(snapshot: Snapshot) -> Iterator[Reservation]:
             yield Reservation(name, assignment)
 
 
-def occupancy_of(snapshot: Snapshot, ledger: Ledger | None = None) -> Occupancy:
-    """Returns the devices of the snapshot with the reservations of a ledger; None: with no reservation."""
-    memory_mib = device_memory_mib({name: telemetry.status for name, telemetry in snapshot.telemetry.items()})
-    return Occupancy(memory_mib, ledger.occupying if ledger else ())
+def is_stored(snapshot: Snapshot, reservation: Reservation) -> bool:
+    """Returns True when the GPUTelemetry of the node has exactly this reservation."""
+    telemetry = snapshot.telemetry.get(reservation.node)
+    return telemetry is not None and reservation.assignment in telemetry.assignments
+
+
+def without_pods(ledger: Ledger, pod_uids: Collection[str]) -> Ledger:
+    """Releases the reservations of gated pods immediately: no kubelet has seen the pods."""
+    dropped = tuple(r for uid, r in ledger.active.items() if uid in pod_uids)
+    active = {uid: r for uid, r in ledger.active.items() if uid not in pod_uids}
+    return replace(ledger, active=active, to_release=(*ledger.to_release, *dropped))
+
+
+def with_added(ledger: Ledger, added: Sequence[Reservation]) -> Ledger:
+    """Adds reservations of pods that exist."""
+    if not added:
+        return ledger
+    return replace(ledger, active={**ledger.active, **{r.assignment.pod_uid: r for r in added}})
 
 
 def devices_are_free(snapshot: Snapshot, state: PassState, reservation: Reservation, pod: Pod | None) -> bool:
@@ -110,7 +131,7 @@ def devices_are_free(snapshot: Snapshot, state: PassState, reservation: Reservat
     # report that is later than the time at which this process noticed the pod's end.
     noticed, _ = state.ended.get(uid, (snapshot.now, ""))
     released = state.released_since.get(uid)
-    if pod is not None or deletion is PodDeletion.TERMINATED:
+    if pod is not None or deletion in (PodDeletion.TERMINATED, PodDeletion.SUCCEEDED):
         # The kubelet itself has reported the end of the containers. The report without the pod may be an earlier one.
         dropped = released is not None or uid in state.seen_holding
         return dropped or snapshot.now - noticed >= snapshot.limits.container_exit_delay
@@ -127,9 +148,18 @@ def exit_delay(snapshot: Snapshot, reservation: Reservation) -> timedelta:
     telemetry = snapshot.telemetry.get(reservation.node)
     if telemetry is not None and telemetry.status is not None and telemetry.status.processes_observed:
         return snapshot.limits.container_exit_delay
-    grace = reservation.assignment.termination_grace_period_seconds
-    grace = DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS if grace is None else grace
-    return snapshot.limits.container_exit_delay + timedelta(seconds=grace)
+    return snapshot.limits.container_exit_delay + grace_period(reservation.assignment)
+
+
+def _is_wanted(snapshot: Snapshot, state: PassState, reservation: Reservation, pod: Pod) -> bool:
+    """Returns False when no workload will release a gated pod: it was deleted, or the pod has lost its owner."""
+    workload = snapshot.workloads.get(reservation.assignment.workload_uid)
+    if pod.uid in state.pods_in_flight:
+        return True  # it may be released already
+    if workload is None:
+        return False
+    adopts = workload.model is not None and workload.model.spec.adopts
+    return adopts or workload.model is None or pod.workload_uid == workload.uid
 
 
 def _is_kept(snapshot: Snapshot, reservation: Reservation, pod: Pod | None) -> bool:

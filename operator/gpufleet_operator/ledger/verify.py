@@ -1,19 +1,20 @@
 """Verifies that a pod's container got its reserved devices.
 
-There are up to two sources: `allocatedResourcesStatus` in the pod's status (the kubelet, tied to the pod's uid) and the
-agent's `status.devices[].allocatedTo` (the kubelet's PodResources). One of them is enough for a mismatch, but a
-mismatch also needs a report that covers the reservation, so that no pod is deleted because of a report that is older
-than its reservation. Every source that exists has to report the devices. The agent exists while it reports. The kubelet
-is a source for pods' statuses if it has the field, which is known when a pod on the node has it: before 1.36 it is off
-by default.
+There are up to three sources: `allocatedResourcesStatus` in the pod's status (the kubelet, tied to the pod's uid), the
+agent's `status.devices[].allocatedTo` (the kubelet's PodResources), and kube-scheduler's allocation of the pod's
+ResourceClaim if it has one. One of them is enough for a mismatch, but a mismatch also needs a report that covers the
+reservation, so that no pod is deleted because of a report that is older than its reservation. Every source that exists
+has to report the devices. The agent exists while it reports. The kubelet is a source for pods' statuses if it has the
+field, which is known when a pod on the node has it: before 1.36 it is off by default.
 """
 
 from dataclasses import dataclass
 
-from gpufleet_api.telemetry import TelemetryStatus
+from gpufleet_api.names import DRA_DRIVER
+from gpufleet_api.telemetry import Assignment, TelemetryStatus
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
-from gpufleet_common.device_ids import device_of
+from gpufleet_common.device_ids import device_name, device_of
 from gpufleet_operator.ledger.device_usage import held_by, is_holder
 from gpufleet_operator.model.objects import Pod, PodPhase, Reservation
 from gpufleet_operator.model.pod_state.containers import Container
@@ -68,6 +69,9 @@ def verify_allocation(
         kubelet_reports: The node's kubelet has `allocatedResourcesStatus`, see `nodes_with_device_status`.
     """
     report = _covering_report(snapshot, state, reservation)
+    claimed = _verify_claim(snapshot, pod, reservation)
+    if claimed is not None:
+        return claimed
     checks = [
         _verify_container(
             snapshot,
@@ -82,6 +86,26 @@ def verify_allocation(
         for part in split(reservation.assignment)
     ]
     return min(checks, key=lambda check: _SEVERITY[check.state])
+
+
+def _verify_claim(snapshot: Snapshot, pod: Pod, reservation: Reservation) -> AllocationCheck | None:
+    """Returns what is wrong with the allocation of the pod's claim, or missing; None: it has the reserved devices."""
+    if pod.device_claim is None or not snapshot.limits.claims:
+        return None
+    claim = snapshot.claim_of(pod)
+    if claim is None or claim.allocated is None:
+        return AllocationCheck(PlacementState.BOUND, missing=f"ResourceClaim {pod.claim_name} is not allocated")
+    allocated = sorted((d.driver, d.pool, d.device) for d in claim.allocated)
+    devices, driver = reservation.assignment.devices, reservation.assignment.resource
+    if driver == DRA_DRIVER:
+        expected = sorted((driver, reservation.node, device_name(uuid)) for uuid in devices)
+    else:  # names of devices are the driver's own; the agent's report says which they are
+        expected = sorted((driver, reservation.node, device) for _, _, device in allocated[: len(devices)])
+    if allocated == expected and len(allocated) == len(devices):
+        return None
+    found = ", ".join(f"{device} of {driver} on {pool}" for driver, pool, device in allocated)
+    reserved = f"reserved {_join(frozenset(devices))} on {reservation.node}"
+    return AllocationCheck(PlacementState.MISMATCH, f"{reserved}, but ResourceClaim {claim.name} has {found}")
 
 
 def _verify_container(
@@ -101,6 +125,8 @@ def _verify_container(
     ids = container.devices.get(assignment.resource) if container else None
     kubelet = None if ids is None else frozenset(map(device_of, ids))
     agent = held_by(report, assignment, part.container, listed=True) if report else None
+    if agent == frozenset(assignment.devices) and _is_of_other_driver(pod, assignment):
+        agent = reserved  # the kubelet lists the whole claim for each of its containers
     for held, source in ((kubelet, "kubelet"), (agent, "PodResources")):
         if held and held != reserved and report is not None:
             message = f"reserved {_join(reserved)}, but {source} reports {_join(held)}"
@@ -109,13 +135,21 @@ def _verify_container(
         if agent != reserved:
             missing = _unreported_by_agent(snapshot, reservation)
         else:
-            # The kubelet has no such status for sidecars.
-            reports = kubelet_reports and all(c.name != part.container for c in pod.init_containers)
+            # The kubelet has no such status for sidecars, and no UUIDs of the claims of other drivers.
+            reports = (
+                kubelet_reports
+                and not _is_of_other_driver(pod, assignment)
+                and all(c.name != part.container for c in pod.init_containers)
+            )
             missing = _NOT_REPORTED if kubelet != reserved and reports else ""
         return AllocationCheck(PlacementState.ALLOCATED, missing=missing)
     if report is not None and container is not None and _runs_without_devices(snapshot, state, pod, report, container):
         return _without_devices(report, reservation, was_allocated=was_allocated)
     return AllocationCheck(PlacementState.BOUND, missing=_NOT_REPORTED)
+
+
+def _is_of_other_driver(pod: Pod, assignment: Assignment) -> bool:
+    return pod.device_claim is not None and assignment.resource != DRA_DRIVER
 
 
 def nodes_with_device_status(snapshot: Snapshot) -> frozenset[str]:
@@ -135,7 +169,7 @@ def _covering_report(snapshot: Snapshot, state: PassState, reservation: Reservat
     telemetry = snapshot.telemetry.get(reservation.node)
     if telemetry is None or telemetry.status is None or snapshot.stale_reason(reservation.node) is not None:
         return None
-    first = state.first_generation.get(reservation.assignment.pod_uid, telemetry.generation)
+    _, first = state.first_generation.get(reservation.assignment.pod_uid, ("", telemetry.generation))
     return telemetry.status if (telemetry.status.assignments_generation or 0) >= first else None
 
 

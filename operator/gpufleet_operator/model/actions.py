@@ -1,21 +1,24 @@
 """The result of a decision, as plain data: `runtime.executor` executes it, tests compare it.
 
 Order within a pass: Services and pods are created, pods are deleted and evicted, and reservations are written
-(compare-and-swap), then the pods whose reservations were written are released, then status is written, then reports to
-people. The backoff of a failed action is kept under its key.
+(compare-and-swap), then ResourceClaims of the reserved devices are created, then the pods whose reservations and claims
+were written are released, then status is written, then reports to people. The backoff of a failed action is kept under
+its key, and a write without a response is in flight under it.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload_status import WorkloadStatus
+from gpufleet_operator.model.claims.claim_actions import CreateClaim, DeleteClaim
 from gpufleet_operator.model.cluster.changes import Subject
 from gpufleet_operator.model.json_patch import JsonPatchOperation
 from gpufleet_operator.model.replica import RemovalReason
-from gpufleet_operator.model.report_actions import Reports
+from gpufleet_operator.model.report_actions import Report, Reports
 from gpufleet_operator.model.state_types import Backoff, PassState
 from gpufleet_operator.placement.model import Diagnosis
 
@@ -92,6 +95,7 @@ class Reserve:
         return reserve_key(self.node)
 
 
+_EVICT = "evict/"
 _RESERVE = "reserve/"
 
 
@@ -105,20 +109,41 @@ def subject_of(key: str) -> str:
     return key.partition("/")[2]
 
 
-def unwritable_nodes(backoffs: Mapping[str, Backoff], now: datetime) -> frozenset[str]:
-    """Returns the nodes whose reservations may not be written now, because the last write failed.
+def failed_nodes(state: PassState, now: datetime) -> frozenset[str]:
+    """Returns the nodes to which the last write of reservations failed and may not be retried yet."""
+    return frozenset(node for node, backoff in _backoffs(state, _RESERVE) if now < backoff.until)
 
-    Args:
-        backoffs: Of failed writes, by key.
-        now: Time of the pass.
-    """
-    reserves = (key for key, backoff in backoffs.items() if key.startswith(_RESERVE) and now < backoff.until)
-    return frozenset(key.removeprefix(_RESERVE) for key in reserves)
+
+def nodes_in_flight(state: PassState) -> frozenset[str]:
+    """Returns the nodes to which the last write of reservations has no response yet."""
+    return _nodes_of(state.in_flight)
+
+
+def writable_again(state: PassState, now: datetime) -> frozenset[str]:
+    """Returns the nodes whose reservations may be written again after a write that failed or was slow."""
+    failed = frozenset(node for node, backoff in _backoffs(state, _RESERVE) if backoff.until <= now)
+    return failed | _nodes_of(state.landed)
+
+
+def unevictable_pods(state: PassState, now: datetime) -> frozenset[str]:
+    """Returns the uids of pods whose eviction failed lately, usually by a PodDisruptionBudget."""
+    return frozenset(uid for uid, backoff in _backoffs(state, _EVICT) if now < backoff.until)
+
+
+def _nodes_of(keys: Iterable[str]) -> frozenset[str]:
+    return frozenset(key.removeprefix(_RESERVE) for key in keys if key.startswith(_RESERVE))
+
+
+def _backoffs(state: PassState, prefix: str) -> Iterator[tuple[str, Backoff]]:
+    """Yields what the keys with a prefix name, and its backoff."""
+    for key, backoff in state.write_backoffs.items():
+        if key.startswith(prefix):
+            yield key.removeprefix(prefix), backoff
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasePod:
-    """Pin a pod and remove its gate, once the reservations on all nodes in `after` are written."""
+    """Pin a pod and remove its gate, once the reservations on all nodes in `after` and its claims are written."""
 
     workload_uid: str
     pod_uid: str
@@ -127,6 +152,8 @@ class ReleasePod:
     node: str
     patch: tuple[Mapping[str, Any], ...]
     after: frozenset[str] = frozenset()
+    after_claims: frozenset[str] = frozenset()
+    """Uids of the pods whose ResourceClaims this pass creates before."""
 
     @property
     def key(self) -> str:
@@ -174,6 +201,15 @@ class RestoreFinalizer:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkloadName:
+    """What names a workload in events."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class EvictPod:
     """Evict this pod by the eviction API, which honors PodDisruptionBudgets."""
 
@@ -184,10 +220,16 @@ class EvictPod:
     name: str
     uid: str
     message: str
+    reason: RemovalReason = RemovalReason.DRAINED
+    """Also the reason of the event."""
+    beneficiary: WorkloadName | None = None
+    """The workload that the pod is evicted for; it gets the event Preempting."""
+    neighbors: tuple[WorkloadName, ...] = ()
+    """Other workloads on the device that the pod is moved from; each gets the event NeighborMoved."""
 
     @property
     def key(self) -> str:
-        return f"evict/{self.uid}"
+        return f"{_EVICT}{self.uid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +267,29 @@ class WriteStatus:
 
     @property
     def key(self) -> str:
-        return f"status/{self.workload_uid}"
+        return status_key(self.workload_uid)
+
+
+def status_key(workload_uid: str) -> str:
+    """Returns the key of the backoff of a workload's status."""
+    return f"status/{workload_uid}"
+
+
+Action = (
+    CreateService
+    | RestoreService
+    | CreatePod
+    | DeletePod
+    | DeleteWorkload
+    | EvictPod
+    | RestoreFinalizer
+    | Reserve
+    | CreateClaim
+    | DeleteClaim
+    | ReleasePod
+    | WriteStatus
+    | Report
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +303,8 @@ class Actions:
     evictions: tuple[EvictPod, ...] = ()
     restores: tuple[RestoreFinalizer, ...] = ()
     reserves: tuple[Reserve, ...] = ()
+    claims: tuple[CreateClaim, ...] = ()
+    deleted_claims: tuple[DeleteClaim, ...] = ()
     releases: tuple[ReleasePod, ...] = ()
     statuses: tuple[WriteStatus, ...] = ()
     reports: Reports = field(default_factory=Reports)
@@ -252,16 +318,26 @@ class Actions:
     """By workload uid, for metrics."""
     waits: Mapping[str, str] = field(default_factory=dict)
     """What each gated pod waits for, by uid."""
-    gated: Mapping[str, int] = field(default_factory=dict)
-    """Number of gated pods by what they wait for."""
+    moves: Mapping[str, int] = field(default_factory=dict)
+    """Number of moves that were decided, by reason."""
+    rejected_moves: Mapping[str, int] = field(default_factory=dict)
+    """Number of devices from which no pod could be moved in this pass, by reason."""
     inconsistencies: tuple[str, ...] = ()
     """Contradictions in the telemetry, such as one UUID on two nodes."""
+    failed_decisions: Mapping[str, str] = field(default_factory=dict)
+    """Uids of workloads on which nothing was decided because of an exception -> traceback."""
     unexpected_errors: Mapping[str, str] = field(default_factory=dict)
     """Workloads whose template failed with an unexpected error -> traceback, in the pass that checked it."""
+
+    @property
+    def gated(self) -> Mapping[str, int]:
+        """Number of gated pods by what they wait for."""
+        return Counter(self.waits.values())
 
     @property
     def empty(self) -> bool:
         """True when there is nothing to write."""
         pods = self.creates or self.deletes or self.evictions or self.restores or self.releases
-        changes = self.services or self.restored_services or pods or self.reserves or self.statuses
+        claims = self.claims or self.deleted_claims
+        changes = self.services or self.restored_services or pods or claims or self.reserves or self.statuses
         return not (changes or self.expired) and self.reports.empty

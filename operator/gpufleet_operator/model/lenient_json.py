@@ -28,6 +28,12 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def index(value: Any) -> int | None:
+    """Returns the number that a label or annotation has in decimal digits; None if it has anything else."""
+    digits = text(value)
+    return int(digits) if digits.isascii() and digits.isdigit() else None
+
+
 def number(value: Any) -> int:
     """Returns the value if it is an integer, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0

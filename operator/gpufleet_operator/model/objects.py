@@ -11,10 +11,11 @@ from enum import StrEnum
 from typing import Any
 
 from gpufleet_api.condition import Condition, ConditionStatus
-from gpufleet_api.names import SCHEDULING_GATE
+from gpufleet_api.names import CLAIM_PREFIX, SCHEDULING_GATE, Transport
 from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
+from gpufleet_operator.model.claims.resource_claim import ClaimReference
 from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.pod_state.owner import DeviceRequest, PodOwner
 from gpufleet_operator.model.pod_traits import PodTraits
@@ -26,6 +27,11 @@ DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS = 30
 
 DEFAULT_SCHEDULER = "default-scheduler"
 """`spec.schedulerName` of a pod whose template has none."""
+
+
+_UID_DIGITS = 8
+_MAX_NAME_IN_CLAIM = 253 - len(CLAIM_PREFIX) - 1 - _UID_DIGITS
+"""Part of the pod's name that fits between prefix and uid."""
 
 
 class PodPhase(StrEnum):
@@ -54,6 +60,8 @@ class Workload:
     status: WorkloadStatus | None = None
     stored_placements: Mapping[int, ReplicaPlacement] = field(default_factory=dict)
     """`status.placements` by replica."""
+    kueue_labels: Mapping[str, str] = field(default_factory=dict)
+    """Its labels for Kueue."""
 
     @property
     def full_name(self) -> str:
@@ -92,6 +100,12 @@ class Telemetry:
         """The agent's report."""
         return self.model.status
 
+    @property
+    def transport(self) -> Transport:
+        """How the devices of the node get into containers."""
+        status = self.model.status
+        return (status.transport if status else None) or Transport.DEVICE_PLUGIN
+
 
 class PodDeletion(StrEnum):
     """How a pod was deleted, by its last state."""
@@ -100,8 +114,10 @@ class PodDeletion(StrEnum):
     """It had no node, so none of its containers ever ran."""
     TERMINATED = "Terminated"
     """The kubelet had reported the end of its containers before the object was deleted."""
+    SUCCEEDED = "Succeeded"
+    """As Terminated, and all of its containers had succeeded before the deletion was requested."""
     FORCED = "Forced"
-    """Deleted with grace 0. The kubelet no longer lists it, but its containers may run for their grace period."""
+    """Deleted with grace 0, so that the kubelet no longer lists it, or its label was removed: containers may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +163,21 @@ class Pod:
     replaced: str = ""
     """The operator's annotation on a pod whose Job must not count it."""
     device_requests: tuple[DeviceRequest, ...] = ()
+    images: tuple[tuple[str, str], ...] = ()
+    """Name and image of each container of its spec."""
     attempt: int = 0
     """Number of the attempt, from 0, by its label."""
     deleting: bool = False
+    deletion_requested: datetime | None = None
+    """When its deletion was requested, before its grace period; whole seconds, by the apiserver's clock."""
     gates: tuple[str, ...] = ()
     node: str | None = None
     """`spec.nodeName`: the node that it is bound to."""
     pinned: str | None = None
-    """The node of the last `metadata.name` match field: the operator's pin, once the gate is removed."""
+    """The node of the last `metadata.name` match field: the operator's pin, once the gate is removed.
+
+    Of a pod that follows its claim, the node of the operator's annotation.
+    """
     phase: PodPhase = PodPhase.PENDING
     reason: str = ""
     message: str = ""
@@ -168,6 +191,8 @@ class Pod:
     """`spec.schedulerName`."""
     claims: tuple[str, ...] = ()
     """ResourceClaims, or templates of them, that it refers to, such as `ResourceClaim "a"`."""
+    device_claim: ClaimReference | None = None
+    """The claim with its devices; None: it requests them by an extended resource."""
     volume_claims: tuple[str, ...] = ()
     """Names of the PersistentVolumeClaims of its volumes."""
     ready: bool = False
@@ -179,6 +204,8 @@ class Pod:
     template_hash: str = ""
     """Hash of what it was built from; empty without the label."""
     priority: int = 0
+    preempts: bool = True
+    """False if its `preemptionPolicy` is Never."""
     needs: PodNeeds = field(default_factory=PodNeeds)
     traits: PodTraits = field(default_factory=PodTraits)
     affinity: AffinityShape = AffinityShape()
@@ -199,6 +226,26 @@ class Pod:
         return f"{self.namespace}/{self.workload_label}"
 
     @property
+    def transport(self) -> Transport:
+        """How it requests devices. It can run only on nodes with this transport."""
+        return Transport.DRA if self.device_claim is not None else Transport.DEVICE_PLUGIN
+
+    @property
+    def claim_name(self) -> str:
+        """The name of the claim with its devices; empty: it has none.
+
+        A pod of another owner names a template that never exists, since its own name is not known before its creation.
+        """
+        if self.device_claim is None:
+            return ""
+        return self.device_claim.name or f"{CLAIM_PREFIX}{self.name[:_MAX_NAME_IN_CLAIM]}-{self.uid[:_UID_DIGITS]}"
+
+    @property
+    def follows_claim(self) -> bool:
+        """True when only its claim decides on which node it runs: the operator does not pin it."""
+        return self.device_claim is not None and bool(self.device_claim.template)
+
+    @property
     def terminal(self) -> bool:
         """True when its phase is Succeeded or Failed: no container of it will run again."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
@@ -210,8 +257,21 @@ class Pod:
         Kubelets (since 1.27) set a terminal phase before the object can be deleted.
         """
         if self.node is None:
-            return PodDeletion.NEVER_BOUND
+            # A watch with a selector reports the removal of the label like a deletion. A pod that may be bound goes on.
+            return PodDeletion.NEVER_BOUND if self.gates or self.deleting else PodDeletion.FORCED
+        if self.phase is PodPhase.SUCCEEDED and not self.stopped:
+            return PodDeletion.SUCCEEDED
         return PodDeletion.TERMINATED if self.terminal else PodDeletion.FORCED
+
+    @property
+    def stopped(self) -> bool:
+        """True when a container ended after the deletion was requested, so it was stopped, whatever its exit code.
+
+        A program that catches SIGTERM exits with 0, and the pod's phase is Succeeded although its work is not done.
+        """
+        ends = [c.terminated.finished_at for c in self.containers if c.terminated and c.terminated.finished_at]
+        requested = self.deletion_requested
+        return requested is not None and any(end >= requested for end in ends)
 
     @property
     def only_operator_gate(self) -> bool:
@@ -224,8 +284,13 @@ class Pod:
         return any(c.ran for c in self.containers)
 
     @property
+    def has_started(self) -> bool:
+        """True when a container of it has started, init containers included."""
+        return any(c.ran or c.running for c in (*self.containers, *self.init_containers))
+
+    @property
     def target_node(self) -> str | None:
-        """The only node on which it can run: it is bound to it, or released and pinned to it."""
+        """The only node on which it can run: it is bound, or released, to it."""
         return self.node or (None if self.gates else self.pinned)
 
     def container(self, name: str) -> Container | None:
@@ -258,6 +323,8 @@ class Node:
     allocatable: Mapping[str, int] = field(default_factory=dict)
     condition: NodeCondition | None = None
     """As stored; None: the Node does not have it."""
+    scale_down_held: bool = False
+    """The operator has set the annotation that keeps cluster-autoscaler from removing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +354,17 @@ class Service:
     labels: Mapping[str, str] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
     """The fields that the operator sets, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceQuota:
+    """A ResourceQuota as the apiserver enforces it: the amounts of its status."""
+
+    uid: str
+    resource_version: str
+    namespace: str
+    hard: Mapping[str, str] = field(default_factory=dict)
+    used: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpufleet_operator.placement.model import MatchExpression
+from gpufleet_operator.placement.node_rules import MatchExpression
 
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - hostIP of a port on all addresses of the node; nothing is bound here
 Labels = Mapping[str, str]

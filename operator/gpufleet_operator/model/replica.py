@@ -32,6 +32,9 @@ class WaitReason(StrEnum):
     PREDECESSOR = "Predecessor"
     """The devices of the pod that it replaces are kept for it, and cannot be passed on yet."""
 
+    CLAIM = "ResourceClaim"
+    """The apiserver rejects the ResourceClaim of its devices, for example because of a quota."""
+
 
 WITHOUT_USABLE_POD = (
     WaitReason.POD,
@@ -42,6 +45,7 @@ WITHOUT_USABLE_POD = (
     WaitReason.VALID_TEMPLATE,
     WaitReason.OWNER,
     WaitReason.RESUME,
+    WaitReason.CLAIM,
 )
 """What a replica waits for before it can be placed or released; a gang waits with it."""
 
@@ -58,12 +62,18 @@ class RemovalReason(StrEnum):
     NODE_DELETED = "NodeDeleted"
     NODE_NOT_READY = "NodeNotReady"
     RESOURCE_RENAMED = "ResourceRenamed"
+    TRANSPORT_CHANGED = "TransportChanged"
+    """It was created for another transport than that of the nodes with devices for it."""
     REJECTED = "KubeletRejected"
     MISMATCH = "DeviceMismatch"
     DISRUPTED = "PodDisrupted"
     UNHEALTHY = "DeviceUnhealthy"
     DRAINED = "PodEvicted"
     """A device of it is cordoned with `drain`. It is evicted, not deleted."""
+    PREEMPTED = "Preempted"
+    """A workload of higher priority needs its devices. It is evicted, not deleted."""
+    MOVED = "Moved"
+    """Its device runs out of memory, and another one is reserved for its next pod. It is evicted, not deleted."""
     INCOMPLETE_GANG = "IncompleteGang"
     """Another pod of the gang was rejected, so the gang releases its quota and its devices."""
     RESTARTED = "AttemptSuperseded"
@@ -81,8 +91,12 @@ _INTENDED = (
     RemovalReason.OUTDATED,
     RemovalReason.INCOMPLETE_GANG,
     RemovalReason.RESOURCE_RENAMED,
+    RemovalReason.TRANSPORT_CHANGED,
     RemovalReason.FINISHED,
 )
+
+EVICTIONS = frozenset({RemovalReason.DRAINED, RemovalReason.PREEMPTED, RemovalReason.MOVED})
+"""Reasons of pods that are evicted. Replicas that need each other all restart after one of them."""
 
 
 class RemovalMethod(StrEnum):
@@ -93,6 +107,8 @@ class RemovalMethod(StrEnum):
     """Without its Job's tracking finalizer, so that the Job does not count it."""
     NONE = "None"
     """It stays: nothing would make another one, or its owner removes it."""
+    REPLACE_CLAIM = "ReplaceClaim"
+    """It stays, and gets other devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +175,18 @@ class Replica:
     """When its pod may be created, if it waits for that."""
     outdated: bool = False
     """Its pod was built from an older template."""
+    reassigned: bool = False
+    """Its released pod gets other devices by another claim: see `decide.claims.reassignment`."""
 
     @property
     def gated(self) -> bool:
         """True while its pod has scheduling gates."""
         return self.pod is not None and bool(self.pod.gates)
+
+    @property
+    def may_be_placed(self) -> bool:
+        """True while its pod has scheduling gates, or is released and has neither a claim nor usable devices."""
+        return self.gated or (self.reassigned and self.wait_reason is WaitReason.DEVICES)
 
 
 @dataclass(frozen=True, slots=True)

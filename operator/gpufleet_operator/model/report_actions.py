@@ -75,6 +75,9 @@ def explain_key(pod_uid: str) -> str:
     return f"explain/{pod_uid}"
 
 
+Report = WriteTelemetryConditions | WriteNodeCondition | ExplainPod
+
+
 @dataclass(frozen=True, slots=True)
 class Reports:
     """The reports of one decision."""

@@ -4,13 +4,30 @@
 """
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from gpufleet_api.demand.gpu_demand import DemandStatus
+from gpufleet_api.names import Transport
+from gpufleet_operator.model.claims.resource_claim import ResourceClaim
+from gpufleet_operator.model.cluster.telemetry_outage import TelemetryOutage
+from gpufleet_operator.model.demands.template import TemplateKey
 from gpufleet_operator.model.node_leases import NodeLeases
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Service, Telemetry, Workload
+from gpufleet_operator.model.objects import (
+    BoundPod,
+    Node,
+    Pod,
+    PodDeletion,
+    ResourceQuota,
+    Service,
+    Telemetry,
+    Workload,
+)
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
+
+UNLIMITED = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +51,14 @@ class Snapshot:
     """By name."""
     services: Mapping[str, Service] = field(default_factory=dict)
     """Services with the workload label, by uid."""
+    claims: Mapping[str, Mapping[str, ResourceClaim]] = field(default_factory=dict)
+    """ResourceClaims with the workload label: uid of the pod that owns them -> name -> claim."""
+    with_quota: AbstractSet[str] = frozenset()
+    """Uids of the pods for which Kueue reserves quota, so that they may reserve devices before it admits them."""
+    quotas: Mapping[str, ResourceQuota] = field(default_factory=dict)
+    """By uid."""
+    nodes_with: Mapping[Transport, AbstractSet[str]] = field(default_factory=dict)
+    """Transport -> names of the nodes that have devices and whose agent reports it."""
     other_requests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Per node: the summed requests of all other active pods, and their number under `pods`."""
     node_leases: NodeLeases = field(default_factory=NodeLeases)
@@ -43,8 +68,14 @@ class Snapshot:
     previous_state: PassState = field(default_factory=PassState)
     """The state after the previous pass."""
     limits: Limits = field(default_factory=Limits)
+    demands: Mapping[TemplateKey, DemandStatus | None] = field(default_factory=dict)
+    """GPUDemands of templates."""
     mix: Mix = PRIOR
     """What workloads usually request; strategy Pack keeps the fleet usable for it."""
+    status_budget: int = UNLIMITED
+    """Maximum number of statuses that the pass writes."""
+    outage: TelemetryOutage | None = None
+    """No telemetry arrives from any node."""
     part: frozenset[str] | None = None
     """Names of the nodes that a pass looks at; None: all. Then iterating over the maps yields only what belongs to the
     part, while a lookup by key finds every object. `nodes` always yields all."""
@@ -61,6 +92,10 @@ class Snapshot:
         """Returns the time since the agent's last status write; None: it never wrote."""
         return None if telemetry.written_at is None else max(timedelta(0), self.now - telemetry.written_at)
 
+    def claim_of(self, pod: Pod) -> ResourceClaim | None:
+        """Returns the claim with the devices of a pod."""
+        return None if pod.device_claim is None else self.claims.get(pod.uid, {}).get(pod.claim_name)
+
     def stale_reason(self, name: str) -> str | None:
         """Returns why a node's telemetry may not be used, as a message; None: it may."""
         telemetry = self.telemetry.get(name)
@@ -75,6 +110,11 @@ class Snapshot:
             limit = self.limits.stale_after.total_seconds()
             return f"telemetry is older than {limit:.0f} s (last written {_format(telemetry.written_at)})"
         return None
+
+    def blames_node(self, name: str) -> bool:
+        """Returns whether only this node's telemetry is stale, and not that of all nodes."""
+        excused = self.outage is not None and self.outage.excuses(self.now)
+        return self.stale_reason(name) is not None and not excused
 
 
 def _format(moment: datetime | None) -> str:

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from gpufleet_api.names import DRA_DRIVER, Reclaim, Transport
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
+from gpufleet_operator.model.objects import Reservation
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
+from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.placement.packing import PodType
 
 _MAX_MESSAGE_LENGTH = 1024
@@ -21,6 +24,10 @@ class Limits:
 
     resources: Resources = DEFAULTS
     pod_policy: PodPolicy = DEFAULT_POLICY
+    claims: bool = True
+    """Whether nodes with transport DRA are used; it requires the permission to create ResourceClaims."""
+    dra_driver: str = DRA_DRIVER
+    """Driver that serves ResourceClaims, and name of its DeviceClass."""
     stale_after: timedelta = timedelta(seconds=90)
     """Older telemetry is not used."""
     unschedulable_grace: timedelta = timedelta(seconds=5)
@@ -43,7 +50,7 @@ class Limits:
     """How much longer that is for a pod with PersistentVolumeClaims: kube-scheduler waits so long (its
     `bindTimeoutSeconds`) for a volume that is being provisioned, and reports nothing meanwhile."""
     rejection_limit: int = 3
-    """Consecutive rejected pods of a replica after which its retries are paused."""
+    """Consecutive rejected pods of a replica after which its retries are paused; as many in each `max_retry_pause`."""
     max_retry_pause: timedelta = timedelta(minutes=10)
     """Longest pause between two retries of a replica while no node changes."""
     rejections_reset_after: timedelta = timedelta(minutes=1)
@@ -55,8 +62,31 @@ class Limits:
     """How long unused devices are kept for the next pod of a replica during an update."""
     message_interval: timedelta = timedelta(seconds=10)
     """Shortest interval between two status writes that differ in the numbers of messages only."""
+    default_reclaim: Reclaim = Reclaim.NEVER
+    """Of workloads without `spec.placement.reclaim`."""
+    reclaim_after: timedelta = timedelta(minutes=10)
+    """How long a container must be observed before others may get memory that it does not use."""
+    reserve_after: timedelta = timedelta(minutes=2)
+    """How long the first workload that needs several devices together waits before devices are earmarked for it."""
+    fair_namespaces: bool = True
+    """Whether, among workloads of equal priority, those of the namespace with the lowest use of devices come first."""
+    preemption: bool = True
+    """Whether pods are evicted for workloads of higher priority."""
+    pressure_sample_interval: timedelta = timedelta(seconds=20)
+    """Shortest time between two samples of a device that count as samples in a row. The agent's heartbeat is longer."""
+    device_rest: timedelta = timedelta(minutes=1)
+    """Time from a move, tried or done, until the next one from the same device."""
+    replica_rest: timedelta = timedelta(minutes=10)
+    """Time for which a moved replica is not moved again."""
+    max_moves_per_hour: int = 60
+    """Of the whole cluster."""
     node_conditions: bool = True
     """Whether Nodes with GPUs get the operator's condition."""
+
+    @property
+    def claims_keep_promise(self) -> bool:
+        """Whether claims request what is promised: another driver may limit the container to it."""
+        return self.dra_driver != DRA_DRIVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +121,7 @@ class TemplateCheck:
     """Hash of what pods are built from, which says which pods have the template; empty: none can have it."""
     pod_type: PodType | None = None
     """What a replica requests, for the mix; None: it requests shares, which are parts of the devices of the fleet, or
-    the template is invalid."""
+    there is no valid template."""
     unexpected_error: str = ""
     """Traceback of an exception that the template caused although no rule rejected it: a rule is missing."""
 
@@ -161,12 +191,23 @@ class RetryPause:
     """All nodes are tried from then on. Both are in the past after few rejections."""
     message: str
     """The last rejection."""
+    earlier: tuple[datetime, ...] = ()
+    """When the rejections before the last one were, as many as its limit needs."""
     depends_on: frozenset[NodeProperty] = frozenset()
     """What the last rejection named. Empty: other nodes would reject the pod as well."""
     rejected_on: Mapping[str, ObservedNode] = field(default_factory=dict)
     """The nodes that rejected, by name."""
     nodes: frozenset[str] = frozenset()
     """All nodes at that time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionOnNode:
+    """A pod that a node rejected, or gave other devices than the reserved ones."""
+
+    workload_uid: str
+    at: datetime
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +223,8 @@ class Rejections:
     """Pod uid -> since when it holds its devices without interruption."""
     generations: Mapping[str, int] = field(default_factory=dict)
     """Workload uid -> the generation that the rejections are about."""
+    by_node: Mapping[str, tuple[RejectionOnNode, ...]] = field(default_factory=dict)
+    """The recent ones of each node, of all workloads, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +237,14 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class PickedDevices:
+    """A reservation as the pass that picked its devices made it, and the score of the devices."""
+
+    reservation: Reservation
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
 class UpToDateNode:
     """The versions of a node's objects at which no condition was to be written."""
 
@@ -202,6 +253,42 @@ class UpToDateNode:
     stale: bool
     drained: frozenset[str] = frozenset()
     """UUIDs of devices that are cordoned with `drain` at present: such an entry may end by itself."""
+    set_aside: datetime | None = None
+    """Until when no devices are picked there."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """Devices that one pod has, or had until a short time ago."""
+
+    namespace: str
+    devices: float
+    """Of shared devices, the promised part."""
+    since: datetime
+    until: datetime | None = None
+    """When the reservation was removed; None: it exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preempting:
+    """Pods that are evicted for a workload."""
+
+    victims: frozenset[str]
+    """Uids."""
+    at: datetime
+    """When they were last chosen, or waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePressure:
+    """A shared device whose memory in use is above `PRESSURE_PERCENT`."""
+
+    samples: int
+    """Consecutive samples above it that were counted; 0: it is not above it any more, but was relieved lately."""
+    sampled: str
+    """Time of the last counted sample, by the node's clock."""
+    tried: datetime | None = None
+    """When a move from it was last tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +300,14 @@ class PassState:
     """Failed writes, by the action's key."""
     pending_creates: Mapping[tuple[str, int], str] = field(default_factory=dict)
     """Workload uid, replica -> name of a pod whose creation got no response. It is retried under that name."""
+    transports: Mapping[tuple[str, int], Transport] = field(default_factory=dict)
+    """Workload uid, replica -> transport of the nodes that fit it, if its last pod had the other one."""
     unschedulable_since: Mapping[str, datetime] = field(default_factory=dict)
     """Pod uid -> since when kube-scheduler reports it as unschedulable, by the apiserver's clock."""
     unanswered_since: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a released pod -> since when no scheduler has responded to it, by the apiserver's clock."""
-    first_generation: Mapping[str, int] = field(default_factory=dict)
-    """Pod uid -> the telemetry generation in which its reservation was first seen."""
+    first_generation: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Pod uid -> node of its reservation, and the generation of its telemetry in which it was first seen there."""
     seen_holding: frozenset[str] = frozenset()
     """Uids of reserved pods that an agent has reported as holding devices."""
     ended: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)
@@ -237,20 +326,44 @@ class PassState:
     """Uid of a reserved pod -> since when fresh telemetry reports one of its devices as unhealthy."""
     templates: Mapping[str, TemplateCheck] = field(default_factory=dict)
     """Workload uid -> the check of its current generation."""
-    pods_in_quota: Mapping[str, int] = field(default_factory=dict)
-    """Namespace in which workloads wait for quota -> number of pods in it, except their own gated ones."""
+    quota_room: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)
+    """Namespace in which workloads wait for quota -> what its quotas leave, by uid of the quota and resource."""
+    held_creations: frozenset[str] = frozenset()
+    """Uids of gangs whose pods are not created before those of another one, which are in flight."""
+    quota_tried: Mapping[str, datetime] = field(default_factory=dict)
+    """Uid of a gang that waits for quota -> when a gated pod of it was last seen, which is deleted because it waits."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""
+    status_queue: Mapping[str, datetime] = field(default_factory=dict)
+    """Workload uid -> since when its status differs and waits for the budget of a pass."""
+    picked: Mapping[str, PickedDevices] = field(default_factory=dict)
+    """By pod uid, until the stored status has the score: a status may be written much later."""
     reported: Mapping[str, Reported] = field(default_factory=dict)
     """Key of a report (`model.report_actions`) -> what was last written under it."""
     up_to_date_nodes: Mapping[str, UpToDateNode] = field(default_factory=dict)
     """By node name."""
     services_restored: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its Service was last restored."""
+    device_use: Mapping[str, DeviceUse] = field(default_factory=dict)
+    """Pod uid -> the devices that it has, or had within the last hour."""
+    preempting: Mapping[str, Preempting] = field(default_factory=dict)
+    """Uid of a workload that waits -> the pods that are evicted for it."""
+    pressure: Mapping[str, Mapping[str, DevicePressure]] = field(default_factory=dict)
+    """Node -> UUID of a device that runs out of memory."""
+    moves: Mapping[str, datetime] = field(default_factory=dict)
+    """Uid of a pod -> when it was moved, in the last hour."""
     restored: frozenset[str] = frozenset()
     """Uids of workloads whose rejections were read back from status after a restart."""
+    in_flight: frozenset[str] = frozenset()
+    """Keys of writes of earlier passes that have no response yet, and of writes that depend on these."""
+    pods_in_flight: frozenset[str] = frozenset()
+    """Uids of pods of which a reservation or a release has no response yet: it may be stored already."""
+    landed: frozenset[str] = frozenset()
+    """Keys that were in flight until their write got its response, since the last pass."""
 
     def is_backing_off(self, key: str, now: datetime) -> bool:
-        """Returns True while the write with this key may not be retried."""
+        """Returns True while the write with this key is in flight, or may not be retried."""
+        if key in self.in_flight:
+            return True
         backoff = self.write_backoffs.get(key)
         return backoff is not None and now < backoff.until

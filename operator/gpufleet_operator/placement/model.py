@@ -1,8 +1,7 @@
 """Input and output types of the engine.
 
-Frozen dataclasses, shared by operator, command line and benchmarks. No value is a float where Kubernetes has an
-integer: memory of devices in MiB, of nodes in bytes, CPU in millicores, power in milliwatts, temperature in degrees
-Celsius. `None` means that the hardware doesn't report the value.
+Frozen dataclasses. No value is a float where Kubernetes has an integer: memory of devices in MiB, of nodes in bytes,
+CPU in millicores, power in milliwatts, temperature in degrees Celsius. `None`: the hardware doesn't report the value.
 """
 
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from enum import StrEnum
 from gpufleet_api.names import MemoryModel
 from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_common import device_use
+from gpufleet_operator.placement.node_rules import NodeSelectorTerm, Toleration
 
 MAX_RESOURCE_AMOUNT = 2**62
 """Bound of the free resources of a node and of the requests of a pod, so that their difference fits into 64 bits."""
@@ -43,6 +43,7 @@ class FilterReason(StrEnum):
     """Reserved or held by another pod."""
     FOREIGN_PROCESS = "ForeignProcess"
     """The device is used, or possibly used, by a process outside Kubernetes."""
+    EARMARKED = "Earmarked"
     NOT_INCLUDED = "NotInIncludeUUIDs"
     EXCLUDED = "InExcludeUUIDs"
     MODEL = "ModelMismatch"
@@ -78,7 +79,7 @@ class DeviceState:
     power_limit_milliwatts: int | None = None
     compute_capability: str | None = None
     numa_node: int | None = None
-    nvlink_peers: frozenset[str] = frozenset()
+    nvlink_peers: tuple[str, ...] = ()
     healthy: bool = True
     cordoned: str | None = None
     """Set if the device is out of service (`is cordoned: fan replacement`)."""
@@ -91,6 +92,9 @@ class DeviceState:
     promised_memory_mib: int = 0
     """Sum of the shares that the sample may already include."""
     promised_compute_percent: int = 0
+    reclaimed_memory_mib: int = 0
+    """By how much the holders count with less than `promised_memory_mib`, because others may get what they don't use.
+    Negative if they count with more: they use more than promised."""
     in_flight_memory_mib: int = 0
     """Sum of the shares that were picked after the sample was taken."""
     in_flight_compute_percent: int = 0
@@ -120,7 +124,7 @@ class DeviceState:
 
     @property
     def memory_in_use_mib(self) -> int | None:
-        """The larger of promised and observed memory plus the memory in flight; None if not reported.
+        """The larger of counted and observed memory plus the memory in flight; None if not reported.
 
         Memory that is a NUMA node can stay in use after its processes have ended: the operating system frees it on
         demand. Without processes it does not count.
@@ -129,7 +133,12 @@ class DeviceState:
             return None
         freed = self.memory_model is MemoryModel.NUMA and self.process_count == 0
         observed = 0 if freed else self.memory_used_mib
-        return max(self.promised_memory_mib, observed) + self.in_flight_memory_mib
+        return max(self.counted_memory_mib, observed) + self.in_flight_memory_mib
+
+    @property
+    def counted_memory_mib(self) -> int:
+        """What the holders count with: their promises without what is reclaimed of them."""
+        return max(0, self.promised_memory_mib - self.reclaimed_memory_mib)
 
     @property
     def memory_free_mib(self) -> int | None:
@@ -168,33 +177,6 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class MatchExpression:
-    """As in v1.NodeSelectorRequirement."""
-
-    key: str
-    operator: str
-    values: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSelectorTerm:
-    """As in v1.NodeSelectorTerm: all expressions and fields must match. An empty term matches nothing."""
-
-    expressions: tuple[MatchExpression, ...] = ()
-    fields: tuple[MatchExpression, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Toleration:
-    """As in v1.Toleration."""
-
-    key: str = ""
-    operator: str = "Equal"
-    value: str = ""
-    effect: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class PodNeeds:
     """Requests and scheduling constraints of a replica's pod other than devices, as kube-scheduler counts them."""
 
@@ -208,8 +190,8 @@ class PodNeeds:
 
 
 @dataclass(frozen=True, slots=True)
-class PotentialVictim:
-    """A pod that preemption may evict, and the resources that its eviction frees."""
+class HolderPod:
+    """A pod that holds devices, and the resources that its end frees."""
 
     name: str
     """namespace/name."""
@@ -218,6 +200,17 @@ class PotentialVictim:
     share: Share | None = None
     """Its share of each device; None: whole devices."""
     pod: PodNeeds = PodNeeds()
+    uid: str = ""
+    group: str = ""
+    """Pods of one group are evicted together; empty: the pod alone."""
+    evictable: bool = True
+    """Preemption may evict it."""
+    protected_until: float = 0.0
+    """Seconds since the epoch until which preemption does not evict it."""
+    ends_at: float | None = None
+    """Seconds since the epoch at which it ends at the latest; None: not known."""
+    leaving: bool = False
+    """It is ending already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +232,8 @@ class NodeState:
     """Other extended resources, by name."""
     stale_reason: str | None = None
     """Set if this node's telemetry is not usable (`telemetry is 94 s old, limit 90 s`)."""
-    potential_victims: tuple[PotentialVictim, ...] = ()
-    """Pods that preemption may evict; other pods stay."""
+    holders: tuple[HolderPod, ...] = ()
+    """Pods with a reservation of devices."""
 
 
 @dataclass(frozen=True, slots=True)

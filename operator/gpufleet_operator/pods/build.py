@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from gpufleet_api.names import SCHEDULING_GATE, TEMPLATE_HASH_LABEL
+from gpufleet_api.names import CLAIM_PREFIX, POD_CLAIM, SCHEDULING_GATE, TEMPLATE_HASH_LABEL, Transport
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Workload
@@ -46,6 +46,7 @@ def build(
     *,
     attempt: int = 0,
     policy: PodPolicy = DEFAULT_POLICY,
+    transport: Transport = Transport.DEVICE_PLUGIN,
 ) -> dict[str, Any]:
     """Returns the pod as JSON. The template must be valid (see `validate_template`)."""
     pod_spec = dict(spec.pod_spec)
@@ -54,17 +55,28 @@ def build(
     if tolerated := tolerations(pod_spec.get("tolerations"), policy):
         pod_spec["tolerations"] = tolerated
     pod_spec["schedulingGates"] = [*gates, {"name": SCHEDULING_GATE}]
+    several = len(device_users) > 1
+
+    def with_devices(container: Mapping[str, Any]) -> Mapping[str, Any]:
+        if container["name"] not in device_users:
+            return container
+        if transport is Transport.DRA:
+            return _with_claim(container, container["name"] if several else None)
+        return _with_resource(container, resource, device_users[container["name"]])
+
     for kind in ("containers", "initContainers"):
         if pod_spec.get(kind):
-            pod_spec[kind] = [
-                _with_devices(c, resource, device_users[c["name"]]) if c["name"] in device_users else c
-                for c in pod_spec[kind]
-            ]
+            pod_spec[kind] = [with_devices(container) for container in pod_spec[kind]]
+    if transport is Transport.DRA:
+        # The claim does not exist yet.
+        pod_spec["resourceClaims"] = [{"name": POD_CLAIM, "resourceClaimName": f"{CLAIM_PREFIX}{name}"}]
     if spec.network.enable_dns_hostnames:
         pod_spec["hostname"] = network.hostname(workload.name, replica)
         pod_spec["subdomain"] = network.service_name(workload.name)
     given = spec.pod_template.get("metadata") or {}
-    own = {**propagated(given.get("labels")), TEMPLATE_HASH_LABEL: template_hash(spec)}
+    of_template_labels = propagated(given.get("labels"))
+    queue_labels, queue_annotations = labels.of_queue(workload, spec, of_template_labels)
+    own = {**queue_labels, **of_template_labels, TEMPLATE_HASH_LABEL: template_hash(spec)}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -72,14 +84,20 @@ def build(
             "name": name,
             "namespace": workload.namespace,
             "labels": labels.of_pod(workload, replica, own, attempt=attempt),
-            "annotations": propagated(given.get("annotations")),
+            "annotations": {**queue_annotations, **propagated(given.get("annotations"))},
             "ownerReferences": [labels.owner(workload)],
         },
         "spec": with_variables(pod_spec, variables(workload, spec, replica, attempt)),
     }
 
 
-def _with_devices(container: Mapping[str, Any], resource: str, count: int) -> dict[str, Any]:
+def _with_claim(container: Mapping[str, Any], request: str | None) -> dict[str, Any]:
+    """Returns the container with one request of the pod's claim; None: with all of them."""
+    used = {"name": POD_CLAIM} if request is None else {"name": POD_CLAIM, "request": request}
+    return {**container, "resources": {**(container.get("resources") or {}), "claims": [used]}}
+
+
+def _with_resource(container: Mapping[str, Any], resource: str, count: int) -> dict[str, Any]:
     resources = dict(container.get("resources") or {})
     resources["limits"] = {**(resources.get("limits") or {}), resource: str(count)}
     return {**container, "resources": resources}

@@ -16,9 +16,12 @@ from gpufleet_api.names import (
     WORKLOAD_KIND,
     WORKLOAD_LABEL,
 )
+from gpufleet_api.workload import WorkloadSpec
+from gpufleet_operator.model.kueue.names import POD_GROUP_LABEL, POD_GROUP_SIZE_ANNOTATION, QUEUE_LABEL
 from gpufleet_operator.model.objects import Workload
 
 _MAX_VALUE = 63
+_UID_DIGITS = 8
 
 _NOT_PROPAGATED = (
     "argocd.argoproj.io/",
@@ -59,6 +62,24 @@ def of_pod(workload: Workload, replica: int, template: dict[str, str], *, attemp
     app = {key: own.pop(key) for key in (APP_NAME_LABEL, APP_INSTANCE_LABEL)}
     own |= {REPLICA_LABEL: str(replica), POD_INDEX_LABEL: str(replica), ATTEMPT_LABEL: str(attempt)}
     return {**app, **template, **own}
+
+
+def of_queue(
+    workload: Workload, spec: WorkloadSpec, template_labels: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns labels and annotations of a pod; empty if neither the workload nor its template names a queue.
+
+    The pods of a gang are one group, which Kueue admits as a whole. The labels of the template take precedence.
+    """
+    labels = dict(workload.kueue_labels)
+    queue = template_labels.get(QUEUE_LABEL, labels.get(QUEUE_LABEL))
+    if not queue:
+        return {}, {}
+    if not spec.placement.gang or POD_GROUP_LABEL in template_labels:
+        return labels, {}
+    suffix = f"-{workload.uid[:_UID_DIGITS]}"
+    group = workload.name[: _MAX_VALUE - len(suffix)].rstrip("-.") + suffix
+    return {**labels, POD_GROUP_LABEL: group}, {POD_GROUP_SIZE_ANNOTATION: str(spec.replicas)}
 
 
 def owner(workload: Workload) -> dict[str, Any]:

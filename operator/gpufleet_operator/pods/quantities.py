@@ -35,18 +35,17 @@ def quantity(text: Any) -> Fraction:
     Raises:
         ValueError: The text is not a quantity.
     """
+    if text is None:
+        return Fraction(0)
     return _parsed(text) if isinstance(text, str) else _parse(text)
 
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> Fraction:
-    """Parses a text once: thousands of pods have the same few amounts."""
     return _parse(text)
 
 
 def _parse(text: Any) -> Fraction:
-    if text is None:
-        return Fraction(0)
     found = _FORM.fullmatch(str(text)) if _may_be_number(text) else None
     if not found:
         raise ValueError(f"{text!r} is not a resource quantity")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, text
+from gpufleet_operator.model.objects import ResourceQuota
 from gpufleet_operator.pods.quantities import milli, whole
 from gpufleet_operator.pods.requests import pod_requests
 
@@ -39,6 +40,20 @@ def exceeded(quotas: Iterable[Json], pod: Json, count: int) -> str:
             name = text(as_map(quota.get("metadata")).get("name"))
             return f"exceeded quota: {name}, requested: {asked}, used: {before}, limited: {limits}"
     return ""
+
+
+def room(quotas: Iterable[ResourceQuota]) -> dict[tuple[str, str], int]:
+    """Returns the remaining amounts by uid of the quota and name of the resource; negative if overdrawn."""
+    return {
+        (quota.uid, name): _amount(name, limit) - _amount(name, quota.used.get(name))
+        for quota in quotas
+        for name, limit in quota.hard.items()
+    }
+
+
+def has_more_room(before: Mapping[tuple[str, str], int], after: Mapping[tuple[str, str], int]) -> bool:
+    """Returns whether a rejected pod may fit now: an amount has risen, or is no longer limited."""
+    return any(key not in after or after[key] > amount for key, amount in before.items())
 
 
 def pod_usage(spec: Json) -> dict[str, int]:

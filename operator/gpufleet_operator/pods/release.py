@@ -20,15 +20,24 @@ _REQUIRED = f"{_NODE_AFFINITY}/{REQUIRED}"
 
 
 def release(pod: Pod, node: str, assignment: Assignment) -> tuple[JsonPatchOperation, ...]:
-    """Returns the patch of a pod whose only gate is that of gpufleet."""
+    """Returns the patch of a pod whose only gate is that of gpufleet. A pod that follows its claim is not pinned."""
     return (
         {"op": "test", "path": "/metadata/uid", "value": pod.uid},
         {"op": "test", "path": "/metadata/resourceVersion", "value": pod.resource_version},
         {"op": "test", "path": "/spec/schedulingGates/0/name", "value": SCHEDULING_GATE},
-        *_pin(pod, node),
+        *([] if pod.follows_claim else _pin(pod, node)),
         *_annotate(pod, node, assignment),
         *([{"op": "remove", "path": _WAITING_FOR}] if pod.waiting_for else []),
         {"op": "remove", "path": "/spec/schedulingGates/0"},
+    )
+
+
+def reassign(pod: Pod, node: str, assignment: Assignment) -> tuple[JsonPatchOperation, ...]:
+    """Returns the patch of a released pod that gets other devices: see `decide.claims.reassignment`."""
+    return (
+        {"op": "test", "path": "/metadata/uid", "value": pod.uid},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": pod.resource_version},
+        *_annotate(pod, node, assignment),
     )
 
 

@@ -6,15 +6,19 @@ values count against the pod: a malformed quantity exceeds every node, a malform
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, text
-from gpufleet_operator.placement.model import MatchExpression, NodeSelectorTerm, PodNeeds, Taint, Toleration
+from gpufleet_operator.placement.model import PodNeeds, Taint
+from gpufleet_operator.placement.node_rules import MatchExpression, NodeSelectorTerm, Toleration
 from gpufleet_operator.pods.node_affinity import node_selector_terms
 from gpufleet_operator.pods.quantities import MAX_AMOUNT, milli, whole
 
 NATIVE_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})
 """Resources of Kubernetes itself; all others are extended resources."""
+
+_MAX_SHARED = 4096
 
 
 def pod_requests(spec: Json) -> dict[str, int]:
@@ -24,7 +28,11 @@ def pod_requests(spec: Json) -> dict[str, int]:
     init container needs its requests in addition to the sidecars started before it; the larger of both sums counts,
     unless the pod has its own requests; overhead is added. A container with only a limit requests that much.
     """
-    total = _sum(container_requests(c) for c in maps(spec.get("containers")))
+    containers = [container_requests(c) for c in maps(spec.get("containers"))]
+    pod_level, overhead = as_map(as_map(spec.get("resources")).get("requests")), as_map(spec.get("overhead"))
+    if len(containers) == 1 and not (pod_level or overhead or spec.get("initContainers")):
+        return containers[0]  # as below, for most pods
+    total = _sum(containers)
     sidecars: dict[str, int] = {}
     init: dict[str, int] = {}
     for container in maps(spec.get("initContainers")):
@@ -34,9 +42,8 @@ def pod_requests(spec: Json) -> dict[str, int]:
             init = _max(init, sidecars)
         else:
             init = _max(init, _sum((sidecars, asked)))
-    pod_level = as_map(as_map(spec.get("resources")).get("requests"))
     effective = {**_max(_sum((total, sidecars)), init), **_amounts(pod_level)}
-    return _sum((effective, _amounts(as_map(spec.get("overhead")))))
+    return _sum((effective, _amounts(overhead)))
 
 
 def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, without: Iterable[str] = ()) -> PodNeeds:
@@ -51,11 +58,11 @@ def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, with
     asked = pod_requests(spec)
     skipped = NATIVE_RESOURCES | frozenset(without)
     selector = {str(key): text(value) for key, value in as_map(spec.get("nodeSelector")).items()}
-    return PodNeeds(
-        cpu_milli=asked.get("cpu", 0),
-        memory_bytes=asked.get("memory", 0),
-        extended={name: amount for name, amount in asked.items() if name not in skipped and amount},
-        node_selector={**selector, **(node_selector or {})},
+    return _shared_needs(
+        asked.get("cpu", 0),
+        asked.get("memory", 0),
+        tuple((name, amount) for name, amount in asked.items() if name not in skipped and amount),
+        tuple({**selector, **(node_selector or {})}.items()),
         affinity_terms=_affinity_terms(spec),
         tolerations=tuple(
             Toleration(
@@ -68,6 +75,26 @@ def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, with
             if t
         ),
     )
+
+
+@lru_cache(maxsize=_MAX_SHARED)
+def _shared_needs(
+    cpu_milli: int,
+    memory_bytes: int,
+    extended: tuple[tuple[str, int], ...],
+    node_selector: tuple[tuple[str, str], ...],
+    *,
+    affinity_terms: tuple[NodeSelectorTerm, ...] | None,
+    tolerations: tuple[Toleration, ...],
+) -> PodNeeds:
+    """Returns one object for all pods with the same needs."""
+    return PodNeeds(cpu_milli, memory_bytes, dict(extended), dict(node_selector), affinity_terms, tolerations)
+
+
+@lru_cache(maxsize=_MAX_SHARED)
+def shared_amounts(pairs: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
+    """Returns one map for all pods with the same requests: there are hundreds of thousands of pods."""
+    return dict(pairs)
 
 
 def taints(spec: Json) -> tuple[Taint, ...]:

@@ -11,6 +11,7 @@ from gpufleet_api.workload import WorkloadSpec
 from gpufleet_operator.pods.labels import propagated
 
 _LENGTH = 10
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def template_hash(spec: WorkloadSpec) -> str:
@@ -21,5 +22,4 @@ def template_hash(spec: WorkloadSpec) -> str:
         "annotations": propagated(given.get("annotations")),
         "spec": spec.pod_spec,
     }
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:_LENGTH]
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()[:_LENGTH]

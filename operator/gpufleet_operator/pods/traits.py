@@ -18,7 +18,7 @@ from gpufleet_operator.model.pod_traits import (
     PodTraits,
     SpreadConstraint,
 )
-from gpufleet_operator.placement.model import MatchExpression
+from gpufleet_operator.placement.node_rules import MatchExpression
 from gpufleet_operator.pods.node_affinity import REQUIRED
 
 _SHARED_LABELS = 8192
@@ -39,13 +39,24 @@ def pod_traits(namespace: str, labels: Any, spec: Any) -> PodTraits:
 
 def bound_traits(namespace: str, labels: Any, spec: Any) -> PodTraits:
     """Returns the traits of a pod on a node that other pods can conflict with. Pods with equal labels share them."""
-    spec, own = as_map(spec), _labels(labels)
-    anti_affinity = tuple(_terms(spec, "podAntiAffinity", namespace, own))
-    return PodTraits(sys.intern(namespace), own, ports=tuple(_ports(spec)), anti_affinity=anti_affinity)
+    spec, pairs = as_map(spec), _pairs(labels)
+    own, ports = _shared_labels(pairs), tuple(_ports(spec))
+    return _shared_traits(namespace, pairs, ports, tuple(_terms(spec, "podAntiAffinity", namespace, own)))
+
+
+@lru_cache(maxsize=_SHARED_LABELS)
+def _shared_traits(
+    namespace: str, labels: tuple[tuple[str, str], ...], ports: tuple[HostPort, ...], anti_affinity: tuple[PodTerm, ...]
+) -> PodTraits:
+    return PodTraits(sys.intern(namespace), _shared_labels(labels), ports=ports, anti_affinity=anti_affinity)
 
 
 def _labels(given: Any) -> Labels:
-    return _shared_labels(tuple(sorted((str(key), text(value)) for key, value in as_map(given).items())))
+    return _shared_labels(_pairs(given))
+
+
+def _pairs(given: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((str(key), text(value)) for key, value in as_map(given).items()))
 
 
 @lru_cache(maxsize=_SHARED_LABELS)

@@ -37,7 +37,7 @@ def _errors(spec: WorkloadSpec, resources: Resources, policy: PodPolicy) -> Erro
         yield forbidden("spec.devices.mode", f"mode {spec.devices.mode} is disabled in this cluster")
     if spec.adopts:
         return
-    yield from _metadata(spec.pod_template.get("metadata"))
+    yield from validate_metadata(spec)
     pod = spec.pod_template.get("spec")
     if pod is None:
         yield required(_SPEC)
@@ -70,7 +70,9 @@ def _errors(spec: WorkloadSpec, resources: Resources, policy: PodPolicy) -> Erro
                 yield from _no_devices(container.get("resources"), f"{path}.resources", resources)
 
 
-def _metadata(metadata: Any) -> Errors:
+def validate_metadata(spec: WorkloadSpec) -> Errors:
+    """Yields errors of the template's labels and annotations."""
+    metadata = spec.pod_template.get("metadata")
     if metadata is None:
         return
     if not isinstance(metadata, Mapping):

@@ -5,7 +5,6 @@ The apiserver validates all other fields when a pod is created. These fields are
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from gpufleet_common.field_errors import invalid, required
@@ -106,14 +105,13 @@ def _quantities(given: Any, path: str) -> Errors:
         yield invalid(path, given, "must be a map")
         return
     for name, amount in (given or {}).items():
-        wrong = partial(invalid, f"{path}[{name}]", amount)
         try:
             negative = quantity(amount) < 0
         except ValueError:
-            yield wrong("must be a resource quantity")
+            yield invalid(f"{path}[{name}]", amount, "must be a resource quantity")
         else:
             if negative:
-                yield wrong("must be greater than or equal to 0")
+                yield invalid(f"{path}[{name}]", amount, "must be greater than or equal to 0")
 
 
 def _name(value: Any, path: str) -> Errors:
@@ -124,4 +122,4 @@ def _name(value: Any, path: str) -> Errors:
 
 
 def _not_a_map(value: Any) -> bool:
-    return value is not None and not isinstance(value, Mapping)
+    return value is not None and type(value) is not dict and not isinstance(value, Mapping)

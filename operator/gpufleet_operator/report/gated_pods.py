@@ -16,6 +16,7 @@ from gpufleet_operator.model.replica import (
     WITHOUT_USABLE_POD,
     RemovalMethod,
     Replica,
+    UnplacedPod,
     UnplacedReason,
     WaitReason,
     WorkloadReplicas,
@@ -50,12 +51,14 @@ class WaitingFor(StrEnum):
     VALID_POD = "ValidPod"
     PODS = "Pods"
     RESUME = "Resume"
+    CLAIM = "ResourceClaim"
 
 
 _OF_THE_REPLICA = {
     WaitReason.RESUME: WaitingFor.RESUME,
     WaitReason.OTHER_GATES: WaitingFor.OTHER_GATES,
     WaitReason.PREDECESSOR: WaitingFor.PREDECESSOR,
+    WaitReason.CLAIM: WaitingFor.CLAIM,
 }
 """Reasons whose message is that of the replica."""
 
@@ -67,6 +70,8 @@ _EXPECTED = (WaitingFor.OTHER_GATES, WaitingFor.PREDECESSOR)
 class _Wait:
     reason: WaitingFor
     message: str
+    problem: bool = True
+    """False: the pod is about to be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,8 @@ class GateContext:
     """After this pass."""
     unplaced: Mapping[str, Diagnosis] = field(default_factory=dict)
     """By workload uid."""
+    without_replica: Mapping[str, UnplacedPod] = field(default_factory=dict)
+    """Pods of other owners that are no replicas of their workload, by uid."""
     releases: frozenset[str] = frozenset()
     """Uids of the pods that this pass releases."""
 
@@ -99,7 +106,7 @@ def explanations(snapshot: Snapshot, state: PassState, found: GateContext) -> It
             name=pod.name,
             reason=f"WaitingFor{wait.reason}",
             note=wait.message,
-            warning=wait.reason not in _EXPECTED,
+            warning=wait.problem and wait.reason not in _EXPECTED,
             patch=() if known else explain(pod, wait.reason),
         )
         if not known or _is_due(snapshot, state.reported.get(action.key), action):
@@ -131,9 +138,14 @@ def explained(snapshot: Snapshot) -> dict[str, Reported]:
     return {key: reported.get(key, Reported(snapshot.now)) for key in keys}
 
 
-def due_times(snapshot: Snapshot) -> Iterator[tuple[str, datetime]]:
-    """Yields the uids of gated pods, and when they have waited long enough to be explained."""
-    return ((pod.uid, pod.created + DELAY) for pod in _gated(snapshot))
+def due_times(snapshot: Snapshot, state: PassState) -> Iterator[tuple[str, datetime]]:
+    """Yields the uids of gated pods, and when they have waited long enough to be explained, or explained again."""
+    for pod in _gated(snapshot):
+        yield pod.uid, pod.created + DELAY
+        reported = state.reported.get(explain_key(pod.uid))
+        if reported is not None:
+            yield pod.uid, reported.at + _NOTE_INTERVAL
+            yield pod.uid, reported.at + _REPEAT_INTERVAL
 
 
 def _gated(snapshot: Snapshot) -> Iterable[Pod]:
@@ -183,8 +195,7 @@ def _wait(
 
 def _unplaced(found: GateContext, pod: Pod) -> _Wait | None:
     """Returns why a pod with another owner is not a replica of its workload."""
-    unplaced = (one for assessed in found.assessed.values() for one in assessed.unplaced)
-    match = next((one for one in unplaced if one.pod.uid == pod.uid), None)
+    match = found.without_replica.get(pod.uid)
     if match is None:
         return None
     waiting_for = WaitingFor.VALID_POD if match.reason is UnplacedReason.INVALID_POD else WaitingFor.GANG
@@ -218,7 +229,10 @@ def _without_replica(snapshot: Snapshot, pod: Pod) -> _Wait | None:
             return _Wait(WaitingFor.WORKLOAD, message)
         if workload is None:
             return _Wait(WaitingFor.WORKLOAD, f"GPUWorkload {pod.workload_label} does not exist in this namespace")
-    if workload is None or workload.namespace != pod.namespace:
+    if workload is None:
+        message = "its GPUWorkload was deleted, so the garbage collector deletes the pod"
+        return _Wait(WaitingFor.WORKLOAD, message, problem=False)
+    if workload.namespace != pod.namespace:
         return _Wait(WaitingFor.WORKLOAD, "no GPUWorkload controls the pod")
     if workload.deleting or workload.model is not None:
         return None

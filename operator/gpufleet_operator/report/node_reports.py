@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from gpufleet_api.condition import Condition
+from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet import cordons
+from gpufleet_operator.fleet import cordons, set_aside
 from gpufleet_operator.model.objects import Node, NodeCondition, Telemetry
 from gpufleet_operator.model.report_actions import WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
@@ -42,8 +42,9 @@ def node_reports(snapshot: Snapshot) -> NodeReports:
         up_to_date = UpToDateNode(
             telemetry.resource_version if telemetry else "",
             node.resource_version if node else "",
-            stale=snapshot.stale_reason(name) is not None,
+            stale=snapshot.blames_node(name),
             drained=frozenset(cordons.drained(snapshot, name)),
+            set_aside=set_aside.active(snapshot.previous_state.rejections.by_node, snapshot.now).get(name),
         )
         if before.get(name) == up_to_date or not _differs(snapshot, found, telemetry, node):
             found.up_to_date[name] = up_to_date
@@ -55,8 +56,10 @@ def _differs(snapshot: Snapshot, found: NodeReports, telemetry: Telemetry | None
     if telemetry is not None and telemetry.deleting:
         telemetry = None
     freshness = fresh(snapshot, telemetry) if telemetry else None
-    health = healthy(telemetry, freshness) if telemetry and freshness else None
+    health = _health(snapshot, telemetry, freshness) if telemetry and freshness else None
     differs = False
+    if telemetry and snapshot.stale_reason(telemetry.name) is not None and not snapshot.blames_node(telemetry.name):
+        return False  # looked at again when the outage ends
     # An object without a status cannot have conditions.
     if telemetry and freshness and health and (telemetry.status is not None or telemetry.decode_error):
         findings = {"Fresh": freshness, "Healthy": health, "Drained": drained(snapshot, telemetry)}
@@ -73,6 +76,15 @@ def _differs(snapshot: Snapshot, found: NodeReports, telemetry: Telemetry | None
             if _is_due(snapshot, to_node.key, [node.condition], [to_node.condition]):
                 found.nodes.append(to_node)
     return differs
+
+
+def _health(snapshot: Snapshot, telemetry: Telemetry, freshness: TelemetryFinding) -> TelemetryFinding:
+    """Returns whether the devices are healthy, and containers get them."""
+    found, rejected = healthy(telemetry, freshness), snapshot.previous_state.rejections.by_node
+    end = set_aside.active(rejected, snapshot.now).get(telemetry.name)
+    if end is None or found.status is ConditionStatus.FALSE:
+        return found
+    return TelemetryFinding(ConditionStatus.FALSE, "PodsRejected", set_aside.message(rejected[telemetry.name], end))
 
 
 def _condition(snapshot: Snapshot, telemetry: Telemetry, kind: str, finding: TelemetryFinding) -> Condition:

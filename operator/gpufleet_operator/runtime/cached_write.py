@@ -7,13 +7,14 @@ from typing import TypeVar
 
 from gpufleet_operator.cache.store import Store
 from gpufleet_operator.kube.errors import ConflictError, NotFoundError, PatchConflictError
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, Telemetry, Workload
+from gpufleet_operator.model.claims.resource_claim import ResourceClaim
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, Service, Telemetry, Workload
 
-D = TypeVar("D", BoundPod, Pod, Workload)
+D = TypeVar("D", BoundPod, Pod, ResourceClaim, Workload)
 
 
 @contextmanager
-def rejections_in(store: Store[Pod] | Store[Telemetry] | Store[Node], uid: str) -> Generator[None]:
+def rejections_in(store: Store[Pod] | Store[Telemetry] | Store[Node] | Store[Service], uid: str) -> Generator[None]:
     """Applies the rejection of a write in the block to the cache.
 
     Args:
@@ -31,6 +32,19 @@ def rejections_in(store: Store[Pod] | Store[Telemetry] | Store[Node], uid: str) 
         raise
     except NotFoundError as error:
         store.remove(uid, "")
+        raise ConflictError(str(error), error.code) from error
+
+
+@contextmanager
+def creation_again_if_missing() -> Generator[None]:
+    """Has a creation decided again whose namespace was deleted, or the object of an unconfirmed earlier creation.
+
+    Raises:
+        ConflictError: Instead of NotFoundError.
+    """
+    try:
+        yield
+    except NotFoundError as error:
         raise ConflictError(str(error), error.code) from error
 
 

@@ -1,37 +1,30 @@
-"""Writes the actions of a decision, and applies each response to the cache.
+"""Sends the writes of a decision, and does not wait for slow ones.
 
-Since responses are in the cache before the next pass, the operator never decides on a state that it has changed itself;
-the watch only confirms the change later.
+A pass waits for its writes for a moment, but not for statuses and reports, on which no placement depends. Writes that
+have no response by then stay in flight: the next passes neither repeat nor contradict them, and the releases that wait
+for them stay with them. Other writes that were not sent by then are dropped, and decided again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
 
 import structlog
 
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.kube import patches
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import (
-    ApiError,
-    ConflictError,
-    InvalidWriteError,
-    NotFoundError,
-    PatchConflictError,
-    UnavailableError,
-)
-from gpufleet_operator.kube.events import POD_KIND, ObjectEventRecorder, ObjectReference
+from gpufleet_operator.kube.errors import ApiError, ConflictError, PatchConflictError, UnavailableError
+from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.kube.writer import KubeWriter
 from gpufleet_operator.model.actions import (
+    Action,
     Actions,
     CreatePod,
     CreateService,
     DeletePod,
     DeleteWorkload,
-    Event,
     EvictPod,
     ReleasePod,
     Reserve,
@@ -39,269 +32,229 @@ from gpufleet_operator.model.actions import (
     RestoreService,
     WriteStatus,
 )
-from gpufleet_operator.model.report_actions import ExplainPod, Reports, WriteNodeCondition, WriteTelemetryConditions
-from gpufleet_operator.runtime.cached_write import mark_deleting, rejections_in
-from gpufleet_operator.runtime.gang_check import check_gang
+from gpufleet_operator.model.claims.claim_actions import CreateClaim, DeleteClaim
+from gpufleet_operator.model.report_actions import ExplainPod, WriteNodeCondition, WriteTelemetryConditions
+from gpufleet_operator.runtime.action_writer import ActionWriter
+from gpufleet_operator.runtime.claim_writer import ClaimWriter
+from gpufleet_operator.runtime.gang_check import GangCheck
+from gpufleet_operator.runtime.jobs import Job, JobFactory, WriteOutcome
+from gpufleet_operator.runtime.lanes import Lane, Lanes
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
-Report = WriteTelemetryConditions | WriteNodeCondition | ExplainPod
-Action = (
-    CreateService
-    | RestoreService
-    | CreatePod
-    | DeletePod
-    | DeleteWorkload
-    | EvictPod
-    | RestoreFinalizer
-    | Reserve
-    | ReleasePod
-    | WriteStatus
-    | Report
-)
-A = TypeVar(
-    "A",
-    CreateService,
-    RestoreService,
-    CreatePod,
-    DeletePod,
-    DeleteWorkload,
-    EvictPod,
-    RestoreFinalizer,
-    Reserve,
-    ReleasePod,
-    WriteStatus,
-    WriteTelemetryConditions,
-    WriteNodeCondition,
-    ExplainPod,
-)
-
-_MAX_PARALLEL = 16
-_RETRIED = (InvalidWriteError, UnavailableError)
-"""Errors after which an action is retried with backoff. An error that is not caught below ends the process."""
+PATIENCE_SECONDS = 0.25
+"""How long a pass waits for its writes."""
+REPORT_PATIENCE_SECONDS = 0.0
+"""How long it waits for statuses and reports after the others: they are only sent, as far as the lanes allow."""
+_REPORTS = (Lane.STATUS, Lane.REPORT)
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class WriteOutcome:
-    action: Action
-    failure: str | None = None
-    """Message of the error; None: no error."""
-    conflict: bool = False
-    """The object changed after the decision, so the next pass decides again. Not an error."""
-    unconfirmed: bool = False
-    """There was no response: the write may have been applied."""
-
-    @property
-    def succeeded(self) -> bool:
-        return self.failure is None and not self.conflict
-
-
 class Executor:
-    """Writes actions, at most 16 at the same time.
+    """Sends actions, in lanes: see `lanes`.
 
     Args:
         writer: The apiserver.
         cache: Updated from each response.
         clock: Time of events.
         recorder: Writes events.
+        may_write: Whether this process leads, asked before each write.
+        patience_seconds: How long a pass waits for its writes.
+        report_patience_seconds: How long it waits for statuses and reports after the others.
     """
 
-    def __init__(self, writer: KubeWriter, cache: Cache, clock: ServerClock, recorder: ObjectEventRecorder) -> None:
-        self._writer, self._cache, self._clock, self._recorder = writer, cache, clock, recorder
-        self._reports = ReportWriter(writer, cache, clock, recorder)
-        self._semaphore = asyncio.Semaphore(_MAX_PARALLEL)
-        self._on_write: Callable[[], None] = lambda: None
+    def __init__(
+        self,
+        writer: KubeWriter,
+        cache: Cache,
+        clock: ServerClock,
+        recorder: ObjectEventRecorder,
+        *,
+        may_write: Callable[[], bool] = lambda: True,
+        patience_seconds: float = PATIENCE_SECONDS,
+        report_patience_seconds: float = REPORT_PATIENCE_SECONDS,
+    ) -> None:
+        self._write_of = _writes(
+            ActionWriter(writer, cache, clock, recorder),
+            ClaimWriter(writer, cache, clock, recorder),
+            ReportWriter(writer, cache, clock, recorder),
+        )
+        self._factory = JobFactory(self._write, lambda: GangCheck(writer))
+        self._patience, self._report_patience = patience_seconds, report_patience_seconds
+        self._may_write = may_write
+        self._lanes = Lanes()
+        self._slow: dict[asyncio.Task[None], Job] = {}
+        """Writes of earlier passes without a response."""
+        self._landed: list[Job] = []
+        self._error: BaseException | None = None
+        self._cache = cache
 
     async def run(self, actions: Actions, on_write: Callable[[], None] = lambda: None) -> list[WriteOutcome]:
-        """Writes all actions: changes of pods and reservations, releases of reserved pods, statuses, then reports.
-
-        Expired workloads are deleted last.
+        """Sends all writes in the order of `JobFactory.jobs`; returns how they ended, without those still in flight.
 
         Args:
             actions: The decision.
             on_write: Called after each write, successful or not.
         """
-        self._on_write = on_write
-        services, restored, creates, deletes, evictions, finalizers, reserves = await asyncio.gather(
-            self._all(actions.services, self._create_service),
-            self._all(actions.restored_services, self._restore_service),
-            self._creates(actions.creates),
-            self._all(actions.deletes, self._delete),
-            self._all(actions.evictions, self._evict),
-            self._all(actions.restores, self._restore),
-            self._all(actions.reserves, self._reserve),
-        )
-        reserved = {o.action.node for o in reserves if isinstance(o.action, Reserve) and o.succeeded}
-        releases = await self._all([r for r in actions.releases if r.after <= reserved], self._release)
-        outcomes = [*creates, *deletes, *reserves, *releases]
-        # A status lists devices as reserved, so it is written only after the reservations of its workload.
-        failed = [o.action for o in outcomes if not o.succeeded]
-        incomplete = {a.workload_uid for a in failed if isinstance(a, CreatePod | DeletePod | ReleasePod)}
-        incomplete |= {r.workload_uid for r in actions.releases if not r.after <= reserved}
-        statuses = await self._all([s for s in actions.statuses if s.workload_uid not in incomplete], self._status)
-        expired = await self._all(actions.expired, self._delete_workload)
-        others = [*services, *restored, *evictions, *finalizers]
-        return [*others, *outcomes, *statuses, *expired, *await self._report(actions.reports)]
+        jobs = self._factory.jobs(actions)
+        for job in jobs:
+            if self._lanes.full(job.slot):  # with writes of earlier passes, which are slow
+                job.drop()
+        tasks = {asyncio.create_task(self._run(job, on_write)): job for job in jobs if job.outcome is None}
+        if tasks:
+            try:
+                await self._wait(tasks)
+                self._raise_first(tasks)
+            except BaseException:  # the pass is cancelled, or a write raised: neither leaves a task behind
+                await _cancel(tasks)
+                raise
+            waiting = _waiting_for_sent(job for task, job in tasks.items() if not task.done())
+            unsent = {
+                task: job for task, job in tasks.items() if not task.done() and not job.sent and job not in waiting
+            }
+            await _cancel(unsent)
+            for job in unsent.values():
+                job.drop()
+            if unsent:
+                self._cache.dirty.set()
+            self._keep_slow(tasks)
+        return [job.outcome for job in jobs if job.outcome is not None]
 
-    async def _report(self, reports: Reports) -> list[WriteOutcome]:
-        telemetry, nodes, pods = await asyncio.gather(
-            self._all(reports.telemetry, self._reports.telemetry),
-            self._all(reports.nodes, self._reports.node),
-            self._all(reports.pods, self._reports.pod),
-        )
-        return [*telemetry, *nodes, *pods]
+    def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]:
+        """Returns how writes of earlier passes ended since the last call, and their keys: see `in_flight`."""
+        if self._error is not None:
+            raise self._error
+        landed, self._landed = self._landed, []
+        outcomes = [job.outcome for job in landed if job.outcome is not None]
+        return outcomes, frozenset(key for job in landed for key in job.keys)
 
-    async def _creates(self, creates: Sequence[CreatePod]) -> list[WriteOutcome]:
-        """Creates pods. The gangs of a namespace follow one another, so that the first gets the quota."""
-        gangs: dict[str, dict[str, list[CreatePod]]] = {}
-        for create in creates:
-            if create.gang:
-                gangs.setdefault(create.namespace, {}).setdefault(create.workload_uid, []).append(create)
-        outcomes = await asyncio.gather(
-            self._all([create for create in creates if not create.gang], self._create),
-            *(self._create_gangs(list(found.values())) for found in gangs.values()),
-        )
-        return [outcome for of_namespace in outcomes for outcome in of_namespace]
+    def in_flight(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Returns the keys, and the uids of pods, of `PassState`."""
+        jobs = self._slow.values()
+        return frozenset(key for job in jobs for key in job.keys), frozenset(uid for job in jobs for uid in job.pods)
 
-    async def _create_gangs(self, gangs: Sequence[Sequence[CreatePod]]) -> list[WriteOutcome]:
-        outcomes: list[WriteOutcome] = []
-        for creates in gangs:
-            checked = await self._one(creates[0], partial(self._check_gang, creates))
-            if checked.succeeded:
-                outcomes += await self._all(creates, self._create)
-            else:
-                outcomes += [replace(checked, action=create) for create in creates]
-        return outcomes
+    def sent(self) -> Counter[Lane]:
+        """Returns the number of writes without a response."""
+        return self._lanes.sent()
 
-    async def _check_gang(self, creates: Sequence[CreatePod], first: CreatePod) -> None:
-        del first
-        await check_gang(self._writer, creates)
+    async def close(self) -> None:
+        """Cancels the writes in flight."""
+        await _cancel(tuple(self._slow))
 
-    async def _all(self, actions: Sequence[A], write: Callable[[A], Awaitable[None]]) -> list[WriteOutcome]:
-        return list(await asyncio.gather(*(self._one(action, write) for action in actions)))
+    async def _wait(self, tasks: Mapping[asyncio.Task[None], Job]) -> None:
+        """Returns when all have ended, or after a moment."""
+        reports = {task for task, job in tasks.items() if job.slot.lane in _REPORTS}
+        if others := tasks.keys() - reports:
+            await asyncio.wait(others, timeout=self._patience, return_when=asyncio.FIRST_EXCEPTION)
+        if reports:
+            await asyncio.wait(reports, timeout=self._report_patience, return_when=asyncio.FIRST_EXCEPTION)
 
-    async def _one(self, action: A, write: Callable[[A], Awaitable[None]]) -> WriteOutcome:
-        async with self._semaphore:
-            outcome = await self._try(action, write)
-        self._on_write()
-        return outcome
+    def _raise_first(self, tasks: Mapping[asyncio.Task[None], Job]) -> None:
+        for task in tasks:
+            if task.done() and (error := task.exception()) is not None:
+                raise error
 
-    async def _try(self, action: A, write: Callable[[A], Awaitable[None]]) -> WriteOutcome:
+    def _keep_slow(self, tasks: Mapping[asyncio.Task[None], Job]) -> None:
+        for task, job in tasks.items():
+            if not task.done():
+                self._slow[task] = job
+                task.add_done_callback(self._land)
+                if job.sent and job.slot.lane not in _REPORTS:
+                    log.info("write is slow", action=job.action.key, lane=str(job.slot.lane))
+
+    def _land(self, task: asyncio.Task[None]) -> None:
+        job = self._slow.pop(task)
+        if task.cancelled():
+            return
+        self._error = self._error or task.exception()
+        self._landed.append(job)
+        self._cache.dirty.set()
+
+    async def _run(self, job: Job, on_write: Callable[[], None]) -> None:
         try:
-            await write(action)
+            for other in (*job.needs, *job.follows):
+                await other.ended.wait()
+            if not all(other.outcome is not None and other.outcome.succeeded for other in job.needs):
+                job.drop()
+                return
+            async with self._lanes.take(job.slot):
+                if not self._may_write():
+                    log.warning("write not sent: the lease may have expired", action=job.action.key)
+                    job.drop()
+                    return
+                job.sent = True
+                job.outcome = await self._try(job)
+            on_write()
+        finally:
+            job.ended.set()
+
+    async def _try(self, job: Job) -> WriteOutcome:
+        action, limit = job.action, job.slot.timeout_seconds
+        try:
+            async with asyncio.timeout(limit):
+                await job.write()
         except (PatchConflictError, ConflictError) as error:
             log.info("write conflict", action=action.key, error=str(error))
             return WriteOutcome(action, conflict=True)
-        except _RETRIED as error:
-            log.warning("write failed", action=action.key, error=str(error))
+        except ApiError as error:
+            # Also of a status that no rule foresees: it is the failure of this write, and ends no other.
+            log.warning("write failed", action=action.key, error=str(error), status=error.code)
             return WriteOutcome(action, failure=str(error), unconfirmed=isinstance(error, UnavailableError))
+        except TimeoutError:
+            message = f"no response within {limit:.0f} s"
+            log.warning("write failed", action=action.key, error=message)
+            return WriteOutcome(action, failure=message, unconfirmed=True)
         log.debug("write succeeded", action=action.key)
         return WriteOutcome(action)
 
-    async def _create(self, action: CreatePod) -> None:
-        try:
-            body = await self._writer.create_pod(action.body)
-        except NotFoundError as error:
-            # The namespace was deleted, or the pod of an unconfirmed creation: decide again.
-            raise ConflictError(str(error), error.code) from error
-        self._cache.pods.apply(body)
+    async def _write(self, action: Action) -> None:
+        await self._write_of[type(action)](action)
 
-    async def _create_service(self, action: CreateService) -> None:
-        try:
-            body = await self._writer.create_service(action.body)
-        except NotFoundError as error:
-            raise ConflictError(str(error), error.code) from error  # as in `_create`
-        self._cache.services.apply(body)
 
-    async def _restore_service(self, action: RestoreService) -> None:
-        body = {**action.body, "metadata": {**action.body["metadata"], "uid": action.uid}}
-        try:
-            self._cache.services.apply(await self._writer.apply_service(body))
-        except NotFoundError as error:
-            self._cache.services.remove(action.uid, "")
-            raise ConflictError(str(error), error.code) from error
-        about = ObjectReference(body["metadata"]["namespace"], action.workload, action.workload_uid)
-        note = f"restored labels and spec of Service {body['metadata']['name']}, which another client changed"
-        await self._record(about, Event("ServiceRestored", note))
+def _writes(
+    actions: ActionWriter, claims: ClaimWriter, reports: ReportWriter
+) -> Mapping[type, Callable[[Any], Awaitable[None]]]:
+    """Returns what writes each kind of action."""
+    return {
+        CreateService: actions.create_service,
+        RestoreService: actions.restore_service,
+        CreatePod: actions.create_pod,
+        DeletePod: actions.delete_pod,
+        DeleteWorkload: actions.delete_workload,
+        EvictPod: actions.evict_pod,
+        RestoreFinalizer: actions.restore_finalizer,
+        Reserve: actions.reserve,
+        CreateClaim: claims.create,
+        DeleteClaim: claims.delete,
+        ReleasePod: actions.release_pod,
+        WriteStatus: actions.write_status,
+        WriteTelemetryConditions: reports.telemetry,
+        WriteNodeCondition: reports.node,
+        ExplainPod: reports.pod,
+    }
 
-    async def _reserve(self, action: Reserve) -> None:
-        with rejections_in(self._cache.telemetry, action.uid):
-            body = await self._writer.patch_telemetry(action.node, patches.reserve(action))
-        self._cache.telemetry.apply(body)
 
-    async def _release(self, action: ReleasePod) -> None:
-        with rejections_in(self._cache.pods, action.pod_uid):
-            body = await self._writer.patch_pod(action.namespace, action.name, action.patch)
-        self._cache.pods.apply(body)
+def _waiting_for_sent(jobs: Iterable[Job]) -> set[Job]:
+    """Returns the releases, and their claims, that wait for responses to reservations which have been sent.
 
-    async def _restore(self, action: RestoreFinalizer) -> None:
-        with rejections_in(self._cache.pods, action.uid):
-            body = await self._writer.patch_pod(action.namespace, action.name, action.patch)
-        self._cache.pods.apply(body)
+    They are in flight like these: if they were dropped, the next pass would send the reservations again as a proof, and
+    an apiserver that always responds after the pass would never see a release.
 
-    async def _delete(self, action: DeletePod) -> None:
-        version = action.resource_version
-        if action.patch:
-            with rejections_in(self._cache.pods, action.uid):
-                body = await self._writer.patch_pod(action.namespace, action.name, action.patch)
-            self._cache.pods.apply(body)
-            version = str(body["metadata"]["resourceVersion"])
-        try:
-            await self._writer.delete_pod(action.namespace, action.name, action.uid, version)
-        except NotFoundError:
-            self._cache.pods.remove(action.uid, "")
-            return
-        mark_deleting(self._cache.pods, action.uid)
-        await self._record(
-            ObjectReference(action.namespace, action.workload, action.workload_uid),
-            Event(action.reason, f"pod {action.name}: {action.message}", warning=action.reason.is_warning),
-        )
+    Args:
+        jobs: Those that have not ended; a job comes after those that it needs.
+    """
+    found: set[Job] = set()
+    for job in jobs:
+        placing = isinstance(job.action, CreateClaim | ReleasePod) and not job.sent
+        outstanding = any(not need.ended.is_set() for need in job.needs)
+        if placing and outstanding and all(need.sent or need in found for need in job.needs):
+            found.add(job)
+    return found
 
-    async def _evict(self, action: EvictPod) -> None:
-        if action.workload_uid:
-            about = ObjectReference(action.namespace, action.workload, action.workload_uid)
-        else:
-            about = ObjectReference(action.namespace, action.name, action.uid, kind=POD_KIND, api_version="v1")
-        try:
-            await self._writer.evict_pod(action.namespace, action.name, action.uid)
-        except NotFoundError:
-            self._cache.pods.remove(action.uid, "")
-            self._cache.other_pods.remove(action.uid, "")
-            return
-        except InvalidWriteError as error:
-            blocked = f"pod {action.name}: {error} ({action.message})"
-            await self._record(about, Event("EvictionBlocked", blocked, warning=True))
-            raise
-        mark_deleting(self._cache.pods, action.uid)
-        mark_deleting(self._cache.other_pods, action.uid)
-        await self._record(about, Event("PodEvicted", f"evicted pod {action.name}: {action.message}"))
 
-    async def _status(self, action: WriteStatus) -> None:
-        try:
-            body = await self._writer.patch_workload_status(action.namespace, action.name, patches.status(action))
-        except PatchConflictError as error:
-            self._cache.workloads.remove(action.workload_uid, "")
-            self._cache.workloads.apply(error.current)
-            raise
-        except NotFoundError:
-            self._cache.workloads.remove(action.workload_uid, "")
-            return
-        self._cache.workloads.apply(body)
-        for event in action.events:
-            await self._record(ObjectReference(action.namespace, action.name, action.workload_uid), event)
-
-    async def _delete_workload(self, action: DeleteWorkload) -> None:
-        try:
-            await self._writer.delete_workload(action.namespace, action.name, action.workload_uid)
-        except NotFoundError:
-            self._cache.workloads.remove(action.workload_uid, "")
-            return
-        mark_deleting(self._cache.workloads, action.workload_uid)
-
-    async def _record(self, about: ObjectReference, event: Event) -> None:
-        """Records an event. One that fails is not retried: nothing depends on it."""
-        try:
-            await self._recorder.record(about, event, self._clock.now())
-        except ApiError as error:
-            log.warning("cannot record event", reason=event.reason, error=str(error))
+async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancels tasks, and returns when they have ended."""
+    for task in tasks:
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)

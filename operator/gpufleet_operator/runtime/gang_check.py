@@ -16,27 +16,45 @@ _NO_DRY_RUN = "does not support dry run"
 log = structlog.get_logger(__name__)
 
 
-async def check_gang(writer: KubeWriter, creates: Sequence[CreatePod]) -> None:
-    """Returns if the pods may be created. Another client can still use up the quota at the same time.
+class GangCheck:
+    """Checks the gangs of one namespace in one pass, one after the other.
+
+    A younger gang has to fit into the quotas as they are now, and as they were before the first gang was checked: else
+    it would get what was freed since an older one was rejected.
 
     Args:
         writer: The apiserver.
-        creates: The missing pods of one gang.
-
-    Raises:
-        InvalidWriteError: The apiserver rejects such a pod, or a quota all of them together.
-        ConflictError: The namespace does not exist.
-        UnavailableError: There was no response.
     """
-    admitted = await _admitted(writer, creates[0])
-    try:
-        quotas = await writer.list_quotas(creates[0].namespace)
-    except InvalidWriteError as error:
-        log.warning("cannot list quotas", namespace=creates[0].namespace, error=str(error))
-        return
-    rejection = exceeded(quotas, admitted, len(creates))
-    if rejection:
-        raise InvalidWriteError(f"{len(creates)} pods are forbidden: {rejection}", 403)
+
+    def __init__(self, writer: KubeWriter) -> None:
+        self._writer = writer
+        self._before: Sequence[Json] | None = None
+
+    async def __call__(self, creates: Sequence[CreatePod]) -> None:
+        """Returns if the pods may be created. Another client can still use up the quota at the same time.
+
+        Args:
+            creates: The missing pods of one gang.
+
+        Raises:
+            InvalidWriteError: The apiserver rejects such a pod, or a quota all of them together.
+            ConflictError: The namespace does not exist.
+            UnavailableError: There was no response.
+        """
+        quotas = await self._quotas(creates[0].namespace)
+        if self._before is None:
+            self._before = quotas
+        admitted = await _admitted(self._writer, creates[0])
+        rejection = exceeded(quotas, admitted, len(creates)) or exceeded(self._before, admitted, len(creates))
+        if rejection:
+            raise InvalidWriteError(f"{len(creates)} pods are forbidden: {rejection}", 403)
+
+    async def _quotas(self, namespace: str) -> Sequence[Json]:
+        try:
+            return await self._writer.list_quotas(namespace)
+        except InvalidWriteError as error:
+            log.warning("cannot list quotas", namespace=namespace, error=str(error))
+            return ()
 
 
 async def _admitted(writer: KubeWriter, create: CreatePod) -> Json:

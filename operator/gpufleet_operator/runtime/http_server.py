@@ -22,10 +22,16 @@ class ReconcilerHealth:
     Args:
         last_progress: Returns when a pass or a write last completed, by the clock of the event loop; None: never.
         timeout_seconds: Without progress for so long, the operator is not live.
+        is_standby: Returns True while the caches are complete and another process leads.
     """
 
-    def __init__(self, last_progress: Callable[[], float | None], timeout_seconds: float) -> None:
-        self._last_progress = last_progress
+    def __init__(
+        self,
+        last_progress: Callable[[], float | None],
+        timeout_seconds: float,
+        is_standby: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._last_progress, self._is_standby = last_progress, is_standby
         self._timeout = timeout_seconds
 
     def problem(self) -> str | None:
@@ -36,8 +42,9 @@ class ReconcilerHealth:
         return f"no reconcile pass completed in the last {self._timeout:.0f} s"
 
     def not_ready(self) -> str | None:
-        """Returns why the operator is not ready: before the first pass, or if it is not live."""
-        return "the caches are not synced yet" if self._last_progress() is None else self.problem()
+        """Returns why the operator is not ready: before the first pass of a leader, or if it is not live."""
+        waits = self._last_progress() is None and not self._is_standby()
+        return "the caches are not synced yet" if waits else self.problem()
 
 
 @asynccontextmanager
@@ -70,8 +77,8 @@ class _ServerThread:
         return self._started.result()
 
     def end(self) -> None:
-        """Ends the thread; also after a failed start."""
-        if self._thread.is_alive():
+        """Ends the thread; also after a failed start, when it ends by itself."""
+        if self._started.exception() is None:
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -80,7 +87,7 @@ class _ServerThread:
             runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
             try:
                 self._started.set_result(self._loop.run_until_complete(self._listen(runner)))
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - raised by begin(), in the thread that waits for the start
                 self._started.set_exception(error)
             else:
                 self._loop.run_forever()

@@ -3,25 +3,33 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
-from gpufleet_operator.fleet import cordons
+from gpufleet_operator.decide.pressure.candidates import MoveReason
+from gpufleet_operator.decide.pressure.plan_moves import MoveRejection
+from gpufleet_operator.fleet import set_aside
 from gpufleet_operator.model.actions import (
     Actions,
     CreatePod,
     CreateService,
     DeletePod,
+    DeleteWorkload,
     EvictPod,
     ReleasePod,
     Reserve,
+    RestoreFinalizer,
     RestoreService,
     WriteStatus,
 )
+from gpufleet_operator.model.claims.claim_actions import CreateClaim, DeleteClaim
+from gpufleet_operator.model.replica import RemovalReason
+from gpufleet_operator.model.report_actions import ExplainPod, WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.runtime.executor import WriteOutcome
+from gpufleet_operator.runtime.cluster_collector import ClusterCollector
+from gpufleet_operator.runtime.jobs import WriteOutcome
+from gpufleet_operator.runtime.lanes import Lane
 
 _PLACEMENT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
@@ -31,23 +39,152 @@ _KINDS: Mapping[type, str] = {
     RestoreService: "service_restore",
     CreatePod: "pod_create",
     DeletePod: "pod_delete",
+    DeleteWorkload: "workload_delete",
     EvictPod: "pod_evict",
-    ReleasePod: "pod_release",
+    RestoreFinalizer: "finalizer_restore",
     Reserve: "reserve",
+    CreateClaim: "claim_create",
+    DeleteClaim: "claim_delete",
+    ReleasePod: "pod_release",
     WriteStatus: "status",
+    WriteTelemetryConditions: "report",
+    WriteNodeCondition: "report",
+    ExplainPod: "report",
 }
 """Label of the counter of writes."""
 
 
-class _UpdateOnRead(Collector):
-    """Has no metric of its own; calls a function before others are collected."""
+_DECODED_KINDS = (
+    "workload",
+    "telemetry",
+    "node",
+    "pod",
+    "service",
+    "resource_claim",
+    "resource_quota",
+    "demand",
+    "kueue_workload",
+    "admission_check",
+    "bound_pod",
+)
+"""Kinds of objects whose decoding may fail."""
 
-    def __init__(self, update: Callable[[], None]) -> None:
-        self._update = update
 
-    def collect(self) -> Iterable[Metric]:
-        self._update()
-        return ()
+class PressureMetrics:
+    """Counts devices, time and moves.
+
+    Args:
+        registry: Where the metrics are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._last: tuple[datetime, int] | None = None
+        """Time of the last pass, and the devices under pressure then."""
+        self.devices = Gauge(
+            "gpufleet_operator_memory_pressure_devices",
+            "Shared devices above 98 % of their usable memory.",
+            registry=registry,
+        )
+        self.seconds = Counter(
+            "gpufleet_operator_memory_pressure_seconds",
+            "Time that shared devices were above 98 % of their usable memory, summed over devices.",
+            registry=registry,
+        )
+        self.moves = Counter(
+            "gpufleet_operator_moves",
+            "Pods for which another device was reserved to relieve theirs, by reason (Overuse, Reclaim).",
+            ["reason"],
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "gpufleet_operator_moves_rejected",
+            "Attempts to relieve a device that moved no pod, by reason (NoMovablePod, NoRoom, HourlyLimit).",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in MoveReason:
+            self.moves.labels(reason)
+        for rejection in MoveRejection:
+            self.rejected.labels(rejection)
+
+    def record(self, now: datetime, actions: Actions) -> None:
+        """Records a pass; a device counts for the time since the last one if it was under pressure in both."""
+        devices = sum(one.samples > 0 for node in actions.state.pressure.values() for one in node.values())
+        if self._last is not None:
+            at, before = self._last
+            self.seconds.inc(max(0.0, (now - at).total_seconds()) * min(devices, before))
+        self._last = now, devices
+        self.devices.set(devices)
+        for reason, number in actions.moves.items():
+            self.moves.labels(reason).inc(number)
+        for rejection, number in actions.rejected_moves.items():
+            self.rejected.labels(rejection).inc(number)
+
+
+class WriteMetrics:
+    """Counts writes, and what they did to reservations and pods.
+
+    Args:
+        registry: Where the metrics are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ended = Counter(
+            "gpufleet_operator_writes",
+            "Writes to the apiserver, by kind (pod_create, pod_delete, pod_evict, pod_release, reserve, claim_create, "
+            "claim_delete, finalizer_restore, service_create, service_restore, workload_delete, status, report) and "
+            "outcome (succeeded, conflict, failed).",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "gpufleet_operator_writes_in_flight",
+            "Writes of earlier passes without a response, by lane (reserve, release, create, remove, status, report).",
+            ["lane"],
+            registry=registry,
+        )
+        self.reservations = Counter(
+            "gpufleet_operator_reservations",
+            "Reservations of replicas, by outcome (created, released, conflict, failed).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.pods_removed = Counter(
+            "gpufleet_operator_pods_removed",
+            "Pods that the operator deleted or evicted, by reason (DeviceMismatch, KubeletRejected, Preempted, ...).",
+            ["reason"],
+            registry=registry,
+        )
+        self.placement_duration = Histogram(
+            "gpufleet_operator_placement_duration_seconds",
+            "Time from the creation of a pod to the removal of its scheduling gate.",
+            buckets=_PLACEMENT_BUCKETS,
+            registry=registry,
+        )
+        self.record_in_flight({})
+        for reason in RemovalReason:
+            self.pods_removed.labels(str(reason))
+
+    def record_in_flight(self, sent: Mapping[Lane, int]) -> None:
+        for lane in Lane:
+            self.in_flight.labels(str(lane)).set(sent.get(lane, 0))
+
+    def record(self, outcomes: Iterable[WriteOutcome]) -> None:
+        for outcome in outcomes:
+            result = "succeeded" if outcome.succeeded else "conflict" if outcome.conflict else "failed"
+            action = outcome.action
+            if isinstance(action, DeletePod | EvictPod) and outcome.succeeded:
+                self.pods_removed.labels(str(action.reason)).inc()
+            if isinstance(action, Reserve):
+                self._count_reservations(action, result)
+            self.ended.labels(_KINDS[type(action)], result).inc()
+
+    def _count_reservations(self, action: Reserve, result: str) -> None:
+        if result == "succeeded":
+            self.reservations.labels("created").inc(len(action.added))
+            self.reservations.labels("released").inc(len(action.removed))
+        else:
+            self.reservations.labels(result).inc(len(action.added) or 1)
 
 
 class Metrics:
@@ -62,39 +199,26 @@ class Metrics:
         self.registry = registry
         self._now = now
         self._last: Snapshot | None = None
-        registry.register(_UpdateOnRead(self.update_nodes))  # first: collectors are called in this order
+        registry.register(ClusterCollector(self._current))
         # One `_created` series per counter would double the number of series.
         disable_created_metrics()  # type: ignore[no-untyped-call] # published without types
         ProcessCollector(registry=registry)
+        build = Gauge(
+            "gpufleet_operator_build_info", "Always 1; labeled with the version.", ["version"], registry=registry
+        )
+        build.labels(version("gpufleet")).set(1)
         self.reconcile_duration = Histogram(
             "gpufleet_operator_reconcile_duration_seconds",
             "Duration of a reconcile pass, by step: decide computes the actions, execute writes them.",
             ["step"],
             registry=registry,
         )
-        self.writes = Counter(
-            "gpufleet_operator_writes",
-            "Writes to the apiserver, by kind (pod_create, pod_delete, pod_evict, pod_release, reserve, "
-            "service_create, service_restore, status, report) and outcome (succeeded, conflict, failed).",
-            ["kind", "outcome"],
-            registry=registry,
+        self.leader = Gauge(
+            "gpufleet_operator_leader", "1 in the process that decides, 0 in a standby.", registry=registry
         )
-        self.reservations = Counter(
-            "gpufleet_operator_reservations",
-            "Reservations of replicas, by outcome (created, released, conflict, failed).",
-            ["outcome"],
-            registry=registry,
-        )
-        self.pods_removed = Counter(
-            "gpufleet_operator_pods_removed",
-            "Pods that the operator deleted, by reason (DeviceMismatch, KubeletRejected, Unschedulable, ...).",
-            ["reason"],
-            registry=registry,
-        )
-        self.placement_duration = Histogram(
-            "gpufleet_operator_placement_duration_seconds",
-            "Time from the creation of a pod to the removal of its scheduling gate.",
-            buckets=_PLACEMENT_BUCKETS,
+        self.nodes_set_aside = Gauge(
+            "gpufleet_operator_nodes_set_aside",
+            "Nodes on which no devices are picked because they rejected pods of several workloads.",
             registry=registry,
         )
         self.gated_pods = Gauge(
@@ -108,18 +232,6 @@ class Metrics:
             "Workloads for which the last pass found no devices.",
             registry=registry,
         )
-        self.telemetry_age = Gauge(
-            "gpufleet_operator_telemetry_age_seconds",
-            "Age of the node's telemetry by the clock of the apiserver.",
-            ["node"],
-            registry=registry,
-        )
-        self.cordoned_devices = Gauge(
-            "gpufleet_operator_cordoned_devices",
-            "Devices that are out of service by an entry of spec.cordoned; nodes without one are absent.",
-            ["node"],
-            registry=registry,
-        )
         self.fleet_inconsistencies = Gauge(
             "gpufleet_operator_fleet_inconsistencies",
             "Contradictions between telemetry objects, such as one UUID reported by two nodes.",
@@ -131,12 +243,33 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.telemetry_outage = Gauge(
+            "gpufleet_operator_telemetry_outage",
+            "1 while no telemetry arrives from any node, in a cluster of two nodes or more.",
+            registry=registry,
+        )
+        self.watch_failures = Counter(
+            "gpufleet_operator_watch_failures",
+            "Failed watches of kopf, which the operator restarts after each.",
+            registry=registry,
+        )
         self.unexpected_errors = Counter(
             "gpufleet_operator_unexpected_errors",
-            "Unexpected errors, by kind (template: in the validation of a pod template).",
+            "Unexpected errors, by kind (template: in its validation, decision: in that on a workload).",
             ["kind"],
             registry=registry,
         )
+        self.writes = WriteMetrics(registry)
+        self.pressure = PressureMetrics(registry)
+        self._start_at_zero()
+
+    def _start_at_zero(self) -> None:
+        """Exports counters of rare events before the first one: increase() does not see a series begin."""
+        self.reconcile_duration.labels("decide")
+        for kind in ("template", "decision"):
+            self.unexpected_errors.labels(kind)
+        for kind in _DECODED_KINDS:
+            self.decode_errors.labels(kind)
 
     def count_decode_error(self, kind: str) -> None:
         self.decode_errors.labels(kind).inc()
@@ -148,37 +281,13 @@ class Metrics:
             self.gated_pods.labels(reason).set(number)
         self.unplaced_workloads.set(len(actions.unplaced))
         self.fleet_inconsistencies.set(len(actions.inconsistencies))
+        self.nodes_set_aside.set(len(set_aside.active(actions.state.rejections.by_node, snapshot.now)))
         self.unexpected_errors.labels("template").inc(len(actions.unexpected_errors))
+        self.pressure.record(snapshot.now, actions)
         self._last = snapshot
 
-    def update_nodes(self) -> None:
-        """Sets the gauges of nodes, of which there are thousands, when they are read; also from another thread."""
-        if self._last is None:
-            return
-        snapshot = self._last if self._now is None else replace(self._last, now=self._now())
-        self.cordoned_devices.clear()
-        self.telemetry_age.clear()
-        for name, telemetry in tuple(snapshot.telemetry.items()):
-            if cordoned := cordons.of_node(snapshot, name):
-                self.cordoned_devices.labels(name).set(len(cordoned))
-            age = snapshot.age(telemetry)
-            if age is not None:
-                self.telemetry_age.labels(name).set(age.total_seconds())
-
-    def record_outcomes(self, outcomes: Iterable[WriteOutcome]) -> None:
-        for outcome in outcomes:
-            result = "succeeded" if outcome.succeeded else "conflict" if outcome.conflict else "failed"
-            action = outcome.action
-            if isinstance(action, DeletePod) and outcome.succeeded:
-                self.pods_removed.labels(str(action.reason)).inc()
-            if isinstance(action, Reserve):
-                self._count_reservations(action, result)
-            kind = _KINDS.get(type(action), "report")
-            self.writes.labels(kind, result).inc()
-
-    def _count_reservations(self, action: Reserve, result: str) -> None:
-        if result == "succeeded":
-            self.reservations.labels("created").inc(len(action.added))
-            self.reservations.labels("released").inc(len(action.removed))
-        else:
-            self.reservations.labels(result).inc(len(action.added) or 1)
+    def _current(self) -> Snapshot | None:
+        """Returns the cluster as it is cached now, at the present time; None before the first pass."""
+        if self._last is None or self._now is None:
+            return self._last
+        return replace(self._last, now=self._now())

@@ -1,12 +1,15 @@
 """The one task that decides: waits for a change, takes a snapshot, decides, executes, and records the results.
 
 Passes never overlap, so each decision is based on the results of the one before. There is no fixed delay: the first
-change after an idle time is handled immediately. Under load, a pass waits as long as the previous one took, at most
-half a second, so that events coalesce and half of the processor stays free.
+changes after an idle time are handled immediately. Under load, a pass waits as long as the previous one used the
+processor, at most half a second, so that events coalesce and half of the processor stays free. The time in which the
+previous pass waited for its writes does not count: the next write of a replica may depend on this pass.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
@@ -15,20 +18,21 @@ import structlog
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.decide.incremental.decide_changes import decide_changes
 from gpufleet_operator.decide.incremental.kept import Kept
-from gpufleet_operator.decide.state import drop_pending_creates, record_results
+from gpufleet_operator.decide.state import drop_pending_creates, forget_unsent, record_results
 from gpufleet_operator.decide.template_check import check_templates
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import Actions, CreatePod, ReleasePod
 from gpufleet_operator.model.cluster.changes import Changes
 from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
-from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.cluster.telemetry_outage import TelemetryOutage, observe_outage
+from gpufleet_operator.model.snapshot import UNLIMITED, Snapshot
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
-from gpufleet_operator.runtime.executor import WriteOutcome
+from gpufleet_operator.runtime.jobs import WriteOutcome
+from gpufleet_operator.runtime.lanes import Lane
 from gpufleet_operator.runtime.metrics import Metrics
+from gpufleet_operator.runtime.pacing.pass_pause import PassPause
+from gpufleet_operator.runtime.pacing.token_bucket import TokenBucket
 from gpufleet_operator.runtime.request_mix import RequestMix
-
-_MIN_PAUSE_SECONDS = 0.01
-_MAX_PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +45,12 @@ class ActionRunner(Protocol):
     """Writes the actions of a decision; see `Executor`."""
 
     async def run(self, actions: Actions, on_write: Callable[[], None] = ...) -> list[WriteOutcome]: ...
+
+    def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]: ...
+
+    def in_flight(self) -> tuple[frozenset[str], frozenset[str]]: ...
+
+    def sent(self) -> Mapping[Lane, int]: ...
 
 
 class Reconciler:
@@ -55,6 +65,9 @@ class Reconciler:
         name_seed: Returns a random string for each pass.
         resync_interval_seconds: Maximum time between two passes.
         decide: Makes the decision of a pass.
+        status_budget: Limits the rate of statuses; without it they are not limited.
+        processor_seconds: Returns the processor time that the thread of the event loop has used.
+        sleep: Pauses between two passes.
     """
 
     def __init__(
@@ -68,17 +81,30 @@ class Reconciler:
         name_seed: Callable[[], str],
         resync_interval_seconds: float,
         decide: Decide = decide_changes,
+        status_budget: TokenBucket | None = None,
+        processor_seconds: Callable[[], float] = time.thread_time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._cache, self._executor, self._limits = cache, executor, limits
         self._clock, self._metrics, self._name_seed = clock, metrics, name_seed
         self._decide = decide
+        self._processor_seconds, self._sleep = processor_seconds, sleep
+        self._pause = PassPause()
+        self._status_budget = status_budget or TokenBucket(0, UNLIMITED)
         self._resync_interval = resync_interval_seconds
         self._state = PassState()
         self._kept: Kept | None = None
         self._templates: dict[str, TemplateCheck] = {}
+        self._outage: TelemetryOutage | None = None
+        self._excused = False
+        """Whether nothing was said about stale telemetry in the last pass."""
         self._request_mix = RequestMix(limits.resources)
         self._first_seen: dict[str, float] = {}
         self._inconsistencies: set[str] = set()
+        self._failed: dict[str, str] = {}
+        """Uids of workloads whose decision failed -> the traceback that was logged."""
+        self.runs = False
+        """True from the start of the first pass: before, the process may be a standby."""
         self.last_progress: float | None = None
         """When a pass or a write last completed, by the clock of the event loop; None before the end of the first pass.
 
@@ -89,23 +115,44 @@ class Reconciler:
         """Runs passes until cancelled. An unexpected error ends it."""
         loop = asyncio.get_running_loop()
         due: datetime | None = None
+        self.runs = True
         while True:
-            started = loop.time()
+            before = self._processor_seconds()
             due = await self.one_pass()
             self.last_progress = loop.time()
-            await asyncio.sleep(min(_MAX_PAUSE_SECONDS, max(_MIN_PAUSE_SECONDS, self.last_progress - started)))
+            used = self._processor_seconds() - before
+            await self._sleep(self._pause.after(used))
             await self._wait_for_change(due)
 
     async def one_pass(self) -> datetime | None:
         """Decides and executes once; returns the latest time of the next pass, None if there is none."""
         loop = asyncio.get_running_loop()
+        self._land(loop.time())
         actions = self.decide_once()
         self._track_gated_pods(actions.waits, loop.time())
         if not actions.empty:
             with self._metrics.reconcile_duration.labels("execute").time():
                 outcomes = await self._executor.run(actions, self._record_progress)
             self._record_outcomes(outcomes, loop.time())
-        return actions.due
+        self._metrics.writes.record_in_flight(self._executor.sent())
+        ends = self._outage.ends if self._outage is not None and self._excused else None
+        # An outage that goes on because the apiserver is away ends with a response of it, at no known time.
+        if ends is None or ends <= self._clock.now():
+            return actions.due
+        return min(ends, actions.due or ends)
+
+    def _land(self, now: float) -> None:
+        """Records how writes of earlier passes ended, and which are still in flight."""
+        outcomes, landed = self._executor.take_landed()
+        self._record_outcomes(outcomes, now)
+        keys, pods = self._executor.in_flight()
+        self._set_state(replace(self._state, in_flight=keys, pods_in_flight=pods, landed=landed))
+        self._cache.tracker.note_keys(landed)
+
+    def _set_state(self, state: PassState) -> None:
+        self._state = state
+        if self._kept is not None:
+            self._kept.state = state
 
     def decide_once(self) -> Actions:
         """Decides on what changed in the caches since the last call, and writes nothing."""
@@ -115,9 +162,11 @@ class Reconciler:
         kept, self._kept = self._kept, None
         if kept is None:
             changes.everything = True
+        self._observe_outage(changes)
         snapshot = self._snapshot(changes)
         with self._metrics.reconcile_duration.labels("decide").time():
             actions, self._kept = self._decide(snapshot, kept, changes, index)
+        self._status_budget.take(len(actions.statuses))
         self._state = actions.state
         self._metrics.record_decision(snapshot, actions)
         for inconsistency in set(actions.inconsistencies) - self._inconsistencies:
@@ -125,20 +174,39 @@ class Reconciler:
         self._inconsistencies = set(actions.inconsistencies)
         for workload, trace in actions.unexpected_errors.items():
             log.error("unexpected error in template validation", workload=workload, traceback=trace)
+        failed = {uid: trace for uid, trace in actions.failed_decisions.items() if self._failed.get(uid) != trace}
+        for uid, trace in failed.items():
+            workload = self._cache.workloads.items[uid].full_name
+            log.error("unexpected error in the decision on a workload", workload=workload, traceback=trace)
+        self._metrics.unexpected_errors.labels("decision").inc(len(failed))
+        self._failed = {uid: trace for uid, trace in {**self._failed, **failed}.items() if uid in snapshot.workloads}
         return actions
 
-    def decide_from_scratch(self) -> None:
-        """Lets the next pass use nothing of earlier ones but their state, as after a list of all objects."""
-        self._kept = None
+    def _observe_outage(self, changes: Changes) -> None:
+        """Notes everything when stale telemetry is no more, or again, the fault of its node."""
+        telemetry, now, before = self._cache.telemetry, self._clock.now(), self._outage
+        self._outage = observe_outage(
+            before,
+            newest=telemetry.newest,
+            nodes=sum(map(len, telemetry.nodes_with.values())),
+            stale_after=self._limits.stale_after,
+            read_at=self._cache.node_leases.read_at,
+            now=now,
+        )
+        if (self._outage is None) != (before is None):
+            log.warning("no telemetry arrives from any node" if before is None else "telemetry arrives again")
+        self._metrics.telemetry_outage.set(self._outage is not None)
+        excused = self._outage is not None and self._outage.excuses(now)
+        if excused != self._excused:
+            changes.everything = True
+        self._excused = excused
 
     def _snapshot(self, changes: Changes) -> Snapshot:
         workloads, limits = self._cache.workloads.items, self._limits
         changed = self._templates.keys() | workloads.keys() if changes.everything else changes.workloads
-        for uid in changed:
-            known, workload = self._templates.pop(uid, None), workloads.get(uid)
-            if workload is not None:
-                checked = {} if known is None else {uid: known}
-                self._templates |= check_templates({uid: workload}, checked, limits.resources, limits.pod_policy)
+        known = {uid: check for uid in changed if (check := self._templates.pop(uid, None)) is not None}
+        present = {uid: workloads[uid] for uid in changed if uid in workloads}
+        self._templates |= check_templates(present, known, limits.resources, limits.pod_policy)
         return self._cache.snapshot(
             now=self._clock.now(),
             name_seed=self._name_seed(),
@@ -146,6 +214,8 @@ class Reconciler:
             state=self._state,
             limits=limits,
             mix=self._request_mix.update(workloads, self._cache.telemetry.items, self._templates, changed),
+            outage=self._outage,
+            status_budget=self._status_budget.available(),
         )
 
     def _record_progress(self) -> None:
@@ -163,19 +233,19 @@ class Reconciler:
             pass  # the decision may also depend on the time
 
     def _record_outcomes(self, outcomes: Sequence[WriteOutcome], now: float) -> None:
+        ended = [o for o in outcomes if not o.unsent]
         results = [
-            (o.action.key, o.failure, "network" if o.unconfirmed else "apiserver") for o in outcomes if not o.conflict
+            (o.action.key, o.failure, "network" if o.unconfirmed else "apiserver") for o in ended if not o.conflict
         ]
         state = record_results(self._state, results, self._clock.now())
         created = [o.action for o in outcomes if isinstance(o.action, CreatePod) and not o.unconfirmed]
-        self._state = drop_pending_creates(state, [(a.workload_uid, a.replica) for a in created])
-        if self._kept is not None:
-            self._kept.state = self._state
-        self._metrics.record_outcomes(outcomes)
-        for outcome in outcomes:
+        state = drop_pending_creates(state, [(a.workload_uid, a.replica) for a in created])
+        self._set_state(forget_unsent(state, [o.action for o in outcomes if o.unsent]))
+        self._metrics.writes.record(ended)
+        for outcome in ended:
             if isinstance(outcome.action, ReleasePod) and outcome.succeeded:
                 uid = outcome.action.pod_uid
-                self._metrics.placement_duration.observe(now - self._first_seen.get(uid, now))
+                self._metrics.writes.placement_duration.observe(now - self._first_seen.get(uid, now))
                 log.info(
                     "pod released",
                     pod=outcome.action.name,

@@ -42,11 +42,12 @@ def write(snapshot: Snapshot, context: StatusContext) -> WriteStatus | None:
 
 def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
     explained = explanation(context)
-    found = conditions(snapshot, context, explained)
+    placed = placed_finding(context, explained)
+    found = conditions(snapshot, context, placed)
     if context.assessed is None:
         known = status_without_spec(snapshot, context)
         return known.model_copy(update={"conditions": found, "reason": _reason(found)})
-    placed = placements(context)
+    listed = placements(context)
     restart, incomplete = context.assessed.group_restart, context.assessed.incomplete_since
     return WorkloadStatus(
         observed_generation=context.workload.generation,
@@ -64,11 +65,11 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
         restart_time=timestamps.seconds(restart.at) if restart else None,
         incomplete_since=timestamps.seconds(incomplete) if incomplete else None,
         selector=counts.selector(context),
-        start_time=outcome.start_time(snapshot, context, placed_finding(context, explained)),
+        start_time=outcome.start_time(snapshot, context, placed),
         completion_time=outcome.completion_time(snapshot, context),
-        gpus=counts.gpus(placed, context),
+        gpus=counts.gpus(listed, context),
         nodes=nodes(context),
-        placements=placed,
+        placements=listed,
         unassigned_items=unassigned(context),
         explanation=explained,
     )

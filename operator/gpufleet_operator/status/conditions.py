@@ -4,6 +4,7 @@ Ready: every replica's pod is Ready and holds its devices. Allocated: every repl
 replica has devices. Complete, Failed, Suspended: as for a Job. Degraded: something is wrong with devices in use.
 Reconciling: the operator is working on it. Stalled: nothing will change until the user changes something. All of these
 are always present, except Ready: kstatus would report a complete or suspended workload with Ready False as InProgress.
+The first condition is Ready, or Complete or Suspended in its place; its message is a column of `kubectl get`.
 """
 
 from collections import Counter
@@ -21,6 +22,7 @@ from gpufleet_operator.status import adoption, outcome, rollout
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.finding import ConditionFinding, is_false, is_true
 from gpufleet_operator.status.messages import message_or_default
+from gpufleet_operator.status.placements import with_notes
 from gpufleet_operator.status.ready import allocated, pods_not_ready, ready
 from gpufleet_operator.status.unreachable import unreachable_replicas
 
@@ -31,10 +33,15 @@ _TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED)
 _WITH_DEVICES = (PlacementState.RESERVED, PlacementState.BOUND, PlacementState.ALLOCATED, PlacementState.MISMATCH)
 
 
-def conditions(snapshot: Snapshot, context: StatusContext, explained: Explanation | None) -> list[Condition]:
-    """Returns all conditions. The transition time of a condition whose status did not change is kept."""
+def conditions(snapshot: Snapshot, context: StatusContext, placed: ConditionFinding) -> list[Condition]:
+    """Returns all conditions. The transition time of a condition whose status did not change is kept.
+
+    Args:
+        snapshot: The cluster.
+        context: The workload after this pass.
+        placed: Of the condition Placed.
+    """
     stalled = _stalled(context)
-    placed = placed_finding(context, explained)
     reconciling = _reconciling(context, stalled, placed)
     findings = {
         "Ready": ready(context, stalled, reconciling),
@@ -54,18 +61,30 @@ def conditions(snapshot: Snapshot, context: StatusContext, explained: Explanatio
             continue
         status = _status(finding)
         old = stored.get(kind)
+        message = message_or_default(kind, finding.reason, finding.message)[:_MAX_MESSAGE_LENGTH]
+        found = (status, finding.reason, message, context.workload.generation)
+        if old and found == (old.status, old.reason, old.message, old.observed_generation):
+            result.append(old)
+            continue
         since = old.last_transition_time if old and old.status is status else timestamps.seconds(snapshot.now)
         result.append(
             Condition(
                 type=kind,
                 status=status,
                 reason=finding.reason,
-                message=message_or_default(kind, finding.reason, finding.message)[:_MAX_MESSAGE_LENGTH],
+                message=message,
                 observed_generation=context.workload.generation,
                 last_transition_time=since,
             )
         )
-    return result
+    return sorted(result, key=lambda condition: not _summarizes(condition))
+
+
+def _summarizes(condition: Condition) -> bool:
+    """Returns True for the condition that says what the workload does: there is one, Ready or the one in its place."""
+    return condition.type == "Ready" or (
+        condition.type in ("Complete", "Suspended") and condition.status is ConditionStatus.TRUE
+    )
 
 
 def _status(finding: ConditionFinding) -> ConditionStatus:
@@ -80,11 +99,16 @@ def _stalled(context: StatusContext) -> ConditionFinding:
     if context.outcome is not None:
         ended = context.outcome
         return is_false("AsExpected") if ended.complete else is_true(ended.reason, ended.message)
+    if context.internal_error:
+        return is_true("InternalError", context.internal_error)
     if context.template_errors:
         return is_true("InvalidTemplate", "; ".join(context.template_errors))
     invalid_pod = adoption.invalid_pod(context)
     if invalid_pod is not None:
         return invalid_pod
+    claimed = _rejected_claim(context)
+    if claimed is not None and claimed.reason != CreateError.QUOTA:
+        return claimed
     rejected = classify(context.create_error)
     if _rejected_pods(context) and rejected is not CreateError.QUOTA:
         return is_true(rejected, f"cannot create pods: {context.create_error}")
@@ -106,12 +130,13 @@ def placed_finding(context: StatusContext, explained: Explanation | None) -> Con
         or r.state in _WITH_DEVICES
         or r.wait_reason is WaitReason.PREDECESSOR
         or context.reservation(r) is not None
+        or r.index in context.kept
         for r in context.replicas
     )
     if placed < total and context.template_errors:
         return is_false("Stalled", f"{placed} of {total} replicas have devices; no pods are created")
     if placed == total:
-        return is_true("Placed", _replicas_per_node(context))
+        return is_true("Placed", with_notes(context, _replicas_per_node(context)))
     if context.diagnosis is not None and explained is not None:
         return is_false("NoDevicesAvailable", explained.message)
     message = f"{placed} of {total} replicas have devices"
@@ -119,7 +144,7 @@ def placed_finding(context: StatusContext, explained: Explanation | None) -> Con
 
 
 def _replicas_per_node(context: StatusContext) -> str:
-    reservations = (context.reservation(r) for r in context.replicas)
+    reservations = (context.reservation(r) or context.kept.get(r.index) for r in context.replicas)
     per_node = Counter(reservation.node for reservation in reservations if reservation is not None)
     parts = [f"{number} on {node}" for node, number in sorted(per_node.items())]
     return f"replicas: {', '.join(parts)}"[:_MAX_NODES_LENGTH] if parts else ""
@@ -134,6 +159,8 @@ def _degraded(snapshot: Snapshot, context: StatusContext) -> ConditionFinding:
             continue
         telemetry = snapshot.telemetry.get(reservation.node)
         stale = snapshot.stale_reason(reservation.node)
+        if not snapshot.blames_node(reservation.node) and not _is_stale_already(context):
+            stale = None
         place = f"replica {replica.index} on {reservation.node}"
         if telemetry is None or stale is not None:
             found.append(("TelemetryStale", f"{place}: {stale}"))
@@ -145,6 +172,11 @@ def _degraded(snapshot: Snapshot, context: StatusContext) -> ConditionFinding:
     if not found:
         return is_false("AsExpected")
     return is_true(found[0][0], "; ".join(message for _, message in found))
+
+
+def _is_stale_already(context: StatusContext) -> bool:
+    stored = context.workload.status.conditions if context.workload.status else []
+    return any(c.type == "Degraded" and c.reason == "TelemetryStale" for c in stored)
 
 
 def _reconciling(context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding) -> ConditionFinding:
@@ -219,6 +251,24 @@ def _waiting_for_gates(
     return is_true("OtherSchedulingGates", gated.message) if gated else None
 
 
+def _rejected_claim(context: StatusContext) -> ConditionFinding | None:
+    """Returns why the apiserver rejects a ResourceClaim of the workload; None: it does not. A quota ends by itself."""
+    replica = next((r for r in context.replicas if r.wait_reason is WaitReason.CLAIM), None)
+    if replica is None:
+        return None
+    message = f"replica {replica.index}: {replica.message}"
+    if classify(replica.message) is CreateError.QUOTA:
+        return is_true(CreateError.QUOTA, f"waiting for quota: {message}")
+    return is_true("ClaimCreateFailed", message)
+
+
+def _waiting_for_claims(
+    context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding
+) -> ConditionFinding | None:
+    del stalled, placed
+    return _rejected_claim(context)
+
+
 def _waiting_for_devices(
     context: StatusContext, stalled: ConditionFinding, placed: ConditionFinding
 ) -> ConditionFinding | None:
@@ -262,6 +312,7 @@ _RECONCILING_RULES: tuple[
     _creating,
     _waiting_for_owner,
     _waiting_for_gates,
+    _waiting_for_claims,
     _waiting_for_devices,
     _rolling,
     _binding,

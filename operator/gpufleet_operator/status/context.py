@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from gpufleet_api.workload_status import EarmarkStatus
 from gpufleet_operator.model.objects import Reservation, Workload
 from gpufleet_operator.model.outcome import Outcome, stored_outcome
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
@@ -19,16 +20,22 @@ class StatusContext:
     assessed: WorkloadReplicas | None = None
     """None when the object does not parse."""
     template_errors: tuple[str, ...] = ()
+    internal_error: str = ""
+    """An exception that this pass ended with for the workload."""
     create_error: str = ""
     """The apiserver's error when it last rejected a pod of the workload."""
     service_error: str = ""
     """The apiserver's error when it last rejected the workload's Service."""
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
     """Reservations of all workloads after this pass, by pod uid."""
+    kept: Mapping[int, Reservation] = field(default_factory=dict)
+    """Reservations for the next pod of a replica, by replica: its pod is being replaced by one of a newer template."""
     picked: Mapping[int, Terms] = field(default_factory=dict)
     """Score of the replicas that this pass placed."""
     diagnosis: Diagnosis | None = None
     """Why replicas were not placed."""
+    earmark: EarmarkStatus | None = None
+    """Devices that are kept for the workload."""
     rejections: Mapping[tuple[int, str], Backoff] = field(default_factory=dict)
     """By replica and node."""
     pauses: Mapping[int, RetryPause] = field(default_factory=dict)

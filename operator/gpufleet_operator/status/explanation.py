@@ -26,6 +26,7 @@ def explanation(context: StatusContext) -> Explanation | None:
         devices_eligible=why.eligible if why else 0,
         ineligible_devices=_ineligible_devices(why),
         nearest_miss=_nearest_miss(why),
+        earmark=context.earmark,
         node_rejections=rejections,
     )
 

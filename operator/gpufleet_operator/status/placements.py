@@ -1,12 +1,15 @@
 """The placements in a workload's status: per replica its pod, node, devices, shard and score."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
+from gpufleet_api.names import NOT_MOVED
 from gpufleet_api.telemetry import Assignment
+from gpufleet_api.workload_placement import OnPressure
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, ScoreTerms
 from gpufleet_common import timestamps
 from gpufleet_operator.distribution import unassigned_items
+from gpufleet_operator.ledger.move_target import never_moved
 from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.status.context import StatusContext
@@ -32,6 +35,11 @@ def joined(names: Iterable[str]) -> str | None:
     if len(text) > _MAX_NODES_LENGTH:
         text = text[: _MAX_NODES_LENGTH - 1].rpartition(",")[0] + ",…"
     return text or None
+
+
+def with_notes(context: StatusContext, message: str) -> str:
+    """Returns the message of a placed workload with what applies to its shares."""
+    return "; ".join(filter(None, (message, *_notes(context))))
 
 
 def unassigned(context: StatusContext) -> int | None:
@@ -93,6 +101,8 @@ def _reserved(context: StatusContext, replica: Replica, node: str, assignment: A
         pod_uid=assignment.pod_uid,
         node=node,
         devices=assignment.devices,
+        demand_mib=assignment.demand_mib,
+        demand_runs=assignment.demand_runs,
         shard_start=assignment.shard_start,
         shard_end=assignment.shard_end,
         score=score,
@@ -134,3 +144,22 @@ def _thousandths(value: float) -> int:
 
 def _optional(value: float | None) -> int | None:
     return None if value is None else _thousandths(value)
+
+
+def _notes(context: StatusContext) -> Iterator[str]:
+    found = [r.assignment for r in map(context.reservation, context.replicas) if r is not None]
+    learned = [one for one in found if one.demand_mib is not None]
+    if learned:
+        mib = _between([one.demand_mib or 0 for one in learned])
+        runs = _between([one.demand_runs or 0 for one in learned])
+        yield f"counted with {mib} MiB learned from {runs} runs"
+    spec = context.assessed.spec if context.assessed is not None else None
+    if spec is not None and spec.placement.on_pressure is OnPressure.MOVE:
+        why = never_moved(spec)
+        if why:
+            yield f"{NOT_MOVED}: {why}"
+
+
+def _between(numbers: list[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gpufleet_api.names import MAX_REPLICAS, SCHEDULING_GATE
 from gpufleet_api.workload_status import PlacementState
-from gpufleet_operator.decide.adoption.indices import index_pods, known_indices
+from gpufleet_operator.decide.adoption.indices import index_pods, known_indices, own_index
 from gpufleet_operator.decide.adoption.pod_check import pod_errors
 from gpufleet_operator.decide.adoption.settled_nodes import needs_settled_node, unsettled_reason
 from gpufleet_operator.decide.assessment.pod_assessor import PodAssessor
@@ -99,13 +99,13 @@ class AdoptedPodAssessor(PodAssessor):
         """Records which nodes rejected pods: the owner has counted or replaced these already."""
         for pod in failed:
             if rejected_by_kubelet(pod):
-                index = known.get(pod.uid, pod.rank[0] if len(pod.rank) == 1 else 0)
+                index = own_index(pod, known) or 0
                 self.remove([pod], index, RemovalReason.REJECTED, failure(pod), pod.node)
 
     def _missing(
         self, active: Sequence[Pod], failed: Sequence[Pod], known: dict[str, int], indices: Sequence[int]
     ) -> list[Replica]:
-        ended = {known.get(p.uid, p.rank[0] if len(p.rank) == 1 else -1): p for p in failed}
+        ended = {own_index(pod, known): pod for pod in failed}
         ordered = any(p.owner is not None and p.owner.kind == "StatefulSet" for p in active)
         total = self.spec.replicas
         message = f"{total - len(indices)} of {total} pods of the gang exist{_ORDERED if ordered else ''}"

@@ -31,7 +31,7 @@ def index_pods(pods: Iterable[Pod], known: Mapping[str, int], size: int, *, clos
     found: dict[int, Pod] = {}
     rest = []
     for pod in ordered:
-        index = _own_index(pod, known)
+        index = own_index(pod, known)
         if index is not None and index < size and index not in found:
             found[index] = pod
         else:
@@ -65,7 +65,8 @@ def known_indices(pods: Iterable[Pod], reserved: Mapping[str, int], stored: Mapp
     return known
 
 
-def _own_index(pod: Pod, known: Mapping[str, int]) -> int | None:
+def own_index(pod: Pod, known: Mapping[str, int]) -> int | None:
+    """Returns the index that a pod had before, or that its owner gave it; None: neither."""
     if pod.uid in known:
         return known[pod.uid]
     return pod.rank[0] if len(pod.rank) == 1 else None

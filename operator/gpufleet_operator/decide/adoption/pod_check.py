@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_common.field_errors import invalid, required, unsupported
+from gpufleet_operator.decide.claims.pod_claim_check import claim_errors
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.pod_state.device_containers import counts
@@ -15,6 +16,9 @@ def pod_errors(workload: Workload, spec: WorkloadSpec, pod: Pod, limits: Limits)
     """Yields the errors of a gated pod, in the grammar of field.Error."""
     if pod.scheduler not in limits.pod_policy.schedulers:
         yield unsupported("spec.schedulerName", pod.scheduler, limits.pod_policy.schedulers)
+    if pod.device_claim is not None:
+        yield from claim_errors(workload, spec, pod, limits)
+        return
     resource, of_workload = limits.resources.name_for(spec.devices), f"of GPUWorkload {workload.name}"
     yield from _other_mode(spec, pod, limits.resources, of_workload)
     asking = [request for request in pod.device_requests if request.of(resource)]

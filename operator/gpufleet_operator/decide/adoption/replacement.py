@@ -20,8 +20,11 @@ def with_methods(assessed: WorkloadReplicas) -> WorkloadReplicas:
     """Returns the workload with the method of each removal; unchanged if the operator creates its pods."""
     if not assessed.spec.adopts:
         return assessed
-    removals = tuple(replace(r, method=method_for(r.pod, r.reason)) for r in assessed.removals)
-    return replace(assessed, removals=removals)
+    removals = (
+        r if r.method is RemovalMethod.REPLACE_CLAIM else replace(r, method=method_for(r.pod, r.reason))
+        for r in assessed.removals
+    )
+    return replace(assessed, removals=tuple(removals))
 
 
 def method_for(pod: Pod, reason: RemovalReason) -> RemovalMethod:

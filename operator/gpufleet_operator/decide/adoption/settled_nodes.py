@@ -5,10 +5,8 @@ to a node whose kubelet offers what the agent reports: after a restart of the ku
 offers nothing.
 """
 
-from collections.abc import Iterable
-
+from gpufleet_api.names import Transport
 from gpufleet_operator.model.objects import Pod
-from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.model.snapshot import Snapshot
 
 
@@ -17,10 +15,8 @@ def needs_settled_node(pod: Pod) -> bool:
     return pod.owner is None or pod.owner.is_job
 
 
-def unsettled_nodes(snapshot: Snapshot, replicas: Iterable[Replica]) -> dict[str, str]:
-    """Returns the nodes on which none of the replicas is placed now, with the reasons."""
-    if not any(r.pod is not None and needs_settled_node(r.pod) for r in replicas):
-        return {}
+def unsettled_nodes(snapshot: Snapshot) -> dict[str, str]:
+    """Returns the nodes on which no such pod is placed now, with the reasons."""
     return {name: reason for name in snapshot.nodes if (reason := unsettled_reason(snapshot, name)) is not None}
 
 
@@ -29,6 +25,8 @@ def unsettled_reason(snapshot: Snapshot, node: str) -> str | None:
     telemetry, found = snapshot.telemetry.get(node), snapshot.nodes.get(node)
     if telemetry is None or telemetry.status is None or found is None:
         return None  # no pod is placed there for other reasons
+    if telemetry.transport is Transport.DRA:
+        return None  # a pod whose claim cannot be prepared waits
     resources = snapshot.limits.resources
     healthy = sum(device.offered for device in telemetry.status.devices)
     for name in resources.names:

@@ -11,14 +11,18 @@ from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_api.workload_placement import OnDegraded
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.decide.adoption.settled_nodes import unsettled_reason
 from gpufleet_operator.decide.assignment import new_assignment
+from gpufleet_operator.decide.claims.claim_state import claim_rejection, waiting_for_claim
+from gpufleet_operator.decide.claims.reassignment import may_be_reassigned, unusable_reason
+from gpufleet_operator.decide.kueue.admission import may_have_devices
 from gpufleet_operator.decide.shards import range_of
 from gpufleet_operator.fleet.device_health import may_release, reported_unhealthy_devices
-from gpufleet_operator.ledger.ledger import Ledger, occupancy_of
+from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.ledger.verify import verify_allocation
 from gpufleet_operator.model.objects import Pod, Reservation, Workload
 from gpufleet_operator.model.pod_state.device_containers import of_pod
-from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason
+from gpufleet_operator.model.replica import Removal, RemovalMethod, RemovalReason, Replica, WaitReason
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 
@@ -57,16 +61,24 @@ class PodAssessor:
         if self.template_errors:
             message = "spec.template is invalid: the pod is not released"
             return Replica(index, PlacementState.PENDING, WaitReason.VALID_TEMPLATE, pod, reservation, message=message)
-        if not pod.only_operator_gate:
+        if not may_have_devices(pod, self.snapshot.with_quota):
             others = ", ".join(gate for gate in pod.gates if gate != SCHEDULING_GATE)
             message = f"waiting for other scheduling gates: {others}"
             return Replica(index, PlacementState.PENDING, WaitReason.OTHER_GATES, pod, reservation, message=message)
-        if reservation is not None and may_release(self.snapshot, reservation):
-            return Replica(index, PlacementState.RESERVED, pod=pod, reservation=reservation)
+        rejected = claim_rejection(self.snapshot, self.state, pod)
+        if rejected:
+            return Replica(index, PlacementState.PENDING, WaitReason.CLAIM, pod, reservation, message=rejected)
+        if reservation is not None and may_release(self.snapshot, reservation, pod):
+            message = "" if pod.only_operator_gate else "waiting for Kueue to admit the pod"
+            return Replica(index, PlacementState.RESERVED, pod=pod, reservation=reservation, message=message)
         return Replica(index, PlacementState.PENDING, WaitReason.DEVICES, pod, reservation)
 
     def released(self, index: int, pod: Pod) -> Replica:
         reservation, recovered = self.ledger.active.get(pod.uid), False
+        if may_be_reassigned(self.snapshot, pod):
+            replica = self._reassigned(index, pod, reservation)
+            if replica is not None:
+                return replica
         if reservation is None:
             reservation, recovered = self._recover(index, pod), True
         if reservation is None:
@@ -104,9 +116,13 @@ class PodAssessor:
         )
 
     def _replace_if_unhealthy(self, index: int, pod: Pod, reservation: Reservation) -> str:
-        """Removes a pod with an unhealthy device, if `onDegraded` is Replace and the grace period is over."""
+        """Removes a pod with an unhealthy device after the grace period, if `onDegraded` is Replace, or if it waits.
+
+        The driver of a claim does not give the device to a pod that has not started. A device plugin fails such a pod.
+        """
         since = self.state.unhealthy_since.get(pod.uid)
-        if since is None or self.spec.placement.on_degraded is not OnDegraded.REPLACE:
+        waits = pod.device_claim is not None and not pod.has_started
+        if since is None or not (waits or self.spec.placement.on_degraded is OnDegraded.REPLACE):
             return ""
         if self.snapshot.now - since < self.snapshot.limits.degraded_grace:
             return ""
@@ -129,12 +145,46 @@ class PodAssessor:
             since = self.state.unschedulable_since.get(pod.uid)
             if since is not None and self.snapshot.now - since >= unschedulable_grace(self.snapshot, node):
                 self.remove([pod], index, RemovalReason.UNSCHEDULABLE, pod.unschedulable, node)
+        elif awaited := waiting_for_claim(self.snapshot, pod):
+            message = awaited
         elif pod.volume_claims:
             listed = ", ".join(f'"{name}"' for name in pod.volume_claims)
             message = f"waiting for {pod.scheduler} to bind the pod and the PersistentVolumeClaims {listed}"
         return Replica(
             index, PlacementState.RESERVED, pod=pod, reservation=reservation, recovered=recovered, message=message
         )
+
+    def _reassigned(self, index: int, pod: Pod, reservation: Reservation | None) -> Replica | None:
+        """Assesses a pod that gets other devices, or has none since its own were released; None: it keeps its own."""
+        claim = self.snapshot.claim_of(pod)
+        if reservation is None:
+            if claim is None:
+                message = "waiting for other devices: those that were reserved for the pod cannot be used"
+                return Replica(index, PlacementState.PENDING, WaitReason.DEVICES, pod, message=message, reassigned=True)
+            if self._recover(index, pod) is not None:
+                return None
+            message = f"ResourceClaim {claim.name} is deleted: no devices are reserved for the pod"
+            return Replica(index, PlacementState.PENDING, pod=pod, message=message, reassigned=True)
+        reason = unusable_reason(self.snapshot, reservation) or self._rejected_by_scheduler(index, pod, reservation)
+        if not reason:
+            return None
+        if claim is not None:
+            return Replica(
+                index, PlacementState.RESERVED, pod=pod, reservation=reservation, message=reason, reassigned=True
+            )
+        return Replica(
+            index, PlacementState.PENDING, WaitReason.DEVICES, pod, reservation, message=reason, reassigned=True
+        )
+
+    def _rejected_by_scheduler(self, index: int, pod: Pod, reservation: Reservation) -> str:
+        """Returns why kube-scheduler rejects the pod for longer than the grace period; empty: it does not."""
+        node, since = reservation.node, self.state.unschedulable_since.get(pod.uid)
+        if since is None or self.snapshot.now - since < unschedulable_grace(self.snapshot, node):
+            return ""
+        reason = RemovalReason.UNSCHEDULABLE
+        message = pod.unschedulable or ""
+        self.removals.append(Removal(pod, index, reason, message, node, method=RemovalMethod.REPLACE_CLAIM))
+        return f"kube-scheduler cannot bind the pod to {node}: {message}"
 
     def _without_reservation(self, index: int, pod: Pod) -> Replica:
         node = pod.target_node
@@ -154,6 +204,8 @@ class PodAssessor:
 
     def _has_unknown_container(self, pod: Pod) -> bool:
         """Returns True when only an invalid template, or none, could say which container has the devices."""
+        if pod.device_claim is not None and len(pod.device_claim.containers) == 1:
+            return False
         if of_pod(pod, self.snapshot.limits.resources.name_for(self.spec.devices)):
             return False
         named = self.spec.devices.container is not None or self.spec.devices.containers
@@ -171,7 +223,7 @@ class PodAssessor:
             self.snapshot, self.workload, index, pod, devices=stored.devices, shard=range_of(stored)
         )
         reservation = Reservation(node, assignment)
-        return None if occupancy_of(self.snapshot, self.ledger).conflicts(reservation) else reservation
+        return None if self.ledger.occupancy.conflicts(reservation) else reservation
 
 
 def unschedulable_grace(snapshot: Snapshot, node: str) -> timedelta:
@@ -184,8 +236,5 @@ def unschedulable_grace(snapshot: Snapshot, node: str) -> timedelta:
     telemetry, found = snapshot.telemetry.get(node), snapshot.nodes.get(node)
     if telemetry is None or telemetry.status is None or found is None or snapshot.stale_reason(node) is not None:
         return limits.settling_grace
-    offered = sum(device.offered for device in telemetry.status.devices)
-    settled = all(
-        found.allocatable.get(name, 0) == limits.resources.offered(name, offered) for name in limits.resources.names
-    )
+    settled = unsettled_reason(snapshot, node) is None
     return limits.unschedulable_grace if settled else limits.settling_grace

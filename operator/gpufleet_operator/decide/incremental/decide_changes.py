@@ -6,9 +6,9 @@ If it turns out that the region is too small, the pass starts again with a large
 wait are renewed in turns, so they may be some seconds older than those of `decide`.
 """
 
-from collections import Counter
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.incremental.kept import Kept, unsettled
@@ -22,6 +22,9 @@ from gpufleet_operator.model.cluster.changes import Changes, Subject, SubjectKin
 from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.create_errors import CreateError, classify
 from gpufleet_operator.model.snapshot import Snapshot
+
+QUEUE_INTERVAL = timedelta(milliseconds=100)
+"""Delay of the pass that writes the statuses above the budget of this one."""
 
 
 def decide_changes(
@@ -77,23 +80,33 @@ def _whole(snapshot: Snapshot, kept: Kept, actions: Actions) -> Actions:
     return replace(
         actions,
         state=kept.state,
-        due=kept.due(snapshot.now),
+        due=_due(snapshot, kept),
         unplaced=kept.unplaced,
         waits=kept.waits,
-        gated=Counter(kept.waits.values()),
         inconsistencies=kept.fleet.inconsistencies,
     )
+
+
+def _due(snapshot: Snapshot, kept: Kept) -> datetime | None:
+    due = kept.due(snapshot.now)
+    if not kept.state.status_queue:
+        return due
+    return min(snapshot.now + QUEUE_INTERVAL, due or datetime.max.replace(tzinfo=UTC))
 
 
 def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex) -> Seeds:
     seeds = Seeds(set(changes.workloads), set(changes.pods), set(changes.nodes), set(changes.capacities))
     seeds.add(kept.again)
-    for subject in kept.moments.take(snapshot.now):
+    ended = [(SubjectKind.KEY, key) for key in sorted(changes.keys)]
+    for subject in (*ended, *kept.moments.take(snapshot.now)):
         _add_subject(seeds, subject, index)
+    # The queue has names only: a status is decided when it is written.
+    seeds.workloads.update(islice(kept.state.status_queue, snapshot.status_budget))
     seeds.workloads |= unsettled(kept.state) | kept.refresh.due(snapshot.now)
     # What these wait for depends on pods everywhere, or is not known: they are asked in each pass.
     seeds.workloads.update(uid for uid, request in kept.parked.items() if request is None or request.rules)
-    _add_quota(seeds, snapshot, kept, index)
+    seeds.workloads |= kept.state.held_creations
+    _add_quota(seeds, snapshot, kept)
     return seeds
 
 
@@ -114,16 +127,14 @@ def _add_subject(seeds: Seeds, subject: Subject, index: ClusterIndex) -> None:
         seeds.nodes |= index.nodes_reserved_for.get(identity, set())
 
 
-def _add_quota(seeds: Seeds, snapshot: Snapshot, kept: Kept, index: ClusterIndex) -> None:
-    """Adds the workloads that wait for quota, and all pods of their namespaces, which have it."""
+def _add_quota(seeds: Seeds, snapshot: Snapshot, kept: Kept) -> None:
+    """Adds the workloads that wait for quota."""
     for key, backoff in kept.state.write_backoffs.items():
         if backoff.by != "apiserver" or classify(backoff.message) is not CreateError.QUOTA:
             continue
         uid = subject_of(key)
-        workload = snapshot.workloads.get(uid)
-        if workload is not None and key == create_key(uid):
+        if uid in snapshot.workloads and key == create_key(uid):
             seeds.workloads.add(uid)
-            seeds.pods.update(*index.pods_of.get(workload.namespace, {}).values())
 
 
 def _keep(
@@ -154,6 +165,7 @@ def _keep(
     gated = {index.workload_of(pods[uid]) for uid in region.pods if uid in kept.waits}
     kept.refresh.look_at(region.workloads, gated, now)
     kept.again = _acted_on(snapshot, kept, region, actions, index)
+    kept.again.workloads |= source.required
 
 
 def _set_earlier(kept: Kept, subject: Subject, moment: datetime) -> None:
@@ -181,13 +193,16 @@ def _acted_on(snapshot: Snapshot, kept: Kept, region: Region, actions: Actions, 
         actions.creates,
         actions.statuses,
         actions.expired,
+        actions.claims,
+        actions.deleted_claims,
         actions.releases,
     ):
         seeds.workloads.update(action.workload_uid for action in group)
     for removals in (actions.deletes, actions.evictions):
         seeds.workloads.update(removal.workload_uid for removal in removals)
         seeds.pods.update(removal.uid for removal in removals)
-    seeds.pods.update(action.pod_uid for action in actions.releases)
+    for pods in (actions.claims, actions.deleted_claims, actions.releases):
+        seeds.pods.update(action.pod_uid for action in pods)
     seeds.pods.update(action.uid for action in actions.restores)
     seeds.pods.update(explained.pod_uid for explained in reports.pods)
     for written in (reports.telemetry, reports.nodes, actions.reserves):

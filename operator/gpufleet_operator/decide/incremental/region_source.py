@@ -1,19 +1,25 @@
 """The kept fleet as the source of a pass, which finds out whether the region of the pass is large enough."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from gpufleet_operator.decide.assessment.workload_guard import RepeatPassError
 from gpufleet_operator.decide.incremental.region import Region, Seeds
-from gpufleet_operator.decide.plan import FleetSource
+from gpufleet_operator.decide.plan import FleetSource, Plan
+from gpufleet_operator.decide.queue.contenders import QueuedWorkload
+from gpufleet_operator.decide.queue.contention import Earmark
+from gpufleet_operator.fleet import set_aside
 from gpufleet_operator.fleet.build import BuiltFleet, node_states
 from gpufleet_operator.fleet.kept_fleet import KeptFleet, could_serve
 from gpufleet_operator.fleet.pod_rules import PlacedPods
 from gpufleet_operator.ledger.ledger import Ledger
+from gpufleet_operator.model.actions import writable_again
 from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import DeviceUse
 from gpufleet_operator.placement.model import NodeState, Request
 
 
-class RegionTooSmallError(Exception):
+class RegionTooSmallError(RepeatPassError):
     """The pass depends on more than its region.
 
     Args:
@@ -32,6 +38,8 @@ class WholeSource(FleetSource):
         self.kept = kept
         self.parked: dict[str, Request | None] = {}
         """Workloads that got no devices for all replicas that asked, and their request; None: an invalid one."""
+        self.required: frozenset[str] = frozenset()
+        """Uids of workloads that the pass had to look at: the next one begins with them."""
 
     def fleet(self, snapshot: Snapshot, ledger: Ledger, *, waiting: bool) -> BuiltFleet:
         del waiting
@@ -42,8 +50,12 @@ class WholeSource(FleetSource):
         if not placed:
             self.parked[workload_uid] = request
 
-    def finish(self, picked: Collection[str]) -> None:
-        self.kept.note_picks(picked)
+    def require(self, workload_uids: Collection[str]) -> None:
+        self.required = frozenset(workload_uids)
+
+    def finish(self, plan: Plan) -> None:
+        self.kept.note_picks(plan.picked_nodes)
+        self.kept.earmarks = _by_device(plan.earmarks)
 
 
 class RegionSource(WholeSource):
@@ -72,13 +84,17 @@ class RegionSource(WholeSource):
         """Returns the fleet.
 
         Raises:
-            RegionTooSmallError: A workload that waits may get devices of a node that changed.
+            RegionTooSmallError: A workload that waits may get devices of a node that changed or is writable again.
             ContestedDeviceError: Two nodes report one device.
         """
         del waiting
         states = node_states(snapshot, ledger)
         changed = self.kept.update(self._region.nodes, states, snapshot.now, snapshot.limits.stale_after)
-        woken = self._woken(changed)
+        # The end of a backoff, or of a slow write, is no change of the node, but until then no workload could use it.
+        state = snapshot.previous_state
+        ended = writable_again(state, snapshot.now) | set_aside.ended(state.rejections.by_node, snapshot.now)
+        again = self._region.nodes & ended
+        woken = self._woken([*changed, *self.kept.nodes(again)])
         if woken:
             raise RegionTooSmallError(Seeds(workloads=woken))
         return self.kept.built
@@ -103,18 +119,56 @@ class RegionSource(WholeSource):
 
     def pods(self, snapshot: Snapshot, ledger: Ledger) -> PlacedPods:
         del snapshot
-        if not self._index.restricting_pods:
-            return PlacedPods(())
-        return PlacedPods.of(self._whole, ledger, self._index.nodes_reserved_for)
+        restrict = bool(self._index.restricting_pods)
+        return PlacedPods.of(self._whole, ledger, self._index.nodes_reserved_for, restrict=restrict)
 
-    def finish(self, picked: Collection[str]) -> None:
-        """Notes the picks.
+    def waiting_elsewhere(self) -> Sequence[QueuedWorkload]:
+        workloads, region, state = self._whole.workloads, self._region.workloads, self._whole.previous_state
+        return [
+            QueuedWorkload.of_request(workloads[uid], request, state)
+            for uid, request in self._waiting.items()
+            if request is not None and uid not in region and uid in workloads
+        ]
+
+    def use_elsewhere(self) -> Iterable[DeviceUse]:
+        use = self._whole.previous_state.device_use
+        return (one for uid, one in use.items() if uid not in self._region.pods)
+
+    def require(self, workload_uids: Collection[str]) -> None:
+        """Raises RegionTooSmallError if one of these workloads is outside of the region."""
+        missing = set(workload_uids) - self._region.workloads
+        if missing:
+            raise RegionTooSmallError(Seeds(workloads=missing))
+        super().require(workload_uids)
+
+    def finish(self, plan: Plan) -> None:
+        """Notes the picks and earmarks.
 
         Raises:
-            RegionTooSmallError: They are on nodes outside of the region, whose reservations are to be written.
+            RegionTooSmallError: Picks are on nodes outside of the region, whose reservations are to be written; a pod
+                of a workload outside of it is evicted; or such a workload may get devices that are no longer earmarked.
         """
-        missing = set(picked) - self._region.nodes
-        if missing:
-            self.kept.restore(picked)
-            raise RegionTooSmallError(Seeds(rows=missing))
-        super().finish(picked)
+        region = self._region
+        missing = Seeds(rows=plan.picked_nodes - region.nodes)
+        current = _by_device(plan.earmarks)
+        ended = {
+            node
+            for uuid, (node, owner, free_at) in self.kept.earmarks.items()
+            if uuid not in current or current[uuid][1] != owner or (current[uuid][2] or 0.0) > (free_at or 0.0)
+        }
+        missing.workloads = self._woken(self.kept.nodes(ended))
+        missing.workloads |= {eviction.workload_uid for eviction in plan.preemptions} - region.workloads
+        if missing.rows or missing.workloads:
+            self.kept.restore(plan.picked_nodes)
+            raise RegionTooSmallError(missing)
+        super().finish(plan)
+
+
+def _by_device(earmarks: Mapping[str, Earmark]) -> dict[str, tuple[str, str, float | None]]:
+    """Returns node, workload uid and end of the earmark of each device."""
+    return {
+        uuid: (node, uid, earmark.free_at.timestamp() if earmark.free_at is not None else None)
+        for uid, earmark in earmarks.items()
+        for node, uuids in earmark.devices.items()
+        for uuid in uuids
+    }

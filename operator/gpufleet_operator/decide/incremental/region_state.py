@@ -15,12 +15,14 @@ BY_WORKLOAD = frozenset(
         "templates",
         "services_restored",
         "status_written",
+        "status_queue",
         "restored",
         "generations",
+        "preempting",
     }
 )
 """Fields whose keys are uids of workloads."""
-BY_REPLICA = frozenset({"pending_creates", "backoffs", "pauses"})
+BY_REPLICA = frozenset({"pending_creates", "transports", "backoffs", "pauses"})
 """Fields whose keys are tuples that begin with the uid of a workload."""
 BY_POD = frozenset(
     {
@@ -35,14 +37,28 @@ BY_POD = frozenset(
         "unhealthy_since",
         "counted_pods",
         "allocated_since",
+        "device_use",
+        "picked",
     }
 )
 """Fields whose keys are uids of pods."""
-BY_NODE = frozenset({"up_to_date_nodes"})
+BY_NODE = frozenset({"up_to_date_nodes", "pressure"})
 """Fields whose keys are names of nodes."""
 BY_REPORT = frozenset({"reported"})
 """Fields whose keys are those of reports."""
-WHOLE = frozenset({"write_backoffs", "pods_in_quota"})
+WHOLE = frozenset(
+    {
+        "write_backoffs",
+        "quota_room",
+        "quota_tried",
+        "held_creations",
+        "moves",
+        "in_flight",
+        "pods_in_flight",
+        "landed",
+        "by_node",
+    }
+)
 """Small fields that every pass sees and replaces as a whole."""
 
 

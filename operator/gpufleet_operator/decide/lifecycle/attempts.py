@@ -7,7 +7,7 @@ restart of the operator between two writes counts nothing twice and forgets noth
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_api.workload_policies import OnReplicaFailure
@@ -83,11 +83,15 @@ def earlier_failures(workload: Workload, spec: WorkloadSpec) -> int:
 
     `status.failed` counts them as well, and is written together with the placements of the remaining replicas.
     """
-    placements = workload.stored_placements
-    listed = sum(p.failures or 0 for p in placements.values())
+    placements = workload.stored_placements.items()
+    return unlisted_failures(workload) + sum(p.failures or 0 for index, p in placements if index >= spec.replicas)
+
+
+def unlisted_failures(workload: Workload) -> int:
+    """Returns the failures in `status.failed` that no placement in the status has."""
+    listed = sum(p.failures or 0 for p in workload.stored_placements.values())
     total = (workload.status.failed or 0) if workload.status else 0
-    removed = sum(p.failures or 0 for index, p in placements.items() if index >= spec.replicas)
-    return max(0, total - listed) + removed
+    return max(0, total - listed)
 
 
 def has_failed(pod: Pod) -> bool:
@@ -139,8 +143,13 @@ def next_start(limits: Limits, failed: Iterable[Pod], failures: int, now: dateti
     ends = [ended if (ended := _end_time(pod)) <= now else pod.created for pod in failed]
     if not ends or failures == 0:
         return None
-    delay = min(limits.restart_cap, limits.restart_base * (1 << min(failures - 1, 30)))
-    return max(ends) + delay
+    return max(ends) + restart_delay(limits, failures)
+
+
+def restart_delay(limits: Limits, number: int) -> timedelta:
+    """Returns the delay after the n-th end, from 1."""
+    delay: timedelta = min(limits.restart_cap, limits.restart_base * (1 << min(number - 1, 30)))
+    return delay
 
 
 def _end_time(pod: Pod) -> datetime:

@@ -5,14 +5,14 @@ not lost: `removals` records the reason in the status before the pod is deleted.
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement
 from gpufleet_common import timestamps
-from gpufleet_operator.decide.lifecycle.attempts import ReplicaPods, has_failed
+from gpufleet_operator.decide.lifecycle.attempts import ReplicaPods, has_failed, restart_delay
 from gpufleet_operator.model.objects import Pod, PodDeletion, PodPhase, Workload
 from gpufleet_operator.model.pod_state.problems import failure
-from gpufleet_operator.model.replica import GroupRestart, RemovalReason
+from gpufleet_operator.model.replica import EVICTIONS, GroupRestart
 from gpufleet_operator.model.state_types import BACKOFF_RESET, Limits
 
 RELEASED_STATES = frozenset(
@@ -41,10 +41,10 @@ def lost(workload: Workload, found: ReplicaPods, deletions: Mapping[str, PodDele
     return "" if never_ran or _is_replaced_alone(stored) else f"pod {stored.pod} is gone"
 
 
-def is_drained(workload: Workload, index: int) -> bool:
+def is_evicted(workload: Workload, index: int) -> bool:
     """Returns True when the operator evicted the replica's pod, or is about to: its loss ends no workload."""
     stored = workload.stored_placements.get(index)
-    return stored is not None and stored.removal == RemovalReason.DRAINED
+    return stored is not None and stored.removal in EVICTIONS
 
 
 def stored_restart(workload: Workload, now: datetime) -> GroupRestart | None:
@@ -52,16 +52,20 @@ def stored_restart(workload: Workload, now: datetime) -> GroupRestart | None:
     status = workload.status
     if status is None or not status.restarts or status.restart_time is None:
         return None
-    at = timestamps.parse(status.restart_time)
-    return None if now >= at + BACKOFF_RESET else GroupRestart(status.restarts, at)
+    found = GroupRestart(status.restarts, timestamps.parse(status.restart_time))
+    return None if now >= restart_forgotten_at(found) else found
+
+
+def restart_forgotten_at(restart: GroupRestart) -> datetime:
+    """Returns when a start of all replicas counts no longer: the next one is the first."""
+    return restart.at + BACKOFF_RESET
 
 
 def next_restart(limits: Limits, previous: GroupRestart | None, now: datetime) -> GroupRestart:
     """Returns the start after another loss: immediate the first time, later delayed as after a failure."""
     if previous is None:
         return GroupRestart(1, now)
-    delay: timedelta = min(limits.restart_cap, limits.restart_base * (1 << min(previous.count - 1, 30)))
-    return GroupRestart(previous.count + 1, now + delay)
+    return GroupRestart(previous.count + 1, now + restart_delay(limits, previous.count))
 
 
 def _lost_pod(pod: Pod, stored: ReplicaPlacement | None) -> str:
@@ -77,4 +81,4 @@ def _lost_pod(pod: Pod, stored: ReplicaPlacement | None) -> str:
 
 def _is_replaced_alone(stored: ReplicaPlacement) -> bool:
     """Returns True when the operator removes the pod and the other replicas go on."""
-    return stored.removal is not None and stored.removal != RemovalReason.DRAINED
+    return stored.removal is not None and stored.removal not in EVICTIONS

@@ -6,7 +6,7 @@ Another pod is replaced alone: the reason is recorded in its placement. The pods
 the record, whether the operator was restarted in between or not.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import replace
 
 from gpufleet_operator.decide.lifecycle.attempts import needs_all_replicas
@@ -42,16 +42,16 @@ def record_removals(assessed: WorkloadReplicas) -> WorkloadReplicas:
     )
 
 
-def record_evictions(assessed: WorkloadReplicas, drained: Collection[str]) -> WorkloadReplicas:
-    """Records which pods are evicted because of a drained device.
+def record_evictions(assessed: WorkloadReplicas, evicted: Mapping[str, RemovalReason]) -> WorkloadReplicas:
+    """Records which pods are evicted, and why.
 
     Args:
         assessed: One workload.
-        drained: Uids of pods that are evicted as soon as PodDisruptionBudgets and the record allow it.
+        evicted: Uids of pods that are evicted as soon as PodDisruptionBudgets and the record allow it, and the reason.
     """
     if not _reacts_to_losses(assessed):
         return assessed
-    return _with_reasons(assessed, dict.fromkeys(drained, str(RemovalReason.DRAINED)))
+    return _with_reasons(assessed, {uid: str(reason) for uid, reason in evicted.items()})
 
 
 def may_evict(assessed: WorkloadReplicas | None, pod_uid: str) -> bool:

@@ -102,6 +102,8 @@ def next_moments(assessed: WorkloadReplicas) -> list[datetime]:
         return []
     moments = [r.starts_at for r in assessed.replicas]
     moments.append(_active_deadline(assessed))
+    if assessed.group_restart is not None:
+        moments.append(losses.restart_forgotten_at(assessed.group_restart))
     if assessed.incomplete_since is not None:
         moments.append(assessed.incomplete_since + timedelta(seconds=assessed.spec.placement.gang_timeout_seconds))
     return [moment for moment in moments if moment is not None]
@@ -151,11 +153,12 @@ def _outcome(
 ) -> Outcome | None:
     spec, policy = assessed.spec, attempts.on_failure(assessed.spec)
     if assessed.replicas and all(r.state is PlacementState.SUCCEEDED for r in assessed.replicas):
-        return Outcome.success("Succeeded", f"all {len(assessed.replicas)} replicas succeeded")
+        total = len(assessed.replicas)
+        return Outcome.success("Succeeded", f"{total} of {total} replicas have succeeded")
     causes = [f"replica {r.index}: {r.message}" for r in failed]
     if policy is OnReplicaFailure.FAIL:
         if spec.placement.gang:
-            ended = ((i, message) for i, message in sorted(lost.items()) if not losses.is_drained(assessed.workload, i))
+            ended = ((i, message) for i, message in sorted(lost.items()) if not losses.is_evicted(assessed.workload, i))
             causes += [f"replica {index}: {message}" for index, message in ended]
         if causes:
             return Outcome.failure("ReplicaFailed", "; ".join(causes))

@@ -11,11 +11,20 @@ from dataclasses import replace
 from datetime import datetime
 
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.decide.retries.observed_node import NodeObserver
 from gpufleet_operator.decide.retries.pause_rules import GANG, by_plugin, next_pause, pause_key
 from gpufleet_operator.decide.retries.restored import REJECTION_BASE_SECONDS, restored
+from gpufleet_operator.fleet import set_aside
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, Limits, RejectionKey, Rejections
+from gpufleet_operator.model.state_types import (
+    BACKOFF_RESET,
+    Backoff,
+    Limits,
+    RejectionKey,
+    RejectionOnNode,
+    Rejections,
+)
 
 REJECTION_CAP_SECONDS = 120.0
 PLUGIN_BASE_SECONDS = 15.0
@@ -28,6 +37,11 @@ REJECTED_BY = {
     RemovalReason.MISMATCH: "gpufleet",
 }
 """Removals that exclude the node for the replica, and the component that rejected it."""
+
+
+def _is_of_the_node(removal: Removal) -> bool:
+    """Returns True for a removal that counts for all workloads: others are caused by what the pod requests."""
+    return removal.reason is RemovalReason.MISMATCH or by_plugin(removal)
 
 
 def kept_rejections(snapshot: Snapshot) -> Rejections:
@@ -54,18 +68,22 @@ def kept_rejections(snapshot: Snapshot) -> Rejections:
         pauses={**stored.pauses, **pauses},
         allocated_since={uid: at for uid, at in previous.allocated_since.items() if uid in snapshot.pods},
         generations=current,
+        by_node={n: found for n, found in set_aside.kept(previous.by_node, now).items() if n in snapshot.nodes},
     )
 
 
 def count_rejections(snapshot: Snapshot, rejections: Rejections, assessed: Iterable[WorkloadReplicas]) -> Rejections:
     """Excludes nodes for the replicas that they rejected, and drops rejections of replicas that hold their devices."""
-    now, since = snapshot.now, dict(rejections.allocated_since)
+    now, since, observer = snapshot.now, dict(rejections.allocated_since), NodeObserver(snapshot)
     rejected = {key[0] for key in (*rejections.pauses, *rejections.backoffs)}
     for workload in assessed:
         uid = workload.workload.uid
+        if again := _countable_again(workload) & rejections.counted_pods:
+            rejections = replace(rejections, counted_pods=rejections.counted_pods - again)
         for removal in workload.removals:
             if removal.reason in REJECTED_BY and removal.node is not None:
-                rejections = _count(snapshot, rejections, uid, removal, removal.node)
+                rejections = _count(observer, rejections, uid, removal, removal.node)
+        rejections = _without_accepting_nodes(rejections, workload.replicas)
         if uid not in rejected:
             continue
         lasting = {r.index for r in workload.replicas if _holds_since(r, since, now, snapshot.limits)}
@@ -74,6 +92,24 @@ def count_rejections(snapshot: Snapshot, rejections: Rejections, assessed: Itera
         for index in {GANG, *lasting}:
             rejections = drop_rejections(rejections, uid, index)
     return replace(rejections, allocated_since=since)
+
+
+def _countable_again(workload: WorkloadReplicas) -> frozenset[str]:
+    """Returns the uids of the pods that got other devices after a rejection, and can be rejected with these."""
+    rejected = {removal.pod.uid for removal in workload.removals}
+    pods = (r.pod for r in workload.replicas if r.pod is not None and not r.reassigned)
+    return frozenset(p.uid for p in pods if p.follows_claim and p.uid not in rejected and not p.deleting)
+
+
+def _without_accepting_nodes(rejections: Rejections, replicas: Iterable[Replica]) -> Rejections:
+    """Drops the rejections of nodes that gave a later pod its devices."""
+    if not rejections.by_node:
+        return rejections
+    held = (r.pod for r in replicas if r.pod is not None and r.state is PlacementState.ALLOCATED)
+    accepting = {p.node for p in held if (mine := rejections.by_node.get(p.node or "")) and p.created > mine[-1].at}
+    if not accepting:
+        return rejections
+    return replace(rejections, by_node={n: found for n, found in rejections.by_node.items() if n not in accepting})
 
 
 def _holds_since(replica: Replica, since: dict[str, datetime], now: datetime, limits: Limits) -> bool:
@@ -85,8 +121,8 @@ def _holds_since(replica: Replica, since: dict[str, datetime], now: datetime, li
     return replica.state is PlacementState.SUCCEEDED
 
 
-def _count(snapshot: Snapshot, rejections: Rejections, uid: str, removal: Removal, node: str) -> Rejections:
-    pod = removal.pod
+def _count(observer: NodeObserver, rejections: Rejections, uid: str, removal: Removal, node: str) -> Rejections:
+    snapshot, pod = observer.snapshot, removal.pod
     if pod.uid in rejections.counted_pods:
         return rejections  # counted in an earlier pass; the pod is not deleted yet
     by = REJECTED_BY[removal.reason]
@@ -94,8 +130,11 @@ def _count(snapshot: Snapshot, rejections: Rejections, uid: str, removal: Remova
     rejections = add_rejection(
         rejections, (uid, removal.replica, node), pod.uid, snapshot.now, message=removal.message, by=by, base=base
     )
+    if _is_of_the_node(removal):
+        added = RejectionOnNode(uid, snapshot.now, removal.message)
+        rejections = replace(rejections, by_node=set_aside.with_rejection(rejections.by_node, node, added))
     key = pause_key(snapshot, uid, removal.replica)
-    pause = next_pause(snapshot, key, rejections.pauses.get(key), removal, node, by=by)
+    pause = next_pause(observer, key, rejections.pauses.get(key), removal, node, by=by)
     return replace(rejections, pauses={**rejections.pauses, key: pause})
 
 

@@ -7,20 +7,21 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
+from gpufleet_api.names import Transport
+from gpufleet_operator.decide.assessment.template_pod import template_pod
+from gpufleet_operator.decide.claims.transports import without_device_requests
 from gpufleet_operator.decide.plan import FleetSource
 from gpufleet_operator.decide.retries.pause_rules import excluded_nodes
+from gpufleet_operator.demand.learned_share import with_learned_demand
+from gpufleet_operator.fleet import set_aside
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.fleet.pod_rules import PlacedPods
 from gpufleet_operator.ledger.ledger import Ledger
-from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import PlacementError
-from gpufleet_operator.pods import build
-from gpufleet_operator.pods.requests import pod_needs
-from gpufleet_operator.pods.traits import pod_traits
 
 
 class RetryFit:
@@ -42,14 +43,20 @@ class RetryFit:
         if workload.model is None or not replicas:
             return frozenset()
         indices = tuple(r.index for r in replicas)
+        excluded = excluded_nodes(snapshot, self._state, workload.uid, indices)
+        aside = frozenset(set_aside.active(self._state.rejections.by_node, snapshot.now))
         requested = request(
             workload.model,
             replicas=indices,
             resources=snapshot.limits.resources,
-            excluded_nodes=excluded_nodes(snapshot, self._state, workload.uid, indices),
+            excluded_nodes={index: nodes | aside for index, nodes in excluded.items()},
             placed_replicas=Counter(r.reservation.node for r in assessed.replicas if r.reservation is not None),
         )
-        pod = next((r.pod for r in replicas if r.pod is not None), None) or self._template_pod(assessed)
+        existing = (r.pod for r in replicas if r.pod is not None)
+        pod = next(existing, None) or template_pod(snapshot, workload, assessed.spec)
+        if snapshot.nodes_with.get(Transport.DRA):
+            pod = without_device_requests(pod, snapshot.limits.resources)  # it may be created with a claim
+        requested = with_learned_demand(requested, snapshot, workload, [pod])
         restricted = self._pods.restrict(requested, assessed.spec.requirements, pod)
         try:
             picks = place(self._fleet, restricted, snapshot.mix).picks
@@ -64,19 +71,3 @@ class RetryFit:
     @cached_property
     def _pods(self) -> PlacedPods:
         return self._source.pods(self._snapshot, self._ledger)
-
-    def _template_pod(self, assessed: WorkloadReplicas) -> Pod:
-        """Returns a pod as it is before admission."""
-        workload, limits = assessed.workload, self._snapshot.limits
-        name = build.pod_name(workload.name, 0, workload.uid)
-        body = build.build(workload, assessed.spec, 0, name, limits.resources, policy=limits.pod_policy)
-        return Pod(
-            uid="",
-            namespace=workload.namespace,
-            name=name,
-            resource_version="",
-            created=self._snapshot.now,
-            workload_uid=workload.uid,
-            needs=pod_needs(body["spec"]),
-            traits=pod_traits(workload.namespace, body["metadata"]["labels"], body["spec"]),
-        )

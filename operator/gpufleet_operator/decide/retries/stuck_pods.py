@@ -21,7 +21,7 @@ def remove_stuck_pods(snapshot: Snapshot, state: PassState, assessed: WorkloadRe
     replicas, removals = [], list(assessed.removals)
     for replica in assessed.replicas:
         found = None
-        if replica.pod is not None and replica.pod.uid not in leaving:
+        if replica.pod is not None and replica.pod.uid not in leaving and not replica.reassigned:
             found = _stuck(snapshot, state, assessed, replica, replica.pod)
         if found is not None:
             removals.append(found)
@@ -41,7 +41,7 @@ def unanswered_message(snapshot: Snapshot, pod: Pod) -> str:
     """Returns what to check when no scheduler has responded to a pod."""
     seconds = f"{scheduling_timeout(snapshot, pod).total_seconds():g} s"
     volumes = ", ".join(f'PersistentVolumeClaim "{name}"' for name in pod.volume_claims)
-    if pod.claims:
+    if pod.claims and pod.device_claim is None:
         listed = ", ".join(pod.claims)
         return f"{pod.scheduler} has not tried to schedule the pod for {seconds}: check that {listed} exists"
     if pod.scheduler == DEFAULT_SCHEDULER:
@@ -77,6 +77,11 @@ def _without(replica: Replica, removal: Removal) -> Replica:
 def _with_other_resource(snapshot: Snapshot, assessed: WorkloadReplicas, replica: Replica, pod: Pod) -> Removal | None:
     """Removes a gated pod that was created before the operator's resource was renamed. No container of it has run."""
     resource = snapshot.limits.resources.name_for(assessed.spec.devices)
+    if pod.device_claim is not None:
+        if snapshot.limits.claims:
+            return None
+        message = "pod requests devices by a ResourceClaim: the operator's --transport is DevicePlugin"
+        return Removal(pod, replica.index, RemovalReason.TRANSPORT_CHANGED, message)
     if resource in pod.needs.extended:
         return None
     message = f"pod does not request {resource}: the resource was renamed"

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gpufleet_api.workload import GPUWorkload, Requirements
+from gpufleet_operator.decide.claims.transports import fits_transport
+from gpufleet_operator.decide.plan import FleetSource
 from gpufleet_operator.decide.retries.pause_rules import excluded_nodes
+from gpufleet_operator.demand.learned_share import placed_share, with_learned_demand
 from gpufleet_operator.fleet.build import build
 from gpufleet_operator.fleet.cordons import has_cordoned_device
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
-from gpufleet_operator.fleet.engine_input import request, share
-from gpufleet_operator.fleet.pod_rules import PlacedPods
+from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Pod, Reservation
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
@@ -19,6 +21,8 @@ from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import PlacementError
+from gpufleet_operator.placement.explain.diagnosis import rejections_by_node
+from gpufleet_operator.placement.explain.phrases import PHRASES
 from gpufleet_operator.placement.model import FilterReason, PodNeeds, Request, Share
 
 _LASTING = frozenset(
@@ -74,33 +78,45 @@ class SuccessorFit:
         snapshot: The cluster.
         state: That of this pass.
         ledger: Without the kept reservations whose predecessor has ended.
+        source: Of the pods that restrict where others run.
     """
 
-    def __init__(self, snapshot: Snapshot, state: PassState, ledger: Ledger) -> None:
+    def __init__(self, snapshot: Snapshot, state: PassState, ledger: Ledger, source: FleetSource) -> None:
         self.snapshot, self.state = snapshot, state
         self._fleet: Fleet = build(snapshot, ledger).fleet
-        self._pods = PlacedPods.of(snapshot, ledger)
+        self._pods = source.pods(snapshot, ledger)
 
     def check(self, assessed: WorkloadReplicas, replica: Replica, kept: Reservation) -> Fit:
         """Returns whether exactly these devices can serve the replica's pod."""
         workload = assessed.workload
         if workload.model is None or replica.pod is None:
             raise TypeError(f"{workload.full_name} has no model or no pod")  # only gated replicas are checked
+        if not fits_transport(self.snapshot, replica.pod, kept.node):
+            return Fit(FitResult.RELEASE)
         if self._is_excluded(workload.model, workload.uid, replica.index, kept):
             return Fit(FitResult.RELEASE)
+        requested = self._request(assessed, workload.model, replica, replica.pod, kept)
         try:
-            decision = place(self._fleet, self._request(assessed, workload.model, replica, replica.pod, kept))
+            decision = place(self._fleet, requested)
         except PlacementError:
             return Fit(FitResult.RELEASE)
         for pick in decision.picks:
-            deducted = _Deduction(pick.node, pick.devices, replica.pod.needs, share(workload.model.spec.devices))
+            part = placed_share(self.snapshot, workload, workload.model.spec, [replica.pod])
+            deducted = _Deduction(pick.node, pick.devices, replica.pod.needs, part)
             self._fleet.hold(deducted.node, deducted.devices, deducted.pod, deducted.share)
             self._pods.add(deducted.node, replica.pod.traits)
             return Fit(FitResult.FITS, deducted=deducted)
         why = decision.diagnosis
         if why is None or any(r.reason in _LASTING for r in why.rejected):
             return Fit(FitResult.RELEASE)
-        return Fit(FitResult.WAIT, f"devices on {kept.node} are kept; they cannot be used yet: {why.message}")
+        return Fit(FitResult.WAIT, f"devices on {kept.node} are kept; {self._why_not_yet(requested, kept)}")
+
+    def _why_not_yet(self, requested: Request, kept: Reservation) -> str:
+        # Of the node of the devices alone: other nodes cannot serve the replica, and a decision on what changed has
+        # only some of them.
+        rejected = rejections_by_node(self._fleet, requested, requested.replicas[0]).get(kept.node, ())
+        counts = [f"{r.devices} {PHRASES[r.reason]}" for r in rejected if r.reason is not FilterReason.NOT_INCLUDED]
+        return f"they cannot be used yet: {', '.join(counts)}"
 
     def undo(self, fits: Iterable[Fit]) -> None:
         """Credits what these fits deducted."""
@@ -130,6 +146,7 @@ class SuccessorFit:
             excluded_nodes={replica.index: frozenset(self.snapshot.telemetry) - {kept.node}},
             placed_replicas=siblings,
         )
+        requested = with_learned_demand(requested, self.snapshot, assessed.workload, [pod])
         devices = replace(
             requested.devices,
             min_free_memory_mib=None,

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field, replace
 
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.assignment import new_assignment
-from gpufleet_operator.decide.plan import has_started
+from gpufleet_operator.decide.plan import FleetSource
+from gpufleet_operator.decide.queue.unplaced import has_started
 from gpufleet_operator.decide.rolling.successor_fit import Fit, FitResult, SuccessorFit
 from gpufleet_operator.decide.shards import range_of
 from gpufleet_operator.ledger.kept import marked, predecessors
 from gpufleet_operator.ledger.ledger import Ledger
+from gpufleet_operator.ledger.move_target import deadline, is_being_replaced, origin_of
 from gpufleet_operator.model.objects import Reservation
 from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
@@ -42,7 +44,7 @@ class _Changes:
 
 
 def pass_on(
-    snapshot: Snapshot, state: PassState, ledger: Ledger, assessed: Sequence[WorkloadReplicas]
+    snapshot: Snapshot, state: PassState, ledger: Ledger, assessed: Sequence[WorkloadReplicas], source: FleetSource
 ) -> tuple[Ledger, tuple[WorkloadReplicas, ...]]:
     """Returns the ledger after passing on and releasing devices, and the replicas with what they wait for."""
     found = predecessors(snapshot, ledger)
@@ -50,8 +52,8 @@ def pass_on(
         return ledger, tuple(assessed)
     changes = _Changes(ended={r.assignment.pod_uid for older in found.values() for r in older[1:]})
     newest = {key: reservations[0] for key, reservations in found.items()}
-    free = {r.assignment.pod_uid for r in ledger.kept}
-    fit = SuccessorFit(snapshot, state, replace(ledger, kept=()))
+    free = {r.assignment.pod_uid for r in ledger.kept if not _waits_for_eviction(snapshot, r)}
+    fit = SuccessorFit(snapshot, state, replace(ledger, kept=()), source)
     result = []
     for workload in assessed:
         mine = {index: r for (uid, index), r in newest.items() if uid == workload.workload.uid}
@@ -85,6 +87,11 @@ class _Passing:
                 continue
             uid = reservation.assignment.pod_uid
             fit = fits.get(replica.index)
+            if self._is_moving(replica, reservation):
+                if _expired(self.snapshot, self.state, [reservation], self.free):
+                    changes.ended.add(uid)
+                replicas.append(replica)
+                continue
             if fit is None:
                 # No successor waits for these devices: its pod does not exist yet, or it has others.
                 if replica.wait_reason in _NOT_WAITING or self._is_lost(reservation):
@@ -105,6 +112,11 @@ class _Passing:
                     changes.expected[replica.pod.uid] = reservation.node
                 replicas.append(replace(replica, wait_reason=WaitReason.PREDECESSOR, message=fit.message))
         return replace(self.assessed, replicas=tuple(replicas))
+
+    def _is_moving(self, replica: Replica, reservation: Reservation) -> bool:
+        """Returns True while the devices are reserved for the pod after the one that still exists."""
+        origin = origin_of(reservation.assignment)
+        return origin is not None and replica.pod is not None and replica.pod.uid == origin.pod_uid
 
     def _is_waiting(self, replica: Replica) -> bool:
         waits = replica.wait_reason is WaitReason.DEVICES and replica.reservation is None
@@ -151,11 +163,21 @@ class _Passing:
         assignment = new_assignment(
             self.snapshot, workload, replica.index, replica.pod, devices=old.devices, shard=range_of(old)
         )
+        if old.moved_from is not None and origin_of(old) is not None:
+            assignment = assignment.model_copy(update={"moved_from": old.moved_from})
         return Reservation(reservation.node, assignment)
+
+
+def _waits_for_eviction(snapshot: Snapshot, reservation: Reservation) -> bool:
+    """Returns True while the pod that is moved to these devices is still ending."""
+    origin = origin_of(reservation.assignment)
+    return origin is not None and is_being_replaced(snapshot, origin)
 
 
 def _expired(snapshot: Snapshot, state: PassState, group: Sequence[Reservation], free: set[str]) -> bool:
     """Returns True when nothing has used the devices of the group for too long."""
+    if any(origin_of(r.assignment) is not None for r in group):
+        return any(snapshot.now >= deadline(snapshot, r) for r in group)
     uids = [r.assignment.pod_uid for r in group]
     if not all(uid in free for uid in uids):
         return False

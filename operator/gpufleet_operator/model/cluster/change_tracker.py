@@ -1,7 +1,11 @@
 """Notes each change of a cached object, at the cost of that object."""
 
+from collections.abc import Iterable
+
+from gpufleet_operator.model.claims.resource_claim import ResourceClaim
 from gpufleet_operator.model.cluster.changes import Changes
 from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
+from gpufleet_operator.model.kueue.objects import KueueWorkload
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, Service, Telemetry, Workload
 
 
@@ -21,6 +25,13 @@ class ChangeTracker:
 
     def note_everything(self) -> None:
         self._changes.everything = True
+
+    def note_keys(self, keys: Iterable[str]) -> None:
+        """Notes that these writes have ended."""
+        self._changes.keys.update(keys)
+
+    def note_workloads(self, uids: Iterable[str]) -> None:
+        self._changes.workloads.update(uids)
 
     def note_nodes(self, names: set[str]) -> None:
         self._changes.nodes |= names
@@ -99,6 +110,14 @@ class ChangeTracker:
             if each is not None:
                 self._changes.workloads.add(each.owner_uid)
                 _put(self.index.services_of, each.owner_uid, each.uid, add=add)
+
+    def claim(self, old: ResourceClaim | None, new: ResourceClaim | None) -> None:
+        self._changes.pods.update(each.pod_uid for each in (old, new) if each is not None)
+
+    def kueue_workload(self, old: KueueWorkload | None, new: KueueWorkload | None) -> None:
+        with_quota = (set(each.pods) if each is not None and each.reserved_since else set() for each in (old, new))
+        before, after = with_quota
+        self._changes.pods |= before ^ after
 
     def other_pod(self, old: BoundPod | None, new: BoundPod | None) -> None:
         self._changes.capacities.update(each.node for each in (old, new) if each is not None)

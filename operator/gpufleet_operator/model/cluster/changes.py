@@ -32,5 +32,7 @@ class Changes:
     """Uids."""
     nodes: set[str] = field(default_factory=set)
     """Names of nodes on which something changed that all pods there may depend on."""
+    keys: set[str] = field(default_factory=set)
+    """Keys of slow writes that got their response: see `model.actions`."""
     capacities: set[str] = field(default_factory=set)
     """Names of nodes of which only the free capacity changed."""

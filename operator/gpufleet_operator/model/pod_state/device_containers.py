@@ -33,8 +33,20 @@ def of_template(spec: WorkloadSpec) -> dict[str, int]:
 
 
 def of_pod(pod: Pod, resource: str) -> dict[str, int]:
-    """Returns the number of devices of each container of a valid pod of another owner, in order."""
+    """Returns the number of devices of each container of a valid pod, in order."""
     return {r.container: r.of(resource) for r in pod.device_requests if r.of(resource)}
+
+
+def of_claim(spec: WorkloadSpec, pod: Pod) -> dict[str, int]:
+    """Returns the number of devices of each container of a pod with a claim, in order.
+
+    The claim does not exist yet, so the pod names the containers, and the workload the numbers.
+    """
+    using = pod.device_claim.containers if pod.device_claim is not None else ()
+    if len(using) == 1:
+        return {using[0]: spec.devices.count}
+    wanted = counts(spec)
+    return {name: wanted[name] for name in using if name in wanted} or of_template(spec)
 
 
 def sidecars(pod_spec: Mapping[str, object]) -> Iterable[Mapping[str, object]]:

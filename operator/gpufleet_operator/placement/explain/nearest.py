@@ -12,7 +12,7 @@ from gpufleet_operator.placement.fleet.columns import PRESENT, Columns
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import ClosestDevice, DeviceState, FilterReason, NodeState
 from gpufleet_operator.placement.search.constraints import untolerated
-from gpufleet_operator.placement.search.filters import CODES, REASONS
+from gpufleet_operator.placement.search.filters import CODES, REASONS, device_mask
 from gpufleet_operator.placement.search.query import Query
 
 Distances = NDArray[np.float64]
@@ -27,6 +27,7 @@ _UNMEASURED = {
     FilterReason.MODEL: 2.0,
     FilterReason.TELEMETRY_STALE: 3.0,
     FilterReason.FOREIGN_PROCESS: 4.0,
+    FilterReason.EARMARKED: 4.5,
     FilterReason.IN_USE: 5.0,
     FilterReason.HOST_PORT: 5.5,
     FilterReason.POD_ANTI_AFFINITY: 5.5,
@@ -107,9 +108,21 @@ def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Shortfall |
     return nearest_of(fleet, query, rows, cells, codes[rows, cells])
 
 
+def _named(fleet: Fleet, query: Query) -> NDArray[np.bool_]:
+    """Returns (rows, width): the devices that the UUIDs of the request allow."""
+    included, excluded = query.devices.include_uuids, query.devices.exclude_uuids
+    allowed = device_mask(fleet, included) if included else np.ones(fleet.columns.state.shape, np.bool_)
+    return allowed & ~device_mask(fleet, excluded) if excluded else allowed
+
+
 def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: NDArray[np.uint8]) -> Shortfall | None:
     """As `nearest`, for devices given by row and column, each with its code."""
     columns = fleet.ranked()
+    if query.devices.include_uuids or query.devices.exclude_uuids:
+        # The tests of use come first, so a busy device may never have been asked whether it is one of those named.
+        named = _named(fleet, query)[rows, cells]
+        if named.any():
+            rows, cells, given = rows[named], cells[named], given[named]
     best: tuple[float, int, int, int] | None = None
     alike: dict[FilterReason, bool] = {}
     # Measured reasons first: a device that lacks part of something is closer than one of another model.
@@ -140,9 +153,11 @@ def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: N
     node, device = fleet.state(row), fleet.cells(row)[cell]
     passing = int((given[here] >= CODES[FilterReason.INSUFFICIENT_DEVICES]).sum())
     count = int((given == CODES[reason]).sum())
-    return Shortfall(
-        node.name, device.uuid, reason, _message(node, device, reason, query, passing), count, alike[reason]
-    )
+    if reason is FilterReason.EARMARKED:
+        lacks = f"is earmarked for {fleet.earmarks.get(device.uuid, 'another workload')}"
+    else:
+        lacks = _message(node, device, reason, query, passing)
+    return Shortfall(node.name, device.uuid, reason, lacks, count, alike[reason])
 
 
 def _distances(columns: Columns, query: Query, reason: FilterReason, rows: Places, cells: Places) -> Distances:

@@ -18,6 +18,7 @@ PHRASES: dict[FilterReason, str] = {
     FilterReason.UNHEALTHY: "unhealthy",
     FilterReason.IN_USE: "in use",
     FilterReason.FOREIGN_PROCESS: "used (or possibly used) outside Kubernetes",
+    FilterReason.EARMARKED: "earmarked",
     FilterReason.NOT_INCLUDED: "not in includeUUIDs",
     FilterReason.EXCLUDED: "in excludeUUIDs",
     FilterReason.MODEL: "model mismatch",

@@ -22,6 +22,9 @@ def debited(device: DeviceState, share: Share | None) -> DeviceState:
 def credited(device: DeviceState, share: Share | None) -> DeviceState:
     """Returns the device after a holder released it; a share is first subtracted from what is in flight.
 
+    What is reclaimed of a shared device counts as reclaimed of this holder: the use of the others is not known here,
+    and must not be counted with less than they use.
+
     Raises:
         InvalidFleetError: the device isn't held as a whole, or less of it is promised than the share.
     """
@@ -40,6 +43,7 @@ def credited(device: DeviceState, share: Share | None) -> DeviceState:
         in_flight_memory_mib=device.in_flight_memory_mib - flying.memory_mib,
         in_flight_compute_percent=device.in_flight_compute_percent - flying.compute_percent,
         promised_memory_mib=promised.memory_mib - rest.memory_mib,
+        reclaimed_memory_mib=reclaimed_after(device, rest),
         promised_compute_percent=promised.compute_percent - rest.compute_percent,
     )
 
@@ -49,6 +53,12 @@ def split_share(device: DeviceState, share: Share) -> tuple[Share, Share]:
     memory = min(share.memory_mib, device.in_flight_memory_mib)
     compute = min(share.compute_percent, device.in_flight_compute_percent)
     return Share(memory, compute), Share(share.memory_mib - memory, share.compute_percent - compute)
+
+
+def reclaimed_after(device: DeviceState, released: Share) -> int:
+    """Returns what is still reclaimed when a holder with this promise is gone."""
+    reclaimed = device.reclaimed_memory_mib
+    return reclaimed - min(max(0, reclaimed), released.memory_mib)
 
 
 def with_pod(node: NodeState, pod: PodNeeds) -> NodeState:

@@ -32,7 +32,7 @@ UNKNOWN_CELSIUS = 2**14
 UNLIMITED_SLOTS = 2**14
 """Free share slots of a device without a limit."""
 
-PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN, CORDONED = (1 << bit for bit in range(7))
+PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN, CORDONED, EARMARKED = (1 << bit for bit in range(8))
 """State bits of a device."""
 USABLE = PRESENT | SAMPLED | HEALTHY
 
@@ -57,7 +57,7 @@ class Columns:
     """Index into the fleet's list of models."""
     numa: NDArray[np.int16]
     promised_mib: NDArray[np.int32]
-    """All shares of the device, in flight or not."""
+    """All shares of the device, in flight or not, without what is reclaimed of them."""
     promised_compute: NDArray[np.int16]
     share_slots: NDArray[np.int16]
     """How many more containers may share the device."""
@@ -169,7 +169,10 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 def count_true(mask: Mask) -> NDArray[np.float32]:
     """Returns (rows,): the number of True values per row; much faster than a sum over such a short axis."""
-    return mask.astype(np.float32) @ _ones(mask.shape[1])
+    # OpenBLAS sometimes sets the flag of an invalid operation although all numbers are finite (numpy issue 24067).
+    with np.errstate(invalid="ignore"):
+        counts: NDArray[np.float32] = mask.astype(np.float32) @ _ones(mask.shape[1])
+    return counts
 
 
 @lru_cache(maxsize=8)

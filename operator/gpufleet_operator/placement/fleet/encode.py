@@ -6,6 +6,7 @@ import numpy as np
 
 from gpufleet_operator.placement.fleet.columns import (
     CORDONED,
+    EARMARKED,
     FOREIGN,
     HEALTHY,
     HELD,
@@ -51,7 +52,7 @@ def write_device(columns: Columns, row: int, column: int, device: DeviceState, m
     columns.capability[at] = capability_code(device.compute_capability)
     columns.model[at] = model
     columns.numa[at] = UNKNOWN if device.numa_node is None else device.numa_node
-    columns.promised_mib[at] = min(MAX_INT32, device.promised_memory_mib + device.in_flight_memory_mib)
+    columns.promised_mib[at] = min(MAX_INT32, device.counted_memory_mib + device.in_flight_memory_mib)
     columns.promised_compute[at] = device.promised_compute_percent + device.in_flight_compute_percent
     columns.share_slots[at] = UNLIMITED_SLOTS if device.free_slots is None else min(device.free_slots, UNLIMITED_SLOTS)
     terms = millionths(device)
@@ -98,6 +99,13 @@ def debit(columns: Columns, row: int, cells: Sequence[int], pod: PodNeeds | None
         for name, amount in pod.extended.items():
             if name in columns.extended:
                 columns.extended[name][row] = _clamp(int(columns.extended[name][row]) - amount)
+
+
+def earmark(columns: Columns, row: int, column: int, *, earmarked: bool) -> None:
+    """Sets or removes the mark of a device that is kept for a request."""
+    state = int(columns.state[row, column])
+    columns.state[row, column] = state | EARMARKED if earmarked else state & ~EARMARKED
+    columns.free_milli[row, column] = _free_milli(columns, row, column)
 
 
 def share_milli(share: Share, total_mib: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,8 @@ class Fleet:
         self.link_graphs: dict[LinkGraph, int] = {}
         self.where: dict[str, tuple[int, int]] = {}
         """Device -> (row, column)."""
+        self.earmarks: dict[str, str] = {}
+        """Device -> for whom it is earmarked, as a message. No request gets it as long as it is."""
         self.memo = Memo()
         self._row: dict[str, int] = {}
         self._vacant: list[int] = []
@@ -55,9 +58,15 @@ class Fleet:
         self._ranked_at = -1
 
     @classmethod
-    def of(cls, nodes: Iterable[NodeState]) -> "Fleet":
-        """Builds a fleet of these nodes. Raises as `put` does, and InvalidFleetError for a duplicate name."""
+    def of(cls, nodes: Iterable[NodeState], earmarks: Mapping[str, str] = MappingProxyType({})) -> "Fleet":
+        """Builds a fleet of these nodes. Raises as `put` does, and InvalidFleetError for a duplicate name.
+
+        Args:
+            nodes: The nodes.
+            earmarks: As `Fleet.earmarks`; devices of other nodes are ignored.
+        """
         fleet, nodes = cls(), tuple(nodes)
+        fleet.earmarks = dict(earmarks)
         fleet.columns = Columns.empty(max(1, len(nodes)), max((len(n.devices) for n in nodes), default=1) or 1)
         for node in nodes:
             if node.name in fleet.nodes:
@@ -74,15 +83,19 @@ class Fleet:
         """Returns the row of a node in `columns`; None if the node is unknown."""
         return self._row.get(name)
 
-    def put(self, node: NodeState) -> None:
+    def put(self, node: NodeState, *, checked: bool = False) -> None:
         """Adds or replaces a node, at the cost of one node.
+
+        Args:
+            node: The node.
+            checked: `check_sample` has accepted all devices.
 
         Raises:
             InvalidSampleError: A measurement is impossible; the fleet is unchanged.
             InvalidFleetError: A UUID is duplicated, here or on another node; the fleet is unchanged.
         """
         cells = tuple(sorted(node.devices, key=lambda d: (d.index, d.uuid)))
-        self._check(node)
+        self._check(node, checked=checked)
         row = self._assign_row(node.name, len(cells))
         for device in self._cells[row]:
             del self.where[device.uuid]
@@ -92,6 +105,8 @@ class Fleet:
             model = self.models.setdefault(device.model, len(self.models))
             encode.write_device(self.columns, row, column, device, model)
             self.where[device.uuid] = (row, column)
+            if device.uuid in self.earmarks:
+                encode.earmark(self.columns, row, column, earmarked=True)
         self.columns.link_graph[row] = self.link_graphs.setdefault(LinkGraph.of(cells), len(self.link_graphs))
         if not _same_identity(self._states[row], node):
             self.identities += 1
@@ -163,12 +178,36 @@ class Fleet:
         state = replace(state, devices=devices)
         self.put(state if pod is None else without_pod(state, pod))
 
+    def earmark(self, uuids: Iterable[str], message: str) -> None:
+        """Keeps devices from all requests until `clear_earmarks`. Unknown devices are ignored."""
+        self._mark(dict.fromkeys(uuids, message), earmarked=True)
+
+    def clear_earmarks(self) -> dict[str, str]:
+        """Removes all earmarks and returns them."""
+        found, self.earmarks = self.earmarks, {}
+        self._mark(found, earmarked=False)
+        return found
+
+    def _mark(self, messages: Mapping[str, str], *, earmarked: bool) -> None:
+        rows = set()
+        for uuid, message in messages.items():
+            if earmarked:
+                self.earmarks[uuid] = message
+            at = self.where.get(uuid)
+            if at is not None:
+                encode.earmark(self.columns, *at, earmarked=earmarked)
+                rows.add(at[0])
+        self.releases += 1 if rows and not earmarked else 0
+        for row in sorted(rows):
+            self._note(row)
+
     def copy(self) -> "Fleet":
         """Returns an independent fleet. Immutable node states are shared; the memo is not copied."""
         other = Fleet()
         other.columns = self.columns.map(np.copy)
         other.changes, other.version = ChangeLog(self.version), self.version
         other.name_epoch, other.identities, other.releases = self.name_epoch, self.identities, self.releases
+        other.earmarks = dict(self.earmarks)
         other.models, other.link_graphs, other.where = dict(self.models), dict(self.link_graphs), dict(self.where)
         other._row, other._vacant = dict(self._row), list(self._vacant)
         other._states, other._cells = list(self._states), list(self._cells)
@@ -227,7 +266,7 @@ class Fleet:
         self.changes.add(row, self.columns.rows)
         self.version += 1
 
-    def _check(self, node: NodeState) -> None:
+    def _check(self, node: NodeState, *, checked: bool) -> None:
         mine, seen = self._row.get(node.name), set()
         for device in node.devices:
             other = self.where.get(device.uuid)
@@ -235,7 +274,8 @@ class Fleet:
                 owner = node.name if other is None or other[0] == mine else self.state(other[0]).name
                 raise InvalidFleetError(f"device {device.uuid} of node {node.name} is duplicated on {owner}")
             seen.add(device.uuid)
-            check_sample(node.name, device)
+            if not checked:
+                check_sample(node.name, device)
 
     def _assign_row(self, name: str, width: int) -> int:
         """Returns the node's row, allocating rows and columns as needed."""

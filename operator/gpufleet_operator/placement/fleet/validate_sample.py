@@ -1,7 +1,9 @@
 """Rejects impossible measurements before they reach a score."""
 
-import math
 import re
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
 
 from gpufleet_operator.placement.errors import InvalidSampleError
 from gpufleet_operator.placement.model import DeviceState
@@ -25,6 +27,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("sharers", 0, 1000),
     ("promised_memory_mib", 0, MAX_INT32),
     ("promised_compute_percent", 0, 1000),
+    ("reclaimed_memory_mib", -MAX_INT32, MAX_INT32),
     ("in_flight_memory_mib", 0, MAX_INT32),
     ("in_flight_compute_percent", 0, 1000),
     ("free_slots", 0, 1000),
@@ -32,16 +35,17 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
 )
 """(field, lowest, highest)."""
 
+_values: Callable[[DeviceState], tuple[Any, ...]] = attrgetter(*(name for name, _, _ in _BOUNDS))
+
 
 def check_sample(node: str, device: DeviceState) -> None:
     """Raises InvalidSampleError with node, device and field if a value is impossible."""
-    for name, lowest, highest in _BOUNDS:
-        value = getattr(device, name)
+    for value, (name, lowest, highest) in zip(_values(device), _BOUNDS, strict=True):
         if value is None:
             continue
-        if not isinstance(value, int | float):
+        if not isinstance(value, (int, float)):
             raise InvalidSampleError(f"{node}/{device.uuid}: {name} is {value}, must be a number")
-        if not lowest <= value <= highest or not math.isfinite(value):  # NaN fails every comparison
+        if not lowest <= value <= highest:  # NaN fails every comparison, and each bound is finite
             raise InvalidSampleError(f"{node}/{device.uuid}: {name} is {value}, must be {lowest} to {highest:.0f}")
     capability = device.compute_capability
     if capability is not None and not (isinstance(capability, str) and COMPUTE_CAPABILITY.fullmatch(capability)):

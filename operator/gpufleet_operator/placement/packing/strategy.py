@@ -80,7 +80,9 @@ class PackSelector:
     def keys(self) -> NDArray[np.int64]:
         cost = self._costs.growth
         if len(self._total):
-            prices = np.rint(self._cost_model.losses.table @ self._base.prices(self._total)).astype(np.int64)
+            with np.errstate(invalid="ignore"):  # see `count_true`; the conversion still reports what is not a number
+                exact = self._cost_model.losses.table @ self._base.prices(self._total)
+            prices = np.rint(exact).astype(np.int64)
             cost = prices.take(self._costs.stranded)
             cost += self._costs.growth
         self._cost = cost

@@ -5,15 +5,8 @@ Pure predicates over one node that depend on the node and the request, not on me
 
 from collections.abc import Iterable, Mapping
 
-from gpufleet_operator.placement.model import (
-    FilterReason,
-    MatchExpression,
-    NodeSelectorTerm,
-    NodeState,
-    PodNeeds,
-    Taint,
-    Toleration,
-)
+from gpufleet_operator.placement.model import FilterReason, NodeState, PodNeeds, Taint
+from gpufleet_operator.placement.node_rules import MatchExpression, NodeSelectorTerm, Toleration
 
 _UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 

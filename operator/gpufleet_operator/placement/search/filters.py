@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpufleet_operator.placement.fleet.columns import (
     CORDONED,
+    EARMARKED,
     FOREIGN,
     HEALTHY,
     HELD,
@@ -68,6 +69,7 @@ def device_tests(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tupl
         in_use |= window.columns.share_slots[window.at] < 1
     yield FilterReason.IN_USE, in_use
     yield FilterReason.FOREIGN_PROCESS, (state & FOREIGN) != 0
+    yield FilterReason.EARMARKED, (state & EARMARKED) != 0
     missing = dict(_missing(window, query))
     for reason, fails in _demands(fleet, window, query):
         if reason in missing:

@@ -1,0 +1,30 @@
+"""Workloads of Kueue, and the pods for which quota is reserved."""
+
+from collections.abc import Callable
+
+from gpufleet_operator.cache.store import TombstoneStore
+from gpufleet_operator.model.kueue.objects import KueueWorkload
+from gpufleet_operator.model.lenient_json import Json
+
+
+class KueueStore(TombstoneStore[KueueWorkload]):
+    """Workloads by uid."""
+
+    def __init__(self, decode: Callable[[Json], KueueWorkload | None], changed: Callable[[], None]) -> None:
+        super().__init__(decode, changed)
+        self._reserving: dict[str, str] = {}
+        """Uid of a pod -> uid of the Workload that reserves quota for it."""
+
+    @property
+    def with_quota(self) -> dict[str, str]:
+        """The uids of the pods for which quota is reserved, as keys."""
+        return self._reserving
+
+    def on_replace(self, old: KueueWorkload | None, new: KueueWorkload | None) -> None:
+        if old is not None:
+            for pod in old.pods:
+                # A later Workload of the same pod may have been created before the deletion of this one was noticed.
+                if self._reserving.get(pod) == old.uid:
+                    del self._reserving[pod]
+        if new is not None and new.reserved_since is not None:
+            self._reserving.update(dict.fromkeys(new.pods, new.uid))

@@ -1,0 +1,29 @@
+"""Messages about the ResourceClaim of a pod. Kubernetes reports nothing about a claim that is missing."""
+
+from gpufleet_operator.model.claims.claim_actions import claim_key
+from gpufleet_operator.model.objects import Pod
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import PassState
+
+
+def claim_rejection(snapshot: Snapshot, state: PassState, pod: Pod) -> str:
+    """Returns why the apiserver rejects the claim of a gated pod, until it is tried again; empty: it does not.
+
+    The reservation is dropped meanwhile, so that the devices are not kept for a pod that has no quota.
+    """
+    backoff = state.write_backoffs.get(claim_key(pod.uid))
+    if pod.device_claim is None or backoff is None or backoff.by != "apiserver" or snapshot.now >= backoff.until:
+        return ""
+    return f"cannot create ResourceClaim {pod.claim_name}: {backoff.message}"
+
+
+def waiting_for_claim(snapshot: Snapshot, pod: Pod) -> str:
+    """Returns what a released pod without a node waits for, if that is its claim; empty: it is not."""
+    if pod.device_claim is None:
+        return ""
+    claim = snapshot.claim_of(pod)
+    if claim is None:
+        return f"ResourceClaim {pod.claim_name} was deleted: it is created again"
+    if claim.deleting:
+        return f"ResourceClaim {claim.name} is being deleted: it is created again after that"
+    return ""

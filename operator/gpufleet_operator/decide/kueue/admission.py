@@ -1,0 +1,17 @@
+"""Which pods get devices before Kueue admits them."""
+
+from collections.abc import Collection
+
+from gpufleet_api.names import SCHEDULING_GATE
+from gpufleet_operator.model.kueue.names import SCHEDULING_GATES as KUEUE_GATES
+from gpufleet_operator.model.objects import Pod
+
+
+def may_have_devices(pod: Pod, with_quota: Collection[str]) -> bool:
+    """Returns True if a gated pod waits for nothing but devices: Kueue reserves quota for it, or does not hold it.
+
+    Args:
+        pod: A pod with the operator's scheduling gate.
+        with_quota: Uids of the pods for which Kueue reserves quota.
+    """
+    return pod.only_operator_gate or (pod.uid in with_quota and set(pod.gates) <= {SCHEDULING_GATE, *KUEUE_GATES})

@@ -1,0 +1,121 @@
+"""Which of the workloads that wait get earmarked devices, and which may preempt others.
+
+Both are decided by priority, age and name alone, so that neither use nor chance changes it from pass to pass.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from gpufleet_operator.decide.queue.order import Precedence, precedence, priority_of
+from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.replica import Replica, WorkloadReplicas
+from gpufleet_operator.model.state_types import Limits, PassState
+from gpufleet_operator.placement.model import Request
+
+MAX_PREEMPTORS = 8
+"""Workloads for which pods are evicted at the same time."""
+
+
+MAX_HEADS = 4
+"""Workloads that are tried for an earmark: one that does not fit on the empty fleet does not stop those behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedWorkload:
+    """A workload that waits for devices."""
+
+    uid: str
+    precedence: Precedence
+    priority: int
+    created: datetime
+    needs_several: bool
+    """It needs several devices together, for which single ones that become free are not enough."""
+    preempts: bool
+    has_evicted: bool = False
+    """Pods were evicted for it."""
+
+    @classmethod
+    def of(cls, assessed: WorkloadReplicas, state: PassState) -> "QueuedWorkload":
+        spec = assessed.spec
+        several = spec.placement.gang or (spec.devices.count > 1 and not spec.adopts)
+        workload = assessed.workload
+        return cls(
+            workload.uid,
+            precedence(assessed),
+            priority_of(assessed),
+            workload.created,
+            several,
+            preempts(assessed.replicas),
+            workload.uid in state.preempting,
+        )
+
+    @classmethod
+    def of_request(cls, workload: Workload, request: Request, state: PassState) -> "QueuedWorkload":
+        """Returns a workload by the request that an earlier pass made for it."""
+        order = (-request.priority, workload.created, workload.full_name)
+        several = request.gang or request.devices.count > 1
+        evicted = workload.uid in state.preempting
+        return cls(workload.uid, order, request.priority, workload.created, several, request.may_preempt, evicted)
+
+
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """The workloads for which devices may be kept."""
+
+    heads: tuple[str, ...] = ()
+    """Uids of the workloads of which the first that could fit gets earmarked devices, in order."""
+    preemptors: frozenset[str] = frozenset()
+    """Uids of the workloads for which pods may be evicted."""
+
+    @property
+    def all(self) -> frozenset[str]:
+        return self.preemptors | frozenset(self.heads)
+
+
+def preempts(replicas: Iterable[Replica]) -> bool:
+    """Returns False when the class of a pod has `preemptionPolicy: Never`."""
+    return all(r.pod.preempts for r in replicas if r.pod is not None)
+
+
+def choose(
+    waiting: Iterable[QueuedWorkload],
+    limits: Limits,
+    now: datetime,
+    *,
+    lowest: Callable[[], int | None],
+    is_valid: Callable[[str], bool],
+) -> Contenders:
+    """Returns the contenders.
+
+    Args:
+        waiting: All workloads that wait.
+        limits: The settings.
+        now: Time of the pass.
+        lowest: Returns the lowest priority of pods that may be evicted or are ending; None: there is no such pod.
+        is_valid: Returns False for the uid of a workload whose request contradicts itself.
+    """
+    everything = tuple(waiting)
+    low = lowest() if limits.preemption and any(one.preempts for one in everything) else None
+
+    def may_be_head(one: QueuedWorkload) -> bool:
+        return one.needs_several and reserved_from(one, limits) <= now
+
+    def may_preempt(one: QueuedWorkload) -> bool:
+        return low is not None and one.preempts and (one.has_evicted or one.priority > low)
+
+    heads: list[str] = []
+    preemptors: list[str] = []
+    candidates = (one for one in everything if may_be_head(one) or may_preempt(one))
+    for one in sorted(candidates, key=lambda one: one.precedence):
+        is_head = len(heads) < MAX_HEADS and may_be_head(one)
+        preempting = len(preemptors) < MAX_PREEMPTORS and may_preempt(one)
+        if (is_head or preempting) and is_valid(one.uid):
+            heads += [one.uid] if is_head else []
+            preemptors += [one.uid] if preempting else []
+    return Contenders(tuple(heads), frozenset(preemptors))
+
+
+def reserved_from(one: QueuedWorkload, limits: Limits) -> datetime:
+    """Returns when a workload has waited long enough for devices to be earmarked."""
+    return one.created + limits.reserve_after

@@ -1,0 +1,56 @@
+"""ResourceClaims that the operator creates, reduced to the fields that decisions need."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """One entry of `spec.devices.requests`."""
+
+    name: str
+    expression: str
+    """In CEL: selects the devices."""
+    count: int = 1
+    memory_mib: int | None = None
+    """Requested of each device; None: all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAllocation:
+    """One entry of `status.allocation.devices.results`."""
+
+    driver: str
+    pool: str
+    """Of this driver, the name of the node."""
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceClaim:
+    """A ResourceClaim with the workload label."""
+
+    uid: str
+    namespace: str
+    name: str
+    resource_version: str
+    pod_uid: str = ""
+    """Of the pod that owns it; empty: none does."""
+    deleting: bool = False
+    requests: tuple[ClaimRequest, ...] = ()
+    allocated: tuple[DeviceAllocation, ...] | None = None
+    """What kube-scheduler has allocated; None: nothing yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimReference:
+    """How a pod refers to the claim with its devices."""
+
+    name: str
+    """Of the ResourceClaim; empty: the pod names a template."""
+    containers: tuple[str, ...] = ()
+    """Names of the sidecars and app containers that use it, in the order in which they start.
+
+    An init container that ends before the others start may use it as well: it has the devices before them.
+    """
+    template: str = ""
+    """Of the ResourceClaimTemplate; empty: the pod names a claim."""

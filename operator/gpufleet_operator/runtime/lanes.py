@@ -1,0 +1,125 @@
+"""Limits how many writes are sent at the same time, so that slow ones delay only what they are about.
+
+An admission webhook may hang for one namespace, or the writes of one node. Each namespace has lanes of its own, and
+within them each workload has a limit for the creation of its pods.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gpufleet_operator.kube.leader_election import WRITE_SECONDS
+
+
+class Lane(StrEnum):
+    """Writes that share limits."""
+
+    RESERVE = "reserve"
+    RELEASE = "release"
+    CREATE = "create"
+    REMOVE = "remove"
+    STATUS = "status"
+    REPORT = "report"
+
+
+IN_SCOPE: Mapping[Lane, int] = {
+    Lane.RESERVE: 32,
+    Lane.RELEASE: 16,
+    Lane.CREATE: 16,
+    Lane.REMOVE: 16,
+    Lane.STATUS: 16,
+    Lane.REPORT: 16,
+}
+"""Writes at the same time in one namespace, or of cluster-scoped objects."""
+
+IN_CLUSTER: Mapping[Lane, int] = {Lane.STATUS: 64, Lane.REPORT: 32}
+"""Writes at the same time in all namespaces: what is only told delays nothing that is decided."""
+
+CREATES_OF_WORKLOAD = 4
+"""Creations at the same time for one workload."""
+
+PLACEMENT_TIMEOUT_SECONDS = WRITE_SECONDS
+"""Of a reservation, a claim or a release: a device is reserved for the pod meanwhile, or may be.
+
+No longer, because the Lease is valid for at least this time when a write begins.
+"""
+
+
+_CLUSTER = "*"
+"""No namespace and no uid has this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a write is counted.
+
+    Args:
+        lane: The kind of write.
+        scope: Namespace; empty for cluster-scoped objects.
+        workload: Uid of the workload whose limit counts as well; empty: none.
+    """
+
+    lane: Lane
+    scope: str = ""
+    workload: str = ""
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """Returns how long a response may take; None: as long as the client waits."""
+        return PLACEMENT_TIMEOUT_SECONDS if self.lane in (Lane.RESERVE, Lane.RELEASE) else None
+
+    def limits(self) -> dict[tuple[Lane, str, str], int]:
+        """Returns all limits that apply, the narrower one first."""
+        found = {(self.lane, self.scope, self.workload): CREATES_OF_WORKLOAD} if self.workload else {}
+        found[self.lane, self.scope, ""] = IN_SCOPE[self.lane]
+        if self.lane in IN_CLUSTER:
+            found[self.lane, _CLUSTER, _CLUSTER] = IN_CLUSTER[self.lane]
+        return found
+
+
+class Lanes:
+    """Counts writes. A limit exists while writes are sent or wait within it."""
+
+    def __init__(self) -> None:
+        self._semaphores: dict[tuple[Lane, str, str], asyncio.Semaphore] = {}
+        self._users: Counter[tuple[Lane, str, str]] = Counter()
+        self._sent: Counter[tuple[Lane, str, str]] = Counter()
+
+    def full(self, slot: Slot) -> bool:
+        """Returns True when a write would have to wait for another one to end."""
+        return any(self._sent[key] >= limit for key, limit in slot.limits().items())
+
+    def sent(self) -> Counter[Lane]:
+        """Returns the number of writes without a response."""
+        found: Counter[Lane] = Counter()
+        for (lane, _, workload), number in self._sent.items():
+            if not workload:
+                found[lane] += number
+        return found
+
+    @asynccontextmanager
+    async def take(self, slot: Slot) -> AsyncIterator[None]:
+        """Waits until the write may be sent, and counts it until the block ends."""
+        async with AsyncExitStack() as stack:
+            for key, limit in slot.limits().items():
+                await stack.enter_async_context(self._one(key, limit))
+            yield
+
+    @asynccontextmanager
+    async def _one(self, key: tuple[Lane, str, str], limit: int) -> AsyncIterator[None]:
+        semaphore = self._semaphores.setdefault(key, asyncio.Semaphore(limit))
+        self._users[key] += 1
+        try:
+            async with semaphore:
+                self._sent[key] += 1
+                try:
+                    yield
+                finally:
+                    self._sent[key] -= 1
+        finally:
+            self._users[key] -= 1
+            if not self._users[key]:
+                del self._users[key], self._sent[key], self._semaphores[key]

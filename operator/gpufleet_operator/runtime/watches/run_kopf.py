@@ -1,0 +1,155 @@
+"""Runs kopf, and starts it again when one of its watches fails.
+
+kopf ends all of its tasks when one fails, and a watch fails at any error event but 410, and at a status of 500 or above
+that lasts a minute. Decisions go on meanwhile with what the caches have.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+import kopf
+import structlog
+from lightkube.config.kubeconfig import SingleConfig
+
+from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.runtime.watches import kopf_handlers
+
+BASE_SECONDS = 0.5
+CAP_SECONDS = 30.0
+STABLE_SECONDS = 60.0
+"""Time without a failure after which the pause before the next start is short again."""
+
+_WATCHER = "watcher for "
+"""How kopf names the task of a watch, which a test checks."""
+_END_SECONDS = 5.0
+"""How long tasks of kopf may take to end."""
+_STOP_SECONDS = 1.0
+"""And after a signal: a standby waits for the Lease."""
+
+log = structlog.get_logger(__name__)
+
+
+class StopSignal(Exception):  # noqa: N818 - not an error: ends a task group
+    """SIGTERM or SIGINT."""
+
+
+async def run_kopf(
+    cache: Cache,
+    config: SingleConfig,
+    *,
+    relist: Callable[[], Coroutine[Any, Any, None]],
+    failed: Callable[[], None],
+    base_seconds: float = BASE_SECONDS,
+) -> None:
+    """Applies watch events to the caches until a signal.
+
+    Args:
+        cache: The caches.
+        config: Address and credentials of the apiserver.
+        relist: Called before kopf is started again, which reports no deletion of the time between. Raises what no retry
+            can mend, such as missing permissions.
+        failed: Called after each failure.
+        base_seconds: Pause before the first new start; it doubles with each failure.
+
+    Raises:
+        StopSignal: SIGTERM or SIGINT.
+        kopf.LoginError: The apiserver rejects the credentials.
+        Exception: A handler failed, so that the caches may have missed an event.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_handle_exception)
+    end: asyncio.Future[None] = loop.create_future()
+    pause = base_seconds
+    while True:
+        started = loop.time()
+        error = await _run_once(cache, config, end)
+        failed()
+        pause = base_seconds if loop.time() - started > STABLE_SECONDS else pause
+        log.warning("kopf ended, restarting", error=repr(error), seconds=pause)
+        await _unless_ended(asyncio.sleep(pause), end)
+        pause = min(CAP_SECONDS, 2 * pause)
+        await _unless_ended(relist(), end)
+
+
+def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Ignores what no one retrieved from a watch: kopf has logged it, and when several fail, waits for the first only.
+
+    asyncio reports it when the task is garbage, in the middle of anything else.
+    """
+    future = context.get("future")
+    if not (isinstance(future, asyncio.Task) and future.get_name().startswith(_WATCHER)):
+        loop.default_exception_handler(context)
+
+
+async def _unless_ended(work: Coroutine[Any, Any, None], end: asyncio.Future[None]) -> None:
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+        if end.done():
+            end.result()
+        task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _run_once(cache: Cache, config: SingleConfig, end: asyncio.Future[None]) -> BaseException | None:
+    """Runs kopf until one of its tasks ends, and returns the error of that one.
+
+    Not by `kopf.run_tasks`, which would also cancel the operator's own tasks that were started since.
+    """
+    loop = asyncio.get_running_loop()
+
+    def stop(reason: Exception) -> None:
+        if not end.done():
+            end.set_exception(reason)
+
+    tasks = await _finished(
+        kopf.spawn_tasks(
+            registry=kopf_handlers.registry(cache, config, stop),
+            settings=kopf_handlers.settings(),
+            standalone=True,
+            clusterwide=True,
+        )
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):  # instead of kopf's own handlers
+        loop.add_signal_handler(number, stop, StopSignal())
+    try:
+        done, _ = await asyncio.wait({*tasks, end}, return_when=asyncio.FIRST_COMPLETED)
+        if not end.done():
+            await _cancel(watchers())  # when one fails, kopf leaves the others to `kopf.run_tasks`
+    finally:
+        await _cancel(tasks, _STOP_SECONDS if end.done() else _END_SECONDS)
+    if end.done():
+        end.result()
+    # `exception` of a task that was cancelled raises, which would end this one without an error.
+    errors = [found for task in done if not task.cancelled() and (found := task.exception()) is not None]
+    login = next((each for each in errors if isinstance(each, kopf.LoginError)), None)
+    if login is not None:
+        raise login
+    # Of any kind: kopf's own are private, and what no retry can mend fails in the list that follows.
+    return errors[0] if errors else None
+
+
+def watchers() -> list[asyncio.Task[Any]]:
+    """Returns kopf's tasks that watch a kind."""
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith(_WATCHER)]
+
+
+async def _finished(spawning: Coroutine[Any, Any, Collection[asyncio.Task[Any]]]) -> Collection[asyncio.Task[Any]]:
+    """Returns the tasks; if this one is cancelled meanwhile, none of them is left."""
+    task = asyncio.ensure_future(spawning)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _cancel(await task)
+        raise
+
+
+async def _cancel(tasks: Collection[asyncio.Task[Any]], seconds: float = _END_SECONDS) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
