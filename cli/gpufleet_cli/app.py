@@ -50,6 +50,7 @@ _add(
     "explain -f examples/impossible.yaml --from examples/fleets/faults.yaml",
 )
 _add(observe.who, _SHOW, "who GPU-5301e0ff", "who node-1", "who ml/train-0-x7k2p")
+_add(observe.recommend, _SHOW, "recommend train -n ml", "recommend -A -o wide")
 _add(observe.doctor, _SHOW, "doctor", "doctor --from snapshot/ -o json")
 _add(observe.summary, _SHOW, "summary", "summary --from examples/fleets/mixed.yaml")
 _add(plan.simulate, _PLAN, "simulate -f examples/gang.yaml", "simulate -f examples/gang.yaml --from fleet.yaml")

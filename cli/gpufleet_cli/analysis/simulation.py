@@ -10,7 +10,7 @@ from gpufleet_operator.distribution import unassigned_items
 from gpufleet_operator.fleet.pod_rules import DomainNode, PlacedPod, PlacedPods
 from gpufleet_operator.model.objects import BoundPod
 from gpufleet_operator.model.pod_traits import PodTraits
-from gpufleet_operator.placement import Fleet
+from gpufleet_operator.placement import Fleet, PreemptionProposal, propose
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
 from gpufleet_operator.placement.explain.diagnosis import rejections_by_node
 from gpufleet_operator.placement.model import Decision, DeviceState, Diagnosis, Pick, ReasonCount, Request
@@ -35,6 +35,8 @@ class SimulatedWorkload:
     """Items that no replica gets; None without a distribution."""
     by_node: Mapping[str, tuple[ReasonCount, ...]] = field(default_factory=dict)
     """By node: why its devices cannot serve the replicas that are not placed; empty when all are placed."""
+    preemption: PreemptionProposal | None = None
+    """The pods that would be evicted for replicas that are not placed; None: none, or it was not asked for."""
 
     @property
     def placed(self) -> bool:
@@ -43,7 +45,12 @@ class SimulatedWorkload:
 
 
 def simulate(
-    fleet: Fleet, manifests: Sequence[Manifest], pods: Sequence[BoundPod] = (), *, nodes_known: bool
+    fleet: Fleet,
+    manifests: Sequence[Manifest],
+    pods: Sequence[BoundPod] = (),
+    *,
+    nodes_known: bool,
+    preempt_at: float | None = None,
 ) -> list[SimulatedWorkload]:
     """Places the workloads in this order and debits the fleet.
 
@@ -52,6 +59,7 @@ def simulate(
         manifests: The workloads.
         pods: The pods on the nodes, if they are known.
         nodes_known: Whether the nodes' labels are known. If not, they are not checked.
+        preempt_at: Time in seconds since the epoch at which pods are proposed for eviction; None: no pod is.
 
     Raises:
         InputError: A workload's request is invalid.
@@ -61,7 +69,7 @@ def simulate(
         for node in fleet.nodes.values()
     )
     placed = PlacedPods(domains, (PlacedPod(pod.node, pod.traits, pod.deleting) for pod in pods))
-    return [_place(fleet, manifest, placed, nodes_known=nodes_known) for manifest in manifests]
+    return [_place(fleet, manifest, placed, nodes_known=nodes_known, at=preempt_at) for manifest in manifests]
 
 
 def checkable(request: Request, nodes_known: bool) -> Request:
@@ -106,7 +114,9 @@ def _without_other_keys(traits: PodTraits) -> PodTraits:
     )
 
 
-def _place(fleet: Fleet, manifest: Manifest, placed: PlacedPods, *, nodes_known: bool) -> SimulatedWorkload:
+def _place(
+    fleet: Fleet, manifest: Manifest, placed: PlacedPods, *, nodes_known: bool, at: float | None
+) -> SimulatedWorkload:
     request = checkable(manifest.request, nodes_known)
     traits = manifest.traits if nodes_known else _without_other_keys(manifest.traits)
     request = replace(request, rules=placed.rules(traits, request.pod))
@@ -130,7 +140,10 @@ def _place(fleet: Fleet, manifest: Manifest, placed: PlacedPods, *, nodes_known:
     left = unassigned_items(distribution.items, ranges) if distribution and ranges else None
     nodes = [pick.node for pick in decision.picks]
     rejected = rejections_by_node(fleet, request, decision.unplaced[0], nodes) if decision.unplaced else {}
-    return SimulatedWorkload(manifest, made, decision, devices, ranges, left, rejected)
+    proposal = None
+    if decision.unplaced and at is not None:
+        proposal = propose(fleet, replace(request, replicas=decision.unplaced), now=at)
+    return SimulatedWorkload(manifest, made, decision, devices, ranges, left, rejected, proposal)
 
 
 def _devices(fleet: Fleet, pick: Pick) -> tuple[DeviceState, ...]:

@@ -11,6 +11,10 @@ NO_KUBECTL: Final = (
     "kubectl is not in PATH, and gpufleet reaches clusters through it: install it "
     "(https://kubernetes.io/docs/tasks/tools/), or use --from FILE for saved objects"
 )
+NO_KUBECTL_IN_POD: Final = (
+    "kubectl is not in PATH: without it, gpufleet reads the cluster of this pod, and changes nothing; install it in "
+    "the image for commands that change objects or print logs, and for --kubeconfig and --context"
+)
 _UNREACHABLE: Final = (
     "connection to the server",
     "Unable to connect to the server",
@@ -53,11 +57,12 @@ def near(name: str, known: list[str]) -> str:
     """Returns names that are close to `name`, or some of those that exist, as the end of a message."""
     if not known:
         return ""
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    distinct = list(dict.fromkeys(known))
+    close = get_close_matches(name, distinct, n=3, cutoff=0.5)
     if close:
         return f": did you mean {', '.join(close)}?"
-    shown = sorted(known)[:5]
-    return f": there is {', '.join(shown)}{', ...' if len(known) > len(shown) else ''}"
+    shown = sorted(distinct)[:5]
+    return f": there is {', '.join(shown)}{', ...' if len(distinct) > len(shown) else ''}"
 
 
 def _missing(text: str, path: str) -> ClusterError:

@@ -5,7 +5,10 @@ from typing import Final
 
 from gpufleet_api.names import (
     API_VERSION,
+    DEMAND_KIND,
+    DEMAND_PLURAL,
     DRA_DRIVER,
+    OPERATOR_LEASE,
     TELEMETRY_KIND,
     TELEMETRY_PLURAL,
     WORKLOAD_KIND,
@@ -37,16 +40,25 @@ _ADMISSION: Final = "admissionregistration.k8s.io/v1"
 
 TELEMETRY: Final = ObjectKind(API_VERSION, TELEMETRY_KIND, TELEMETRY_PLURAL)
 WORKLOADS: Final = ObjectKind(API_VERSION, WORKLOAD_KIND, WORKLOAD_PLURAL, namespaced=True)
+DEMANDS: Final = ObjectKind(API_VERSION, DEMAND_KIND, DEMAND_PLURAL, namespaced=True)
 PODS: Final = ObjectKind("v1", "Pod", "pods", namespaced=True)
 WORKLOAD_PODS: Final = ObjectKind(
     "v1", "Pod", "pods", namespaced=True, selector=f"?labelSelector={WORKLOAD_LABEL.replace('/', '%2F')}"
 )
+PRIORITY_CLASSES: Final = ObjectKind("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses")
 NODES: Final = ObjectKind("v1", "Node", "nodes")
 EVENTS: Final = ObjectKind("v1", "Event", "events", namespaced=True)
 NAMESPACES: Final = ObjectKind("v1", "Namespace", "namespaces")
 AGENTS: Final = ObjectKind("apps/v1", "DaemonSet", "daemonsets", namespaced=True, selector=_OURS)
 OPERATORS: Final = ObjectKind("apps/v1", "Deployment", "deployments", namespaced=True, selector=_OURS)
 POLICIES: Final = ObjectKind(_ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+LEASES: Final = ObjectKind(
+    "coordination.k8s.io/v1",
+    "Lease",
+    "leases",
+    namespaced=True,
+    selector=f"?fieldSelector=metadata.name%3D{OPERATOR_LEASE}",
+)
 BINDINGS: Final = ObjectKind(_ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
 CRDS: Final = ObjectKind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions")
 RUNTIME_CLASSES: Final = ObjectKind("node.k8s.io/v1", "RuntimeClass", "runtimeclasses")

@@ -1,10 +1,12 @@
 """Reads and changes objects with kubectl, so that every credential that kubectl accepts works.
 
-Lists are read by `kubectl get --raw`: it needs no discovery, and returns the apiserver's JSON as it is.
+Lists are read by `kubectl get --raw`: it needs no discovery, and returns the apiserver's JSON as it is. A pod without
+kubectl reads them as its ServiceAccount.
 """
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +14,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from gpufleet_cli.cluster.connection import Connection
-from gpufleet_cli.cluster.failures import NO_KUBECTL, failure, unknown_context
+from gpufleet_cli.cluster.failures import NO_KUBECTL, NO_KUBECTL_IN_POD, failure, unknown_context
+from gpufleet_cli.cluster.service_account import ServiceAccount, server_time
 from gpufleet_cli.errors import ClusterError
 from gpufleet_common import timestamps
 from gpufleet_operator.model.lenient_json import as_map, text
@@ -33,17 +36,26 @@ class Kubectl:
 
     def text(self, path: str) -> str:
         """Returns what the apiserver responds to GET. Raises ClusterError."""
+        account = self._account()
+        if account is not None:
+            return account.get(path, self.connection).text
         return self.run("get", "--raw", path, about=path)
 
     def namespace(self) -> str:
         """Returns the namespace of the flags, of the kubeconfig's context, or `default`. Raises ClusterError."""
         if self.connection.namespace:
             return self.connection.namespace
+        account = self._account()
+        if account is not None:
+            return account.namespace()
         chosen = "jsonpath={..namespace}"
         return self.run("config", "view", "--minify", "--output", chosen).strip() or "default"
 
     def server_time(self) -> datetime | None:
         """Returns the time by the apiserver's clock; None: it does not say. Raises ClusterError."""
+        account = self._account()
+        if account is not None:
+            return server_time(account.get("/version", self.connection))
         review = as_map(json.loads(self.run("auth", "whoami", "--output=json")))
         try:
             return timestamps.parse(text(as_map(review.get("metadata")).get("creationTimestamp")))
@@ -87,7 +99,14 @@ class Kubectl:
         try:
             return subprocess.run(["kubectl", *arguments, *self.connection.arguments()], check=False).returncode
         except FileNotFoundError:
-            raise ClusterError(NO_KUBECTL) from None
+            raise _no_kubectl() from None
+
+    def _account(self) -> ServiceAccount | None:
+        """Returns the ServiceAccount of this pod, if there is no kubectl and no other cluster was chosen."""
+        chosen = self.connection.kubeconfig or self.connection.context or os.environ.get("KUBECONFIG")
+        if chosen or shutil.which("kubectl"):
+            return None
+        return ServiceAccount.of_this_pod(self.timeout_seconds)
 
 
 def _run(command: Sequence[str], about: str, stdin: str | None = None) -> str:
@@ -97,9 +116,13 @@ def _run(command: Sequence[str], about: str, stdin: str | None = None) -> str:
             ["kubectl", *command], capture_output=True, text=True, check=False, env=os.environ, input=stdin or ""
         )
     except FileNotFoundError:
-        raise ClusterError(NO_KUBECTL) from None
+        raise _no_kubectl() from None
     except OSError as error:
         raise ClusterError(f"kubectl: {error.strerror}") from error
     if done.returncode != 0:
         raise failure(done.stderr or done.stdout, about)
     return done.stdout
+
+
+def _no_kubectl() -> ClusterError:
+    return ClusterError(NO_KUBECTL if ServiceAccount.of_this_pod(0) is None else NO_KUBECTL_IN_POD)

@@ -59,7 +59,8 @@ def convert(files: Sequence[Path]) -> None:
     if not converted:
         kinds = ", ".join(f"{document.kind} {document.name}" for document in documents) or "no object"
         raise InputError(
-            f"{', '.join(map(str, files))}: no Deployment, ReplicaSet, Job, JobSet or Pod with GPUs found ({kinds})"
+            f"{', '.join(map(str, files))}: no Deployment, ReplicaSet, Job, JobSet or Pod with GPUs found "
+            f"(skipped: {kinds})"
         )
     typer.echo(yaml.safe_dump_all([body for body, _ in found], sort_keys=False, allow_unicode=True), nl=False)
     write_notes(note for _, notes in found for note in notes)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from gpufleet_api.names import STALE_AFTER_SECONDS
 from gpufleet_cli.analysis.fleet_edits import FleetEdits
-from gpufleet_cli.cluster.kinds import NODES, PODS, TELEMETRY, ObjectKind
+from gpufleet_cli.cluster.kinds import DEMANDS, NODES, PODS, PRIORITY_CLASSES, TELEMETRY, WORKLOADS, ObjectKind
 from gpufleet_cli.cluster.kubectl import Kubectl
-from gpufleet_cli.cluster.lists import read_lists
 from gpufleet_cli.cluster.object_lists import ObjectLists
+from gpufleet_cli.commands.live.reading import read
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.documents import STDIN, Document
 from gpufleet_cli.input.fleet_files import FleetDocuments
@@ -17,20 +17,23 @@ from gpufleet_cli.input.manifests import ClusterRules
 from gpufleet_cli.input.saved_objects import documents
 from gpufleet_cli.input.telemetry_age import AgePolicy
 from gpufleet_cli.options.target import Target
-from gpufleet_cli.output.terminal import write_notes
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.pod_policy import PodPolicy
 
 _CLUSTER = "the cluster"
 
 
-def fleet_documents(target: Target, now: str | None, stale_after: float | None) -> FleetDocuments:
+def fleet_documents(
+    target: Target, now: str | None, stale_after: float | None, *, preempt: bool = False, learns: bool = False
+) -> FleetDocuments:
     """Returns the objects of a fleet, of a cluster or of saved files.
 
     Args:
         target: The cluster or the files.
         now: Time at which the age of saved telemetry is checked; not for a cluster.
         stale_after: Age in seconds after which telemetry is not used.
+        preempt: Whether GPUWorkloads and PriorityClasses are read.
+        learns: Whether GPUDemands are read.
 
     Raises:
         InputError: `now` is not a time or does not apply, or the objects cannot be read.
@@ -41,17 +44,18 @@ def fleet_documents(target: Target, now: str | None, stale_after: float | None) 
         return FleetDocuments.of(where, documents(target.files), AgePolicy.parse(now, stale_after, clock))
     if now is not None:
         raise InputError("--now requires --from: the telemetry of a cluster is taken as of now")
-    lists = read_lists(Kubectl(target.connection), [TELEMETRY], [NODES, PODS])
-    write_notes(f"{kind.plural} not read: {why}" for kind, why in lists.unreadable.items())
-    telemetry, nodes, pods = (_listed(lists, kind) for kind in (TELEMETRY, NODES, PODS))
+    more = [*([WORKLOADS, PRIORITY_CLASSES] if preempt else []), *([DEMANDS] if learns else [])]
+    lists = read(target, [TELEMETRY], [NODES, PODS, *more])
     age = AgePolicy.parse(None, STALE_AFTER_SECONDS if stale_after is None else stale_after, clock)
-    return FleetDocuments(_CLUSTER, telemetry, nodes, pods, PODS not in lists.unreadable, age)
+    telemetry, nodes, pods = (_listed(lists, kind) for kind in (TELEMETRY, NODES, PODS))
+    workloads, classes, demands = (_listed(lists, kind) for kind in (WORKLOADS, PRIORITY_CLASSES, DEMANDS))
+    known = PODS not in lists.unreadable
+    return FleetDocuments(_CLUSTER, telemetry, nodes, pods, known, age, workloads, classes, demands)
 
 
 def namespace_of(target: Target) -> str | None:
     """Returns the namespace of manifests that name none: that of the flags or the context; None: the default."""
-    given = target.connection.namespace
-    return given if given or target.saved else Kubectl(target.connection).namespace()
+    return target.connection.namespace if target.saved else Kubectl(target.connection).namespace()
 
 
 def _listed(lists: ObjectLists, kind: ObjectKind) -> list[Document]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from gpufleet_api.names import ENV_VISIBLE_DEVICES, RESOURCE
+from gpufleet_api.names import ENV_VISIBLE_DEVICES, MAX_DEVICES_PER_REPLICA, RESOURCE
 from gpufleet_cli.errors import InputError
 from gpufleet_operator.model.lenient_json import as_list, as_map, maps, text
 
@@ -12,7 +12,6 @@ _MEMORY = ("nvidia.com/gpumem", "aliyun.com/gpu-mem-mib")
 """Memory of a shared GPU in MiB, as HAMi reads it."""
 _COMPUTE = "nvidia.com/gpucores"
 _UNSUPPORTED = ("amd.com/", "gpu.intel.com/", "nvidia.com/", "aliyun.com/")
-_MAX_COUNT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ def take_request(template: dict[str, Any], where: str) -> GPURequest | None:
     if unknown := sorted(amounts.keys() - known):
         raise InputError(f"{where}: container {name} requests {', '.join(unknown)}, which has no equivalent")
     count = max((amounts.get(resource, 0) for resource in _WHOLE), default=0) or 1
-    if count > _MAX_COUNT:
-        raise InputError(f"{where}: container {name} requests {count} GPUs: a pod can have {_MAX_COUNT}")
+    if count > MAX_DEVICES_PER_REPLICA:
+        raise InputError(f"{where}: container {name} requests {count} GPUs: a pod can have {MAX_DEVICES_PER_REPLICA}")
     memory = max((amounts.get(resource, 0) for resource in _MEMORY), default=0)
     devices: dict[str, Any] = {"count": count}
     if memory:

@@ -6,7 +6,6 @@ import typer
 
 from gpufleet_cli.options.completers import complete_gpu, complete_node, complete_workload
 from gpufleet_cli.options.parsers import integer, seconds
-from gpufleet_cli.options.target import Target
 
 _GPU_HELP = "UUID of a GPU, the start of one, or NODE/INDEX."
 
@@ -33,14 +32,14 @@ def suspend(ctx: typer.Context, workloads: Workloads) -> None:
     """Delete the pods of GPUWorkloads and free their GPUs, until they are resumed."""
     from gpufleet_cli.commands.live.workload_run import suspend as run  # noqa: PLC0415 - keeps --help fast
 
-    run(_live(ctx, "suspend"), workloads, suspended=True)
+    run(ctx.obj, workloads, suspended=True)
 
 
 def resume(ctx: typer.Context, workloads: Workloads) -> None:
     """Place suspended GPUWorkloads again."""
     from gpufleet_cli.commands.live.workload_run import suspend as run  # noqa: PLC0415 - keeps --help fast
 
-    run(_live(ctx, "resume"), workloads, suspended=False)
+    run(ctx.obj, workloads, suspended=False)
 
 
 def logs(
@@ -71,7 +70,7 @@ def logs(
     from gpufleet_cli.commands.live import workload_run  # noqa: PLC0415 - keeps --help fast
 
     options = workload_run.LogOptions(replica, follow, previous, container, tail, since, timestamps)
-    raise typer.Exit(workload_run.logs(_live(ctx, "logs"), workload, options))
+    raise typer.Exit(workload_run.logs(ctx.obj, workload, options))
 
 
 def cordon(
@@ -86,15 +85,14 @@ def cordon(
     """Take GPUs out of service: no new container gets them. Containers that have them keep them."""
     from gpufleet_cli.commands.live import gpu_service  # noqa: PLC0415 - keeps --help fast
 
-    target = _live(ctx, "cordon")
-    gpu_service.cordon(target, gpus, reason, by, gpu_service.until_time(until, for_hours))
+    gpu_service.cordon(ctx.obj, gpus, reason, by, gpu_service.until_time(until, for_hours))
 
 
 def uncordon(ctx: typer.Context, gpus: GPUs) -> None:
     """Return GPUs to service."""
     from gpufleet_cli.commands.live import gpu_service  # noqa: PLC0415 - keeps --help fast
 
-    gpu_service.uncordon(_live(ctx, "uncordon"), gpus)
+    gpu_service.uncordon(ctx.obj, gpus)
 
 
 def drain(
@@ -120,7 +118,7 @@ def drain(
     from gpufleet_cli.commands.live import gpu_service  # noqa: PLC0415 - keeps --help fast
 
     end = gpu_service.until_time(until, for_hours)
-    raise typer.Exit(gpu_service.drain(_live(ctx, "drain"), gpu, reason, by, end, timeout_seconds=timeout))
+    raise typer.Exit(gpu_service.drain(ctx.obj, gpu, reason, by, end, timeout_seconds=timeout))
 
 
 def acknowledge(
@@ -136,10 +134,4 @@ def acknowledge(
     """
     from gpufleet_cli.commands.live import gpu_service  # noqa: PLC0415 - keeps --help fast
 
-    gpu_service.acknowledge(_live(ctx, "acknowledge"), node, gpu)
-
-
-def _live(ctx: typer.Context, command: str) -> Target:
-    target: Target = ctx.obj
-    target.check_live(command)
-    return target
+    gpu_service.acknowledge(ctx.obj, node, gpu)

@@ -13,7 +13,7 @@ from gpufleet_cli.options.completers import complete_holder, complete_node, comp
 def top(
     ctx: typer.Context,
     nodes: Annotated[
-        list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes to show.", autocompletion=complete_node)
+        list[str] | None, typer.Argument(metavar="[NODE...]", help="Nodes to show.", autocompletion=complete_node)
     ] = None,
     *,
     output: opt.Output = OutputFormat.TABLE,
@@ -37,7 +37,7 @@ def status(
     workloads: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[[NAMESPACE/]WORKLOAD]...",
+            metavar="[[NAMESPACE/]WORKLOAD...]",
             help="GPUWorkloads; the default is all of the namespace.",
             autocompletion=complete_workload,
         ),
@@ -124,6 +124,31 @@ def who(
     from gpufleet_cli.output.rendering import OutputOptions  # noqa: PLC0415 - as above
 
     run(ctx.obj, name, OutputOptions(output, not no_headers))
+
+
+def recommend(
+    ctx: typer.Context,
+    workloads: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[[NAMESPACE/]WORKLOAD...]",
+            help="GPUWorkloads, or other owners such as Deployment/embed; the default is all in the namespace.",
+            autocompletion=complete_workload,
+        ),
+    ] = None,
+    *,
+    output: opt.Output = OutputFormat.TABLE,
+    no_headers: opt.NoHeaders = False,
+) -> None:
+    """Show how much memory of shared GPUs runs were promised and used, and recommend a memoryMiB.
+
+    Runs of one owner, container and image are counted together; a name may end with what generateName, a Deployment or
+    a CronJob adds. A recommendation is a tenth more than the largest use of the latest runs.
+    """
+    from gpufleet_cli.commands.live.recommend import recommend as run  # noqa: PLC0415 - keeps --help fast
+    from gpufleet_cli.output.rendering import OutputOptions  # noqa: PLC0415 - as above
+
+    run(ctx.obj, workloads or (), OutputOptions(output, not no_headers))
 
 
 def doctor(

@@ -23,6 +23,7 @@ def simulate(
     without: opt.Without = None,
     free: opt.Free = None,
     save: opt.Save = None,
+    preempt: opt.Preempt = False,
     output: opt.Output = OutputFormat.TABLE,
     no_headers: opt.NoHeaders = False,
 ) -> None:
@@ -45,6 +46,7 @@ def simulate(
         rules,
         edits=edits(without, free),
         save=save,
+        preempt=preempt,
         output=output,
         headers=not no_headers,
     )

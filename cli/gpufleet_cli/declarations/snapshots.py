@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from gpufleet_cli.options.target import Target
-
 
 def save(
     ctx: typer.Context,
@@ -21,9 +19,7 @@ def save(
     """
     from gpufleet_cli.commands.live import snapshot  # noqa: PLC0415 - keeps --help fast
 
-    target: Target = ctx.obj
-    target.check_live("snapshot save")
-    snapshot.save(target, folder, with_logs=not no_logs)
+    snapshot.save(ctx.obj, folder, with_logs=not no_logs)
 
 
 def show(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of snapshot save.")]) -> None:

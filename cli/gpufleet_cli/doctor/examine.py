@@ -6,7 +6,7 @@ from typing import Final
 
 from gpufleet_cli.cluster import kinds
 from gpufleet_cli.cluster.kinds import ObjectKind
-from gpufleet_cli.doctor import installation, nodes, pods
+from gpufleet_cli.doctor import installation, leader, nodes, pods
 from gpufleet_cli.doctor.facts import ClusterFacts
 from gpufleet_cli.doctor.finding import Diagnosed
 
@@ -28,22 +28,25 @@ class Examination:
     passed: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     """Title of a check, and why it could not run."""
+    leaders: tuple[str, ...] = ()
+    """Leading pods of operators with several replicas."""
 
 
 CHECKS: Final = (
-    CheckSpec("CustomResourceDefinitions", installation.crds),
+    CheckSpec("CustomResourceDefinitions", installation.crds, (kinds.CRDS,)),
     CheckSpec("operator", installation.operator, (kinds.OPERATORS, kinds.PODS)),
+    CheckSpec("leader of the operators", leader.leader, (kinds.OPERATORS, kinds.LEASES)),
     CheckSpec("passes of the operator", installation.passes, (kinds.OPERATORS, kinds.WORKLOADS)),
     CheckSpec("admission policies", installation.policies, (kinds.POLICIES, kinds.BINDINGS, kinds.AGENTS)),
     CheckSpec("Pod Security", installation.pod_security, (kinds.NAMESPACES, kinds.AGENTS)),
-    CheckSpec("runtime handlers", installation.runtime_class, (kinds.RUNTIME_CLASSES, kinds.AGENTS)),
+    CheckSpec("runtime handlers", installation.runtime_class, (kinds.RUNTIME_CLASSES, kinds.AGENTS, kinds.NODES)),
     CheckSpec("versions", installation.versions, (kinds.OPERATORS, kinds.TELEMETRY)),
-    CheckSpec("agents", nodes.agents, (kinds.AGENTS, kinds.PODS, kinds.TELEMETRY)),
-    CheckSpec("telemetry", nodes.telemetry, (kinds.TELEMETRY,)),
-    CheckSpec("driver", nodes.driver, (kinds.TELEMETRY, kinds.AGENTS)),
-    CheckSpec("device plugin", nodes.plugins, (kinds.TELEMETRY, kinds.AGENTS)),
-    CheckSpec("other device plugins", nodes.second_plugins, (kinds.TELEMETRY,)),
-    CheckSpec("taints", nodes.taints, (kinds.AGENTS, kinds.OPERATORS, kinds.WORKLOADS)),
+    CheckSpec("agents", nodes.agents, (kinds.AGENTS, kinds.PODS, kinds.TELEMETRY, kinds.NODES)),
+    CheckSpec("telemetry", nodes.telemetry, (kinds.TELEMETRY, kinds.NODES)),
+    CheckSpec("driver", nodes.driver, (kinds.TELEMETRY, kinds.AGENTS, kinds.NODES)),
+    CheckSpec("device plugin", nodes.plugins, (kinds.TELEMETRY, kinds.AGENTS, kinds.NODES)),
+    CheckSpec("other device plugins", nodes.second_plugins, (kinds.TELEMETRY, kinds.NODES)),
+    CheckSpec("taints", nodes.taints, (kinds.AGENTS, kinds.OPERATORS, kinds.WORKLOADS, kinds.NODES)),
     CheckSpec("clocks", nodes.clocks, (kinds.TELEMETRY,)),
     CheckSpec("gated pods", pods.gated_pods, (kinds.PODS, kinds.WORKLOADS)),
     CheckSpec("reservations", pods.reservations, (kinds.PODS, kinds.TELEMETRY)),
@@ -63,4 +66,4 @@ def examine(facts: ClusterFacts) -> Examination:
         found += problems
         if not problems:
             passed.append(check.title)
-    return Examination(tuple(found), tuple(passed), tuple(skipped))
+    return Examination(tuple(found), tuple(passed), tuple(skipped), tuple(leader.leaders(facts)))

@@ -1,8 +1,10 @@
 """The objects that the checks look at, decoded once."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Final
 
 from gpufleet_api.names import DRA_DRIVER, FORBIDDEN_RESOURCES, RESOURCE, TOLERATED_TAINTS, Transport
@@ -10,6 +12,7 @@ from gpufleet_cli.cluster.kinds import (
     AGENTS,
     BINDINGS,
     CRDS,
+    LEASES,
     NAMESPACES,
     NODES,
     OPERATORS,
@@ -25,10 +28,11 @@ from gpufleet_cli.cluster.object_lists import ObjectLists
 from gpufleet_cli.view.fleet_view import FleetView, fleet_view
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, text
 
-REQUIRED: Final = (CRDS, NODES)
-OPTIONAL: Final = (
-    TELEMETRY, WORKLOADS, PODS, NAMESPACES, AGENTS, OPERATORS, POLICIES, BINDINGS, RUNTIME_CLASSES, SLICES
+EXAMINED: Final = (
+    CRDS, NODES, TELEMETRY, WORKLOADS, PODS, NAMESPACES, AGENTS, OPERATORS, POLICIES, BINDINGS, RUNTIME_CLASSES, SLICES,
+    LEASES,
 )  # fmt: skip
+"""Kinds that the checks look at. A user who may not read all of them gets the other checks."""
 
 _CHART = "gpufleet-"
 _COMPONENT = "app.kubernetes.io/component"
@@ -43,7 +47,7 @@ _GPU_LABELS = (
 """Labels of nodes with a GPU, set by GPU feature discovery, Node Feature Discovery and clouds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClusterFacts:
     """A cluster as it was read. `version` is that of this program.
 
@@ -68,17 +72,17 @@ class ClusterFacts:
         """Returns whether all of these kinds could be read."""
         return not any(kind in self.lists.unreadable for kind in kinds)
 
-    @property
+    @cached_property
     def nodes(self) -> Mapping[str, Json]:
         """Returns the Nodes by name."""
         return {name_of(node): node for node in self.lists.of(NODES)}
 
-    @property
+    @cached_property
     def agents(self) -> list[Json]:
         """Returns the DaemonSets of agents."""
         return [one for one in self.lists.of(AGENTS) if _is_component(one, "agent")]
 
-    @property
+    @cached_property
     def operators(self) -> list[Json]:
         """Returns the Deployments of operators."""
         return [one for one in self.lists.of(OPERATORS) if _is_component(one, "operator")]
@@ -100,8 +104,14 @@ class ClusterFacts:
 
     def agent_pods(self, node: str) -> list[Json]:
         """Returns the agents' pods on a node."""
-        pods = (pod for owner in self.agents for pod in self.pods_of(owner))
-        return [pod for pod in pods if as_map(pod.get("spec")).get("nodeName") == node]
+        return self._agent_pods.get(node, [])
+
+    @cached_property
+    def _agent_pods(self) -> Mapping[str, list[Json]]:
+        found: dict[str, list[Json]] = {}
+        for pod in (pod for owner in self.agents for pod in self.pods_of(owner)):
+            found.setdefault(text(as_map(pod.get("spec")).get("nodeName")), []).append(pod)
+        return found
 
     def uses_dra(self, node: str) -> bool:
         """Returns whether the agent of a node serves ResourceClaims instead of the device plugin API."""
@@ -114,11 +124,22 @@ class ClusterFacts:
 
     def published_devices(self, node: str) -> int:
         """Returns the number of devices in the ResourceSlices of a node."""
-        specs = (as_map(one.get("spec")) for one in self.lists.of(SLICES))
-        ours = (spec for spec in specs if (spec.get("nodeName"), spec.get("driver")) == (node, DRA_DRIVER))
-        return sum(len(as_list(spec.get("devices"))) for spec in ours)
+        return self._published_devices[node]
 
-    @property
+    @cached_property
+    def _published_devices(self) -> Counter[str]:
+        found = Counter[str]()
+        for spec in (as_map(one.get("spec")) for one in self.lists.of(SLICES)):
+            if spec.get("driver") == DRA_DRIVER:
+                found[text(spec.get("nodeName"))] += len(as_list(spec.get("devices")))
+        return found
+
+    @cached_property
+    def dra_driver(self) -> str:
+        """Returns the driver of nodes with transport DRA, as the agents are configured."""
+        return next((flag(one, "--dra-driver") for one in self.agents if flag(one, "--dra-driver")), DRA_DRIVER)
+
+    @cached_property
     def resource(self) -> str:
         """Returns the extended resource for whole GPUs, as the agents are configured."""
         return next((flag(one, "--resource") for one in self.agents if flag(one, "--resource")), RESOURCE)
@@ -157,9 +178,8 @@ def labels_of(body: Json) -> Json:
 
 
 def flag(owner: Json, name: str) -> str:
-    """Returns the value of a flag in the arguments of the first container; empty without the flag."""
-    spec = as_map(as_map(as_map(owner.get("spec")).get("template")).get("spec"))
-    for container in maps(spec.get("containers")):
+    """Returns the value of a flag in the arguments of the containers; empty without the flag."""
+    for container in maps(pod_spec(owner).get("containers")):
         for argument in map(text, as_list(container.get("args"))):
             if argument.startswith(f"{name}="):
                 return argument.removeprefix(f"{name}=")

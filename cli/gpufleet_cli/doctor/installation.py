@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from gpufleet_api.crd import DEMAND as DEMAND_CRD
 from gpufleet_api.crd import TELEMETRY as TELEMETRY_CRD
 from gpufleet_api.crd import WORKLOAD as WORKLOAD_CRD
 from gpufleet_api.names import VERSION
@@ -16,13 +17,15 @@ _POLICIES: Final = ("assignments", "own-node", "pods")
 _RESTRICTING: Final = ("baseline", "restricted")
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 _VERSION: Final = "app.kubernetes.io/version"
+_NAMED: Final = 3
+"""How many fields a cause names."""
 _UPGRADE: Final = "upgrade the release, which upgrades the CRDs, or apply crds/*.yaml (docs/operations/upgrade.md)"
 
 
 def crds(facts: ClusterFacts) -> Iterator[Diagnosed]:
     """CRDs that are missing, or older or newer than this program."""
     installed = {name_of(crd): crd for crd in facts.lists.of(CRDS)}
-    for definition in (WORKLOAD_CRD.definition(), TELEMETRY_CRD.definition()):
+    for definition in (WORKLOAD_CRD.definition(), TELEMETRY_CRD.definition(), DEMAND_CRD.definition()):
         name = name_of(definition)
         about = f"customresourcedefinition/{name}"
         if name not in installed:
@@ -162,6 +165,6 @@ def _ref(one: Json) -> str:
     return f"--namespace={namespace_of(one)} deployment/{name_of(one)}"
 
 
-def _some(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"

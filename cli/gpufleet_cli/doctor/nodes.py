@@ -28,7 +28,14 @@ def agents(facts: ClusterFacts) -> Iterator[Diagnosed]:
             yield Diagnosed("AgentMissing", f"node/{name}", cause, cure)
             continue
         state = "; ".join(f"pod {pod.name}: {', '.join([pod.state, *pod.containers])}" for pod in pods)
-        cure = f"kubectl logs --namespace={pods[0].namespace} {pods[0].name}; its /readyz says what is missing"
+        first = pods[0]
+        if first.phase == "Pending":
+            cure = (
+                f"kubectl describe pod --namespace={first.namespace} {first.name}: its events say what it waits for, "
+                f"such as a directory that the node does not have ({'; '.join(_drivers(facts))})"
+            )
+        else:
+            cure = f"kubectl logs --namespace={first.namespace} {first.name}; its /readyz says what is missing"
         yield Diagnosed("AgentNotReady", f"node/{name}", f"the agent is not ready ({state})", cure)
 
 
@@ -51,12 +58,12 @@ def driver(facts: ClusterFacts) -> Iterator[Diagnosed]:
     for name, gpus in sorted(facts.view.nodes.items()):
         if gpus.state != "NoDriver" or name not in evidence:
             continue
-        injected = [_injection(one) for one in facts.agents]
-        how = f" (the agent's pods use {', '.join(injected)})" if injected else ""
+        used = _drivers(facts)
+        how = f"; the agent uses {'; '.join(used)}" if used else ""
         cause = f"no GPU driver answers in the agent, and the node has a GPU ({evidence[name]}){how}"
         cure = (
-            "set agent.runtimeClassName to the runtime of the NVIDIA Container Toolkit, or agent.driver.hostPath; "
-            "if the node has no driver, install it"
+            "install the driver on the node, or set platform, agent.runtimeClassName or agent.driver to where it is "
+            "(docs/operations/platforms.md)"
         )
         yield Diagnosed("NoDriver", f"node/{name}", cause, cure)
 
@@ -87,7 +94,7 @@ def plugins(facts: ClusterFacts) -> Iterator[Diagnosed]:
 
 
 def _slices(facts: ClusterFacts, node: str, reported: int) -> Iterator[Diagnosed]:
-    if not facts.known(SLICES):
+    if not facts.known(SLICES) or facts.dra_driver != DRA_DRIVER:
         return
     if facts.published_devices(node) == 0:
         cause = f"no device is in a ResourceSlice of {DRA_DRIVER}, and the agent reports {reported} GPUs"
@@ -109,17 +116,18 @@ def second_plugins(facts: ClusterFacts) -> Iterator[Diagnosed]:
 
 def taints(facts: ClusterFacts) -> Iterator[Diagnosed]:
     """Taints of nodes with a GPU that neither the operator nor any workload tolerates, or that keep the agent away."""
-    workloads = [_tolerations(as_map(one.get("spec"))) for one in facts.lists.of(WORKLOADS)]
+    of_workloads = [_tolerations(one) for one in facts.lists.of(WORKLOADS)]
+    of_agents = [_tolerations(one) for one in facts.agents]
     for name, node, _ in facts.gpu_nodes():
         for taint in maps(as_map(node.get("spec")).get("taints")):
             key = text(taint.get("key"))
             if taint.get("effect") not in _SCHEDULING or key.startswith(_OF_KUBERNETES):
                 continue
             shown = f"{key}={text(taint.get('value'))}:{text(taint.get('effect'))}"
-            if not all(tolerates(maps(pod_spec(one).get("tolerations")), taint) for one in facts.agents):
+            if not all(tolerates(one, taint) for one in of_agents):
                 cure = "add it to agent.tolerations of the chart"
                 yield Diagnosed("TaintNotTolerated", f"node/{name}", f"the agent does not tolerate {shown}", cure)
-            if key not in facts.tolerated_taints and not any(tolerates(one, taint) for one in workloads):
+            if key not in facts.tolerated_taints and not any(tolerates(one, taint) for one in of_workloads):
                 cause = f"no workload tolerates {shown}, so no pod is placed on the node's GPUs"
                 cure = "add its key to operator.tolerateTaints, or a toleration to spec.template.spec.tolerations"
                 yield Diagnosed("TaintNotTolerated", f"node/{name}", cause, cure)
@@ -141,8 +149,8 @@ def clocks(facts: ClusterFacts) -> Iterator[Diagnosed]:
             yield Diagnosed("ClockSkew", f"node/{name_of(one)}", cause, "check NTP on the node: timedatectl, chronyc")
 
 
-def _tolerations(spec: Json) -> list[Json]:
-    return list(maps(as_map(as_map(spec.get("template")).get("spec")).get("tolerations")))
+def _tolerations(owner: Json) -> list[Json]:
+    return list(maps(pod_spec(owner).get("tolerations")))
 
 
 def _count(status: Json, key: str, resource: str) -> int:
@@ -150,9 +158,19 @@ def _count(status: Json, key: str, resource: str) -> int:
     return int(amount) if amount.isdigit() else 0
 
 
-def _injection(agent: Json) -> str:
-    name = text(pod_spec(agent).get("runtimeClassName"))
-    mounted = any(volume.get("name") == "driver" for volume in maps(pod_spec(agent).get("volumes")))
-    if mounted:
-        return "the driver of the host"
-    return f'RuntimeClass "{name}"' if name else "the default runtime"
+def _drivers(facts: ClusterFacts) -> list[str]:
+    """Returns where the agents look for the driver, without repetition."""
+    return list(dict.fromkeys(_driver(pod_spec(one)) for one in facts.agents))
+
+
+def _driver(spec: Json) -> str:
+    paths = {text(one.get("name")): text(as_map(one.get("hostPath")).get("path")) for one in maps(spec.get("volumes"))}
+    runtime = text(spec.get("runtimeClassName"))
+    if "driver" in paths:
+        return f"the driver in {paths['driver']} of the node"
+    if "driver-root" in paths:
+        return f"the driver below {paths['driver-root']} of the node"
+    if "host-usr" in paths:
+        return "the driver below /usr of the node"
+    by = f'RuntimeClass "{runtime}"' if runtime else "the default runtime"
+    return f"volume mounts that {by} replaces" if "all-devices" in paths else by

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from gpufleet_api.base import ApiModel
 from gpufleet_api.markers import Cel
 from gpufleet_api.pod_template import CONTAINER_CLAIMS, RESOURCE_CLAIMS, RESTART_POLICY
 from gpufleet_api.workload import (
@@ -20,7 +21,7 @@ from gpufleet_api.workload import (
     Requirements,
     WorkloadSpec,
 )
-from gpufleet_api.workload_placement import Weights
+from gpufleet_api.workload_placement import DemandSource, OnPressure, Weights
 from gpufleet_api.workload_policies import RunPolicy, UpdateStrategy
 from gpufleet_cli.input.field_errors import of_rule
 from gpufleet_operator.model.lenient_json import as_list, as_map, maps
@@ -61,48 +62,64 @@ def _if_exclusive(workload: GPUWorkload, value: int | None) -> int | None:
     return value if workload.spec.devices.mode is DeviceMode.EXCLUSIVE else None
 
 
+def _is_shared(workload: GPUWorkload) -> bool:
+    return workload.spec.devices.mode is DeviceMode.SHARED
+
+
+def _moves(workload: GPUWorkload) -> bool:
+    return workload.spec.placement.on_pressure is OnPressure.MOVE
+
+
 def _pod_field(workload: GPUWorkload, name: str) -> object:
     return workload.spec.pod_spec.get(name)
 
 
 def _container_claims(workload: GPUWorkload) -> list[object]:
     """Returns the claims of all containers; malformed containers are reported elsewhere."""
-    pods = as_map(as_map(workload.spec.template).get("spec"))
+    pods = workload.spec.pod_spec
     kinds = (maps(pods.get(kind)) for kind in ("initContainers", "containers"))
     resources = (as_map(container.get("resources")) for containers in kinds for container in containers)
     return [claim for one in resources for claim in as_list(one.get("claims"))]
 
 
+def _rule(model: type[ApiModel], field: str | None = None, text: str = "") -> Cel:
+    """Returns the only rule of a model for new objects that is about a field and whose expression contains `text`."""
+    (rule,) = (
+        rule for rule in model.rules if rule.field_path == field and text in rule.rule and "oldSelf" not in rule.rule
+    )
+    return rule
+
+
 CHECKS: Final = (
     RuleCheck(
-        GPUWorkload.rules[0], "metadata.name", lambda w: len(w.metadata.name) <= MAX_NAME, lambda w: w.metadata.name
+        _rule(GPUWorkload), "metadata.name", lambda w: len(w.metadata.name) <= MAX_NAME, lambda w: w.metadata.name
     ),
     RuleCheck(
-        Devices.rules[0],
+        _rule(Devices, ".memoryMiB", "!= 'Shared'"),
         "spec.devices.memoryMiB",
         lambda w: w.spec.devices.mode is DeviceMode.EXCLUSIVE or w.spec.devices.memory_mib is not None,
         lambda w: w.spec.devices.memory_mib,
     ),
     RuleCheck(
-        Devices.rules[1],
+        _rule(Devices, ".memoryMiB", "== 'Shared'"),
         "spec.devices.memoryMiB",
         lambda w: _if_exclusive(w, w.spec.devices.memory_mib) is None,
         lambda w: w.spec.devices.memory_mib,
     ),
     RuleCheck(
-        Devices.rules[2],
+        _rule(Devices, ".computePercent"),
         "spec.devices.computePercent",
         lambda w: _if_exclusive(w, w.spec.devices.compute_percent) is None,
         lambda w: w.spec.devices.compute_percent,
     ),
     RuleCheck(
-        Devices.rules[3],
+        _rule(Devices, ".container"),
         "spec.devices.container",
         lambda w: not w.spec.devices.containers or w.spec.devices.container is None,
         lambda w: w.spec.devices.container,
     ),
     RuleCheck(
-        Devices.rules[4],
+        _rule(Devices, ".count"),
         "spec.devices.count",
         lambda w: (
             not w.spec.devices.containers or sum(one.count for one in w.spec.devices.containers) == w.spec.devices.count
@@ -110,15 +127,15 @@ CHECKS: Final = (
         lambda w: w.spec.devices.count,
     ),
     RuleCheck(
-        Requirements.rules[0],
+        _rule(Requirements, ".excludeUUIDs"),
         "spec.requirements.excludeUUIDs",
         lambda w: not _included_and_excluded(w),
         _included_and_excluded,
     ),
-    RuleCheck(Weights.rules[0], "spec.placement.weights", lambda w: any(_score_weights(w).values()), _score_weights),
-    RuleCheck(Distribution.rules[0], "spec.distribution.by", lambda w: _by_if_uniform(w) is None, _by_if_uniform),
+    RuleCheck(_rule(Weights), "spec.placement.weights", lambda w: any(_score_weights(w).values()), _score_weights),
+    RuleCheck(_rule(Distribution, ".by"), "spec.distribution.by", lambda w: _by_if_uniform(w) is None, _by_if_uniform),
     RuleCheck(
-        Distribution.rules[1],
+        _rule(Distribution, ".weights", "self.by"),
         "spec.distribution.weights",
         lambda w: (
             w.spec.distribution is None
@@ -127,7 +144,7 @@ CHECKS: Final = (
         _distribution_weights,
     ),
     RuleCheck(
-        Distribution.rules[2],
+        _rule(Distribution, ".weights", "exists"),
         "spec.distribution.weights",
         lambda w: _distribution_weights(w) is None or any(_distribution_weights(w) or ()),
         _distribution_weights,
@@ -151,31 +168,55 @@ CHECKS: Final = (
         lambda w: _pod_field(w, "resourceClaims"),
     ),
     RuleCheck(
-        WorkloadSpec.rules[3],
+        _rule(WorkloadSpec, ".distribution.weights"),
         "spec.distribution.weights",
         lambda w: _distribution_weights(w) is None or len(_distribution_weights(w) or ()) == w.spec.replicas,
         _distribution_weights,
     ),
     RuleCheck(
-        WorkloadSpec.rules[5],
+        _rule(WorkloadSpec, ".placement.gang"),
         "spec.placement.gang",
         lambda w: w.spec.distribution is None or w.spec.placement.gang,
         lambda w: w.spec.placement.gang,
     ),
     RuleCheck(
-        WorkloadSpec.rules[7],
+        _rule(WorkloadSpec, ".placement.onPressure", "has(self.template)"),
+        "spec.placement.onPressure",
+        lambda w: not (w.spec.adopts and _moves(w)),
+        lambda w: w.spec.placement.on_pressure,
+    ),
+    RuleCheck(
+        _rule(WorkloadSpec, ".placement.onPressure", "self.devices.mode"),
+        "spec.placement.onPressure",
+        lambda w: not _moves(w) or (_is_shared(w) and w.spec.devices.count == 1 and not w.spec.placement.gang),
+        lambda w: w.spec.placement.on_pressure,
+    ),
+    RuleCheck(
+        _rule(WorkloadSpec, ".placement.reclaim"),
+        "spec.placement.reclaim",
+        lambda w: _is_shared(w) or w.spec.placement.reclaim is None,
+        lambda w: w.spec.placement.reclaim,
+    ),
+    RuleCheck(
+        _rule(WorkloadSpec, ".placement.demand"),
+        "spec.placement.demand",
+        lambda w: _is_shared(w) or w.spec.placement.demand is DemandSource.PROMISED,
+        lambda w: w.spec.placement.demand,
+    ),
+    RuleCheck(
+        _rule(WorkloadSpec, ".replicas"),
         "spec.replicas",
         lambda w: not w.spec.adopts or (w.spec.replicas >= 1 if w.spec.placement.gang else w.spec.replicas == 1),
         lambda w: w.spec.replicas,
     ),
     RuleCheck(
-        WorkloadSpec.rules[8],
+        _rule(WorkloadSpec, ".runPolicy"),
         "spec.runPolicy",
         lambda w: not w.spec.adopts or w.spec.run_policy == RunPolicy(),
         lambda w: w.spec.run_policy.model_dump(by_alias=True, exclude_none=True),
     ),
     RuleCheck(
-        WorkloadSpec.rules[9],
+        _rule(WorkloadSpec, ".updateStrategy"),
         "spec.updateStrategy",
         lambda w: not w.spec.adopts or w.spec.update_strategy == UpdateStrategy(),
         lambda w: w.spec.update_strategy.model_dump(by_alias=True, exclude_none=True),

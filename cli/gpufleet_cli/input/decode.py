@@ -1,8 +1,8 @@
 """Decodes a document into a model of the API, or reports the first field that is wrong."""
 
 import json
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -12,6 +12,7 @@ from gpufleet_cli.input import field_errors
 from gpufleet_cli.input.documents import Document
 
 M = TypeVar("M", bound=ApiModel)
+T = TypeVar("T")
 
 
 def decode(model: type[M], document: Document) -> M:
@@ -28,6 +29,19 @@ def decode(model: type[M], document: Document) -> M:
         problems = error.errors(include_url=False)
         text = field_errors.of_pydantic(dict(problems[0]))
         raise InputError(f"{document}: {text}{_more(len(problems))}") from error
+
+
+def convert(document: Document, function: Callable[[Mapping[str, Any]], T]) -> T:
+    """Returns the object as a decoder of the operator reads it.
+
+    Raises:
+        InputError: The decoder fails: it expects objects that an apiserver has validated, and a file can contain
+            anything.
+    """
+    try:
+        return function(document.body)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{document}: cannot be decoded as {document.api_version}.{document.kind}: {error}") from error
 
 
 def reject(document: Document, problems: Iterable[str]) -> None:

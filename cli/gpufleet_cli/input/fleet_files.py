@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpufleet_api.condition import ConditionStatus
-from gpufleet_api.names import API_VERSION, TELEMETRY_KIND
+from gpufleet_api.names import API_VERSION, DEMAND_KIND, TELEMETRY_KIND, WORKLOAD_KIND
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.decode import decode, reject
@@ -34,6 +34,12 @@ class FleetDocuments:
     pods_known: bool = False
     """An empty list of pods is a list of all pods."""
     age: AgePolicy = field(default_factory=AgePolicy)
+    workloads: Sequence[Document] = ()
+    """GPUWorkloads, of which only preemption makes use."""
+    classes: Sequence[Document] = ()
+    """PriorityClasses, of which only preemption makes use."""
+    demands: Sequence[Document] = ()
+    """GPUDemands, of which only workloads with learned demand make use."""
 
     @classmethod
     def of(cls, where: str, documents: Iterable[Document], age: AgePolicy) -> "FleetDocuments":
@@ -43,7 +49,10 @@ class FleetDocuments:
             by_kind.setdefault((document.api_version, document.kind), []).append(document)
         pods = by_kind.get(("v1", "Pod"), [])
         telemetry = by_kind.get((API_VERSION, TELEMETRY_KIND), [])
-        return cls(where, telemetry, by_kind.get(("v1", "Node"), ()), pods, bool(pods), age)
+        workloads = by_kind.get((API_VERSION, WORKLOAD_KIND), ())
+        classes = by_kind.get(("scheduling.k8s.io/v1", "PriorityClass"), ())
+        nodes, demands = by_kind.get(("v1", "Node"), ()), by_kind.get((API_VERSION, DEMAND_KIND), ())
+        return cls(where, telemetry, nodes, pods, bool(pods), age, workloads, classes, demands)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Labels, taints and free capacity of each node, computed by the operator's own code."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gpufleet_cli.errors import InputError
+from gpufleet_cli.input.decode import convert
 from gpufleet_cli.input.documents import Document
 from gpufleet_common.field_errors import duplicate, invalid, required
 from gpufleet_operator.cache import decode
@@ -13,7 +14,6 @@ from gpufleet_operator.model.objects import BoundPod, Node
 from gpufleet_operator.placement.model import NodeState
 from gpufleet_operator.pods.quantities import quantity
 
-T = TypeVar("T")
 _ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 
 
@@ -30,7 +30,7 @@ def load_nodes(nodes: Iterable[Document], pods: Iterable[BoundPod]) -> Mapping[s
             raise InputError(f"{document}: {duplicate('metadata.name', document.name)}")
         if not _object(document, "status").get("allocatable"):
             raise InputError(f"{document}: {required('status.allocatable')}")
-        found[document.name] = node_without_devices(_decode(document, _node), used.get(document.name, {}))
+        found[document.name] = node_without_devices(convert(document, _node), used.get(document.name, {}))
     return found
 
 
@@ -44,7 +44,7 @@ def load_pods(pods: Iterable[Document]) -> tuple[BoundPod, ...]:
     for document in pods:
         phase = _object(document, "status").get("phase")
         if _object(document, "spec").get("nodeName") and phase not in _ENDED_PHASES:
-            found.append(_decode(document, _pod))
+            found.append(convert(document, _pod))
     return tuple(found)
 
 
@@ -72,14 +72,6 @@ def _check_quantities(amounts: Mapping[str, Any]) -> None:
     """Raises ValueError for a malformed quantity; the operator's decoder counts it as a huge one instead."""
     for amount in amounts.values():
         quantity(amount)
-
-
-def _decode(document: Document, function: Callable[[Mapping[str, Any]], T]) -> T:
-    try:
-        return function(document.body)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # The operator's decoder expects objects that an apiserver has validated; a file can contain anything.
-        raise InputError(f"{document}: cannot be decoded as v1.{document.kind}: {error}") from error
 
 
 def _object(document: Document, field: str) -> Mapping[str, Any]:

@@ -13,7 +13,10 @@ _ENDINGS = (".json", ".yaml", ".yml")
 
 
 def documents(paths: Sequence[Path]) -> list[Document]:
-    """Returns the objects of these files, and of the files of these folders. Raises InputError."""
+    """Returns the objects of these files, and of the files in and below these folders. Raises InputError.
+
+    As for `kubectl apply --recursive`, other files are ignored; so are hidden ones and those of hidden folders.
+    """
     return read([file for path in paths for file in _files(path)])
 
 
@@ -53,7 +56,8 @@ def saved_lists(
 def _files(path: Path) -> Iterable[Path]:
     if path == STDIN or not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS)
+    names = ((file.relative_to(path), file) for file in path.rglob("*") if file.suffix in _ENDINGS and file.is_file())
+    found = sorted(file for name, file in names if not any(part.startswith(".") for part in name.parts))
     if not found:
         raise InputError(f"{path}: the folder has no file that ends in {', '.join(_ENDINGS)}")
     return found

@@ -6,10 +6,11 @@ from typing import Any
 
 import typer
 from typer._click.exceptions import NoArgsIsHelpError, UsageError  # no public names
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.exit_codes import BAD_INPUT
+from gpufleet_cli.options.plain_values import read_plain_values
 from gpufleet_cli.options.target import SAVED, Target, connection_params, take
 
 
@@ -22,6 +23,7 @@ class CommandGroup(TyperGroup):
 
     def __init__(self, *, params: list[Any] | None = None, **attributes: Any) -> None:
         super().__init__(params=[*(params or ()), *connection_params()], **attributes)
+        read_plain_values(self.params)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses the options before the command."""
@@ -36,14 +38,21 @@ class CommandGroup(TyperGroup):
 
     def get_help_option(self, ctx: Any) -> TyperOption | None:
         """Returns `--help`, shown without a type."""
-        return _without_type(super().get_help_option(ctx))
+        return _help_option(super().get_help_option(ctx))
 
 
 class Command(TyperCommand):
-    """A command whose `--help` is shown without a type."""
+    """A command whose help shows arguments as they are declared, and `--help` without a type."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        read_plain_values(self.params)
+        for param in self.params:
+            if isinstance(param, TyperArgument):
+                param.__class__ = _Argument
 
     def get_help_option(self, ctx: Any) -> TyperOption | None:
-        return _without_type(super().get_help_option(ctx))
+        return _help_option(super().get_help_option(ctx))
 
 
 class ClusterCommand(Command):
@@ -65,10 +74,34 @@ class LiveCommand(ClusterCommand):
         super().__init__(**attributes)
         self.params = [param for param in self.params if param.name != SAVED]
 
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command, unless saved objects are given before its name."""
+        before: Target = ctx.obj or Target()
+        before.check_live(_path(ctx))
+        return super().invoke(ctx)
 
-def _without_type(option: TyperOption | None) -> TyperOption | None:
+
+class _Argument(TyperArgument):
+    """An argument shown as its metavar, without the brackets, dots and types that typer adds."""
+
+    def _usage_display_name(self) -> str:
+        return self.metavar or super()._usage_display_name()
+
+    def display_type_rich(self, ctx: Any) -> str | None:  # noqa: ARG002 - as typer calls it
+        """Returns no type: the name says what is expected."""
+        return None
+
+
+def _path(ctx: Any) -> str:
+    """Returns the command without the program, such as `snapshot save`."""
+    name: str = ctx.info_name
+    return name if ctx.parent.parent is None else f"{_path(ctx.parent)} {name}"
+
+
+def _help_option(option: TyperOption | None) -> TyperOption | None:
     if option is not None:
-        option.metavar = ""
+        option.metavar = ""  # no type
+        read_plain_values([option])
     return option
 
 
@@ -79,7 +112,7 @@ def _errors() -> Iterator[None]:
     except NoArgsIsHelpError:
         raise
     except UsageError as error:
-        message = error.format_message().rstrip(".")
+        message = " ".join(error.format_message().split()).rstrip(".")
         typer.echo(f"error: {message[:1].lower()}{message[1:]}", err=True)
         if error.ctx is not None:
             typer.echo(f"Try '{error.ctx.command_path} --help'.", err=True)

@@ -9,6 +9,7 @@ from gpufleet_api.names import TELEMETRY_PLURAL, WORKLOAD_PLURAL
 
 _JSONPATH = "--output=jsonpath={range .items[*]}{.metadata.name}{'\\n'}{end}"
 _DEVICES = "--output=jsonpath={range .items[*].status.devices[*]}{.uuid}{'\\n'}{end}"
+_DEVICES_AND_NODES = "--output=jsonpath={.items[*].status.devices[*].uuid} {.items[*].metadata.name}"
 
 
 def complete_context(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -47,8 +48,9 @@ def complete_gpu(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_holder(ctx: typer.Context, incomplete: str) -> list[str]:
     """UUIDs of GPUs, nodes, and pods of the namespace."""
+    found = _matching(incomplete, ctx, lambda kubectl, _: _get(kubectl, TELEMETRY_PLURAL, output=_DEVICES_AND_NODES))
     pods = _matching(incomplete, ctx, lambda kubectl, where: _get(kubectl, "pods", *where))
-    return [*complete_gpu(ctx, incomplete), *complete_node(ctx, incomplete), *pods]
+    return [*found, *pods]
 
 
 def _matching(incomplete: str, ctx: typer.Context, names: Callable[[Any, Iterable[str]], Iterable[str]]) -> list[str]:

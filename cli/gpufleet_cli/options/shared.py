@@ -137,6 +137,14 @@ Save: TypeAlias = Annotated[
     Path | None,
     typer.Option("--save", metavar="FILE", help="Write the decisions and their input to this file, for replay."),
 ]
+Preempt: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--preempt",
+        metavar="",
+        help="Propose pods of lower priority whose eviction would make room for what is not placed.",
+    ),
+]
 DecisionFile: TypeAlias = Annotated[
     Path, typer.Argument(metavar="FILE", help="File written by `gpufleet simulate --save`.")
 ]

@@ -121,6 +121,12 @@ def _workload(workload: SimulatedWorkload) -> Json:
         "unplaced": list(decision.unplaced),
         "explanation": None if decision.diagnosis is None else _why_not(decision.diagnosis, workload.by_node),
     }
+    if workload.preemption is not None:
+        victims = workload.preemption.victims
+        shape["preemption"] = {
+            "pods": [{"node": v.node, "pod": v.holder.name, "priority": v.holder.priority} for v in victims],
+            "placements": [_placement(pick, {}) for pick in workload.preemption.picks],
+        }
     if workload.unassigned is not None:
         shape["unassignedItems"] = workload.unassigned
     return shape

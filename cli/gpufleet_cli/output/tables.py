@@ -8,7 +8,7 @@ from gpufleet_cli.analysis.saved_decisions import ReplayedDecision
 from gpufleet_cli.analysis.simulation import SimulatedWorkload
 from gpufleet_cli.output.terminal import Column, Screen
 from gpufleet_operator.distribution import Shards
-from gpufleet_operator.placement import Aggregates
+from gpufleet_operator.placement import Aggregates, PreemptionProposal
 from gpufleet_operator.placement.explain.diagnosis import quantity
 from gpufleet_operator.placement.explain.phrases import PHRASES
 from gpufleet_operator.placement.model import ReasonCount, Share, Terms
@@ -60,8 +60,19 @@ def simulation(screen: Screen, workloads: Iterable[SimulatedWorkload]) -> None:
             if why.rejected:
                 _rejections(screen, why.rejected)
                 _rejections_by_node(screen, workload)
+        if workload.preemption is not None:
+            _preemption(screen, workload.preemption)
         if workload.unassigned:
             screen.line(f"{quantity(workload.unassigned, 'item')} unassigned because of maxPerReplica")
+
+
+def _preemption(screen: Screen, proposal: PreemptionProposal) -> None:
+    if not proposal.victims:
+        screen.line("Pods that are ending already make room for it.")
+        return
+    screen.line(f"Fits after the eviction of {quantity(len(proposal.victims), 'pod')} of lower priority:")
+    rows = [[victim.node, victim.holder.name, str(victim.holder.priority)] for victim in proposal.victims]
+    screen.table((Column("NODE", firm=True), Column("POD", firm=True), Column("PRIORITY", number=True)), rows)
 
 
 def replay(screen: Screen, replayed: Iterable[ReplayedDecision], *, edited: bool) -> None:

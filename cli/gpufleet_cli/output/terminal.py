@@ -69,6 +69,12 @@ class Screen:
             if not spare:
                 break
             shown.remove(max(spare, key=lambda i: (columns[i].spare, i)))
+        drawn = [[column.header for column in columns], *rows] if self.headers else rows
+        widths = [_longest(drawn, index) for index in shown]
+        fits = sum(widths) + _GAP * (len(shown) - 1) <= self.console.width
+        if fits and all(text.isprintable() for row in rows for text in row):
+            self._whole_lines(columns, drawn, shown, widths)
+            return
         self._print(_table(columns, rows, shown, firm=needed <= self.console.width, headers=self.headers))
 
     def tree(self, root: TextTree) -> None:
@@ -79,6 +85,23 @@ class Screen:
         """Clears the terminal, if this is one."""
         if self.console.is_terminal:
             self.console.file.write("\x1b[H\x1b[2J")
+
+    def _whole_lines(
+        self, columns: Sequence[Column], rows: Sequence[Sequence[str]], shown: Sequence[int], widths: Sequence[int]
+    ) -> None:
+        """Prints rows, of which the first can be the header, without wrapping. rich takes a millisecond for each."""
+
+        def line(cells: Sequence[str]) -> str:
+            gaps = [" " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)]
+            parts = zip(shown, cells, gaps, strict=True)
+            return (" " * _GAP).join(gap + cell if columns[i].number else cell + gap for i, cell, gap in parts).rstrip()
+
+        for number, row in enumerate(rows):
+            drawn = line([row[index] for index in shown])
+            if number == 0 and self.headers:
+                self._print(Text(drawn, style="bold", no_wrap=True))
+            else:
+                self.console.file.write(f"{drawn}\n")
 
     def _print(self, what: Text | Table | Tree) -> None:
         """Prints without the trailing blanks that rich adds."""
@@ -104,9 +127,13 @@ def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]], shown: Seq
     total = _GAP * (len(shown) - 1)
     for index in shown:
         column = columns[index]
-        longest = max(cell_len(text) for text in (column.header, *(row[index] for row in rows)))
+        longest = max(cell_len(column.header), _longest(rows, index))
         total += longest if column.firm or column.number else min(longest, _MIN_TEXT_WIDTH)
     return total
+
+
+def _longest(rows: Sequence[Sequence[str]], index: int) -> int:
+    return max(cell_len(row[index]) for row in rows)
 
 
 def _rich_tree(node: TextTree, tree: Tree) -> Tree:

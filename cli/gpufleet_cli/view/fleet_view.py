@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from gpufleet_cli.view.gpu_view import GPUView, NodeGPUs, node_gpus
 from gpufleet_cli.view.pod_view import PodView, pod_view
@@ -10,7 +11,7 @@ from gpufleet_cli.view.workload_view import WorkloadView, workload_view
 from gpufleet_operator.model.lenient_json import Json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FleetView:
     """Nodes by name; pods and workloads by namespace and name."""
 
@@ -23,10 +24,20 @@ class FleetView:
         """Returns all GPUs, by node and index."""
         return (gpu for name in sorted(self.nodes) for gpu in self.nodes[name].gpus)
 
+    @cached_property
+    def gpus_by_uuid(self) -> Mapping[str, GPUView]:
+        return {gpu.uuid: gpu for gpu in self.gpus}
+
     def pods_of(self, workload: WorkloadView) -> list[PodView]:
         """Returns the pods of a workload, by replica and name."""
-        found = [p for p in self.pods.values() if (p.namespace, p.workload) == (workload.namespace, workload.name)]
-        return sorted(found, key=lambda p: (p.replica is None, p.replica or 0, p.name))
+        return self._pods_by_workload.get((workload.namespace, workload.name), [])
+
+    @cached_property
+    def _pods_by_workload(self) -> Mapping[tuple[str, str | None], list[PodView]]:
+        found: dict[tuple[str, str | None], list[PodView]] = {}
+        for pod in sorted(self.pods.values(), key=lambda p: (p.replica is None, p.replica or 0, p.name)):
+            found.setdefault((pod.namespace, pod.workload), []).append(pod)
+        return found
 
 
 def fleet_view(

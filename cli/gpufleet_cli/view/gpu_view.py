@@ -26,7 +26,6 @@ class PodUse:
     terminating: bool = False
     overuse_mib: int | None = None
     """Memory in use, while it is more than was promised."""
-    uid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,36 +108,33 @@ class NodeGPUs:
     state: str
     """Ready, Stale, NoDriver, Invalid or NoReport."""
     message: str = ""
-    age_seconds: float | None = None
-    """Time since the apiserver recorded the agent's last report; None: unknown, or of saved objects."""
-    observed_at: str = ""
     agent_version: str = ""
-    driver_version: str = ""
 
 
-def node_gpus(telemetry: Json, now: datetime | None, stale_after_seconds: float = STALE_AFTER_SECONDS) -> NodeGPUs:
+def node_gpus(telemetry: Json, now: datetime | None) -> NodeGPUs:
     """Decodes a GPUTelemetry.
 
     Args:
         telemetry: The object.
         now: The current time; None: the age of the report does not count.
-        stale_after_seconds: Age after which values are not shown.
     """
     name, status = text(as_map(telemetry.get("metadata")).get("name")), as_map(telemetry.get("status"))
     written = written_at(telemetry) if now is not None else None
     age = None if now is None or written is None else max(0.0, (now - written).total_seconds())
-    state, message = _state(status, age, stale_after_seconds)
+    state, message = _state(status, age)
     spec = as_map(telemetry.get("spec"))
     uses, cordons = _reservations(spec), _cordons(spec, now)
     not_current = "" if state == "Ready" else state
     devices = sorted(maps(status.get("devices")), key=lambda d: number(d.get("index")))
     gpus = tuple(_gpu(name, d, not_current, uses.get(text(d.get("uuid")), ()), cordons) for d in devices)
-    version, driver = text(status.get("agentVersion")), text(status.get("driverVersion"))
-    return NodeGPUs(name, gpus, state, message, age, text(status.get("observedAt")), version, driver)
+    return NodeGPUs(name, gpus, state, message, text(status.get("agentVersion")))
 
 
 def written_at(telemetry: Json) -> datetime | None:
-    """Returns when the apiserver recorded the agent's last report, by its own clock."""
+    """Returns when the apiserver recorded the agent's last report, by its own clock.
+
+    Without that, as in an edited file, it is `status.observedAt`, by the agent's clock.
+    """
     moments = [
         moment
         for entry in maps(as_map(telemetry.get("metadata")).get("managedFields"))
@@ -156,14 +152,14 @@ def time_of(value: object) -> datetime | None:
         return None
 
 
-def _state(status: Json, age: float | None, limit: float) -> tuple[str, str]:
+def _state(status: Json, age: float | None) -> tuple[str, str]:
     """Returns the state in one word and its message. The operator's condition counts, and so does the age."""
     if not status.get("observedAt"):
         return "NoReport", "the agent has not reported yet"
     for condition in maps(status.get("conditions")):
         if condition.get("type") == "Fresh" and condition.get("status") == "False":
             return text(condition.get("reason")) or "Stale", text(condition.get("message"))
-    if age is not None and age > limit:
+    if age is not None and age > STALE_AFTER_SECONDS:
         return "Stale", f"the last report of the agent is {age:.0f} s old"
     state = text(as_map(status.get("summary")).get("state")) or "Ready"
     return state, "" if state == "Ready" else "driver not available on the node"
@@ -181,7 +177,6 @@ def _reservations(spec: Json) -> Mapping[str, tuple[PodUse, ...]]:
             memory_mib=_amount(entry.get("memoryMiB")),
             compute_percent=_amount(entry.get("computePercent")),
             shared=entry.get("memoryMiB") is not None,
-            uid=text(entry.get("podUID")) or None,
         )
         for uuid in as_list(entry.get("devices")):
             found[text(uuid)] = (*found.get(text(uuid), ()), use)
@@ -249,7 +244,6 @@ def _uses(device: Json, reserved: tuple[PodUse, ...]) -> tuple[PodUse, ...]:
                 held=True,
                 terminating=holder.get("terminating") is True,
                 overuse_mib=_amount(overuse.get("memoryUsedMiB")),
-                uid=text(holder.get("podUID")) or (use.uid if use else None),
             )
         )
     return (*found, *by_pod.values())

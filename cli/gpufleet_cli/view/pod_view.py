@@ -13,6 +13,21 @@ from gpufleet_api.names import (
 )
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
 
+_WAITS = {
+    "Devices": "devices",
+    "Gang": "the rest of its gang",
+    "GPUWorkload": "its GPUWorkload",
+    "OtherSchedulingGates": "other scheduling gates",
+    "Pods": "the other pods of its owner",
+    "Predecessor": "the end of the pod that it replaces",
+    "Release": "its release",
+    "ResourceClaim": "its ResourceClaim",
+    "Resume": "its workload to be resumed",
+    "ValidPod": "a valid pod",
+    "ValidTemplate": "a valid template",
+}
+"""What a gated pod waits for, by the value of the annotation that says so."""
+
 
 @dataclass(frozen=True, slots=True)
 class PodView:
@@ -35,6 +50,7 @@ class PodView:
     """UID of the GPUWorkload that controls it; empty: none does."""
     gates: tuple[str, ...] = ()
     waiting_for: str = ""
+    """The value of the annotation; `waits_for` has it in words."""
     deleting: bool = False
     resources: tuple[tuple[str, str], ...] = ()
     """Extended resources that its containers request."""
@@ -45,8 +61,9 @@ class PodView:
         return SCHEDULING_GATE in self.gates
 
     @property
-    def ended(self) -> bool:
-        return self.phase in ("Succeeded", "Failed")
+    def waits_for(self) -> str:
+        """What a gated pod waits for; empty: not known."""
+        return _WAITS.get(self.waiting_for, self.waiting_for)
 
 
 def pod_view(body: Json) -> PodView:

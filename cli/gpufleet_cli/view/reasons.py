@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 
-from gpufleet_api.names import FORBIDDEN_RESOURCES, RESOURCE_PREFIX
+from gpufleet_api.names import FORBIDDEN_RESOURCES, NOT_MOVED, RESOURCE_PREFIX
 from gpufleet_cli.view.event_view import EventView
 from gpufleet_cli.view.fleet_view import FleetView
 from gpufleet_cli.view.gpu_view import GPUView
@@ -42,17 +43,21 @@ def explain_workload(
         events: Events of the workload and its pods, oldest first.
         replica: Only this replica; None for all.
     """
-    gpus = {gpu.uuid: gpu for gpu in view.gpus}
+    gpus = view.gpus_by_uuid
     parts: list[TextTree] = []
     if not workload.current:
         parts.append(TextTree("the operator has not seen the last change of the workload yet: see gpufleet doctor"))
     waits = list(waiting_facts(workload))
     if waits:
         facts = tuple(TextTree(fact.text, tuple(map(TextTree, fact.details))) for fact in waits)
-        parts.append(TextTree("Why it waits", facts, "bold yellow"))
+        failed = workload.state == "Failed"
+        parts.append(
+            TextTree("Why it failed" if failed else "Why it waits", facts, "bold red" if failed else "bold yellow")
+        )
     placed = [p for p in workload.placements if p.devices and replica in (None, p.replica)]
     if placed:
-        parts.append(TextTree("Why these devices", tuple(_chosen(p, gpus) for p in placed), "bold"))
+        chosen = [_chosen(p, gpus, workload.memory_mib) for p in placed]
+        parts.append(TextTree("Why these devices", (*chosen, *_not_moved(workload)), "bold"))
     if events:
         parts.append(TextTree("Events", tuple(map(_event, events[-_MAX_EVENTS:])), "bold"))
     return TextTree(headline(workload), tuple(parts), "bold")
@@ -102,7 +107,7 @@ def _pod_facts(view: FleetView, pod: PodView) -> Iterator[str]:
         cure = "delete the pod, or create the workload"
         yield f"held by gpufleet's scheduling gate, which nothing removes: {named}; {cure}"
     elif pod.gated:
-        waits = f"waits for {pod.waiting_for}" if pod.waiting_for else "waits until its devices are reserved"
+        waits = f"waits for {pod.waits_for}" if pod.waits_for else "waits until its devices are reserved"
         yield f"held by gpufleet's scheduling gate: {waits}"
     others = [gate for gate in pod.gates if not gate.startswith(RESOURCE_PREFIX)]
     if others:
@@ -130,15 +135,23 @@ def _explanation_details(explanation: Json, verdict: ConditionView) -> Iterator[
         yield f"closest is {text(near.get('node'))}{device}: {text(near.get('message'))}"
 
 
-def _chosen(placement: PlacementView, gpus: Mapping[str, GPUView]) -> TextTree:
+def _not_moved(workload: WorkloadView) -> Iterator[TextTree]:
+    """Yields why the pods are never moved from full devices, if the workload asks for it."""
+    placed = workload.condition("Placed")
+    for part in placed.message.split("; ") if placed is not None else ():
+        if part.startswith(NOT_MOVED):
+            yield TextTree(part)
+
+
+def _chosen(placement: PlacementView, gpus: Mapping[str, GPUView], promised_mib: int | None) -> TextTree:
     score = dict(placement.score)
     terms = [f"{words} {score[name]:.3f}" for name, words in _TERMS if name in score]
-    why = (
-        f"score {score['total']:.3f} of 1 ({', '.join(terms)})"
-        if "total" in score
-        else "the score is not known any more"
-    )
+    why = f"score {score['total']:.3f} of 1 ({', '.join(terms)})" if "total" in score else "its score was not recorded"
     devices = []
+    if placement.demand_mib is not None:
+        learned = f"{placement.demand_mib:,} MiB learned from {placement.demand_runs} runs"
+        promised = f", promised {promised_mib:,} MiB" if promised_mib is not None else ""
+        devices.append(TextTree(f"counted with {learned}{promised}"))
     for uuid in placement.devices:
         gpu = gpus.get(uuid)
         devices.append(TextTree(f"GPU {uuid}" if gpu is None else f"GPU {gpu.index} {describe(gpu)}"))
@@ -146,7 +159,7 @@ def _chosen(placement: PlacementView, gpus: Mapping[str, GPUView]) -> TextTree:
 
 
 def _event(event: EventView) -> TextTree:
-    at = f"{event.at:%H:%M:%S} " if event.at else ""
+    at = f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ} " if event.at else ""
     times = f" (x{event.count})" if event.count > 1 else ""
     about = "" if event.kind == "GPUWorkload" else f"{event.kind.lower()} {event.name}: "
     return TextTree(

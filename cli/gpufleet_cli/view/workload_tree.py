@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_cli.view.fleet_view import FleetView
 from gpufleet_cli.view.gpu_view import GPUView
 from gpufleet_cli.view.pod_view import PodView
@@ -26,10 +27,10 @@ def workload_tree(view: FleetView, workload: WorkloadView, *, all_conditions: bo
         all_conditions: False: only conditions that report something unusual.
     """
     pods = {pod.name: pod for pod in view.pods_of(workload)}
-    gpus = {gpu.uuid: gpu for gpu in view.gpus}
+    gpus = view.gpus_by_uuid
     replicas = [_replica(placement, pods, gpus) for placement in workload.placements]
     placed = {placement.pod for placement in workload.placements}
-    others = [_pod(pod, {}, (), older=True) for name, pod in pods.items() if name not in placed]
+    others = [_pod(pod, (), older=True) for name, pod in pods.items() if name not in placed]
     conditions = list(_conditions(workload, all_conditions=all_conditions))
     return TextTree(headline(workload), (*replicas, *others, *conditions), _STYLES.get(workload.state, "bold"))
 
@@ -49,22 +50,22 @@ def _replica(placement: PlacementView, pods: Mapping[str, PodView], gpus: Mappin
     where = f" on {placement.node}" if placement.node else ""
     message = f": {placement.message}" if placement.message else ""
     pod = pods.get(placement.pod)
-    devices = tuple(placement.devices)
+    devices = tuple(_gpu(gpus.get(uuid), uuid) for uuid in placement.devices)
     children: tuple[TextTree, ...]
     if pod is not None:
-        children = (_pod(pod, gpus, devices),)
+        children = (_pod(pod, devices),)
     elif placement.pod:
-        children = (TextTree(f"pod {placement.pod}: not found", tuple(_gpu(gpus.get(u), u) for u in devices), "red"),)
+        children = (TextTree(f"pod {placement.pod}: not found", devices, "red"),)
     else:
-        children = tuple(_gpu(gpus.get(uuid), uuid) for uuid in devices)
+        children = devices
     return TextTree(f"replica {placement.replica}: {placement.state}{where}{message}", children)
 
 
-def _pod(pod: PodView, gpus: Mapping[str, GPUView], devices: tuple[str, ...], *, older: bool = False) -> TextTree:
+def _pod(pod: PodView, devices: tuple[TextTree, ...], *, older: bool = False) -> TextTree:
     words = [pod.state]
     if pod.gated:
-        words.append(f"waits for {pod.waiting_for}" if pod.waiting_for else "waits for its reservation")
-    others = [gate for gate in pod.gates if gate != "gpufleet.dev/assignment"]
+        words.append(f"waits for {pod.waits_for}" if pod.waits_for else "waits for its reservation")
+    others = [gate for gate in pod.gates if gate != SCHEDULING_GATE]
     if others:
         words.append(f"other scheduling gates: {', '.join(others)}")
     if pod.message and not pod.gates:
@@ -72,9 +73,7 @@ def _pod(pod: PodView, gpus: Mapping[str, GPUView], devices: tuple[str, ...], *,
     words += pod.containers
     name = f"pod {pod.name}{' (not a placement of the workload)' if older else ''}"
     bad = pod.state not in ("Running", "Succeeded", "SchedulingGated", "Pending", "ContainerCreating", "Terminating")
-    return TextTree(
-        f"{name}: {', '.join(words)}", tuple(_gpu(gpus.get(uuid), uuid) for uuid in devices), "red" if bad else ""
-    )
+    return TextTree(f"{name}: {', '.join(words)}", devices, "red" if bad else "")
 
 
 def _gpu(gpu: GPUView | None, uuid: str) -> TextTree:

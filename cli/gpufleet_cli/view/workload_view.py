@@ -35,6 +35,9 @@ class PlacementView:
     devices: tuple[str, ...] = ()
     message: str = ""
     score: tuple[tuple[str, float], ...] = ()
+    demand_mib: int | None = None
+    """What it counts with instead of its promise, learned from `demand_runs`."""
+    demand_runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +111,6 @@ def _placement(body: Json) -> PlacementView:
         devices=tuple(map(text, as_list(body.get("devices")))),
         message=text(body.get("message")),
         score=tuple((name, number(value) / 1000) for name, value in score.items()),
+        demand_mib=number(body.get("demandMiB")) or None,
+        demand_runs=number(body.get("demandRuns")),
     )

@@ -7,7 +7,7 @@ from typing import Any
 from gpufleet_cli.cluster.kubectl import Kubectl
 from gpufleet_cli.commands.live.reading import read
 from gpufleet_cli.doctor.examine import Examination, examine
-from gpufleet_cli.doctor.facts import OPTIONAL, REQUIRED, ClusterFacts
+from gpufleet_cli.doctor.facts import EXAMINED, ClusterFacts
 from gpufleet_cli.errors import ClusterError
 from gpufleet_cli.exit_codes import PROBLEMS, SUCCESS
 from gpufleet_cli.options.target import Target
@@ -17,8 +17,14 @@ from gpufleet_cli.view.text_tree import TextTree
 
 
 def doctor(target: Target, output: OutputOptions) -> int:
-    """Prints what is wrong with the installation, and returns the exit code."""
-    lists = read(target, REQUIRED, OPTIONAL, quiet=True)
+    """Prints what is wrong with the installation, and returns the exit code.
+
+    Raises:
+        ClusterError: Nothing can be read, so nothing can be checked.
+    """
+    lists = read(target, (), EXAMINED, quiet=True)
+    if len(lists.unreadable) == len(EXAMINED):
+        raise ClusterError(f"nothing can be checked: {next(iter(lists.unreadable.values()))}")
     result = examine(ClusterFacts.of(lists, version("gpufleet"), _own_skew(target)))
 
     def draw(screen: Screen, _wide: bool) -> None:
@@ -37,11 +43,13 @@ def doctor(target: Target, output: OutputOptions) -> int:
 
 
 def summary(result: Examination) -> str:
-    """Returns `2 problems found; 14 checks passed, 1 not made`."""
+    """Returns `2 problems found; 14 checks passed, 1 not made; gpufleet-operator-x leads`."""
     number = len(result.found)
     problems = "no problem found" if not number else f"{number} problem{'' if number == 1 else 's'} found"
     skipped = f", {len(result.skipped)} not made" if result.skipped else ""
-    return f"{problems}; {len(result.passed)} checks passed{skipped}"
+    leads = f"; {', '.join(result.leaders)} leads" if result.leaders else ""
+    passed = f"{len(result.passed)} check{'' if len(result.passed) == 1 else 's'} passed"
+    return f"{problems}; {passed}{skipped}{leads}"
 
 
 def _own_skew(target: Target) -> float | None:
@@ -66,4 +74,5 @@ def _shape(result: Examination) -> dict[str, Any]:
         ],
         "passed": list(result.passed),
         "notChecked": [{"check": title, "why": why} for title, why in result.skipped],
+        "leaders": list(result.leaders),
     }

@@ -13,7 +13,7 @@ from gpufleet_cli.output.rendering import OutputOptions, Rendering, write
 from gpufleet_cli.output.terminal import Screen
 from gpufleet_cli.view.event_view import EventView, events_of
 from gpufleet_cli.view.fleet_view import FleetView
-from gpufleet_cli.view.lookup import names, split_name
+from gpufleet_cli.view.lookup import ELSEWHERE, names, split_name
 from gpufleet_cli.view.pod_view import PodView
 from gpufleet_cli.view.reasons import explain_pod, explain_workload, waiting_facts
 from gpufleet_cli.view.workload_view import WorkloadView
@@ -67,7 +67,8 @@ def _find(view: FleetView, namespace: str, name: str, *, only_pod: bool) -> _Sub
     if pod is not None:
         return _Subject(view.workloads.get((namespace, pod.workload)) if pod.workload else None, pod)
     known = [*names(view.workloads, namespace), *names(view.pods, namespace)]
-    raise MissingObjectError(f'no GPUWorkload or pod "{name}" in namespace {namespace}{near(name, known)}')
+    hint = near(name, known) or ELSEWHERE
+    raise MissingObjectError(f'no GPUWorkload or pod "{name}" in namespace {namespace}{hint}')
 
 
 def _events(lists: ObjectLists, view: FleetView, subject: _Subject) -> list[EventView]:

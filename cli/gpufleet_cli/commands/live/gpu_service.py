@@ -20,6 +20,7 @@ from gpufleet_cli.view import lookup
 from gpufleet_cli.view.cordons import CordonRequest, JsonPatch, acknowledgment, cordon_patch, uncordon_patch
 from gpufleet_cli.view.fleet_view import fleet_view
 from gpufleet_cli.view.gpu_view import GPUView, time_of
+from gpufleet_common import timestamps
 from gpufleet_operator.model.lenient_json import Json
 
 _ATTEMPTS: Final = 5
@@ -99,7 +100,7 @@ def _cause(gpu: GPUView) -> str:
 
 
 def until_time(until: str | None, hours: float | None) -> str | None:
-    """Returns the end of a cordon by `--until` or `--for`.
+    """Returns the end of a cordon by `--until` or `--for-hours`.
 
     Raises:
         InputError: It is no time, is in the past, or both are given.
@@ -107,8 +108,8 @@ def until_time(until: str | None, hours: float | None) -> str | None:
     now = datetime.now(UTC)
     if hours is not None:
         if until is not None:
-            raise InputError("--until and --for are mutually exclusive")
-        return f"{now + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"
+            raise InputError("--until and --for-hours are mutually exclusive")
+        return timestamps.seconds(now + timedelta(hours=hours))
     if until is None:
         return None
     moment = time_of(until)

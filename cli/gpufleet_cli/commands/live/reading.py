@@ -7,7 +7,6 @@ from gpufleet_cli.cluster.kinds import TELEMETRY, WORKLOAD_PODS, WORKLOADS, Obje
 from gpufleet_cli.cluster.kubectl import Kubectl
 from gpufleet_cli.cluster.lists import read_lists
 from gpufleet_cli.cluster.object_lists import ObjectLists
-from gpufleet_cli.input.saved_objects import saved_lists
 from gpufleet_cli.options.target import Target
 from gpufleet_cli.output.terminal import write_notes
 from gpufleet_cli.view.fleet_view import FleetView, fleet_view
@@ -20,7 +19,7 @@ def scope(target: Target) -> str | None:
     connection = target.connection
     if connection.all_namespaces or (target.saved and not connection.namespace):
         return None
-    return connection.namespace or Kubectl(connection).namespace()
+    return Kubectl(connection).namespace()
 
 
 def read(
@@ -44,6 +43,8 @@ def read(
         InputError: A required list cannot be read.
     """
     if target.saved:
+        from gpufleet_cli.input.saved_objects import saved_lists  # noqa: PLC0415 - a cluster needs no YAML
+
         return saved_lists(target.files, required, optional, namespace)
     lists = read_lists(Kubectl(target.connection), required, optional, namespace)
     if not quiet:

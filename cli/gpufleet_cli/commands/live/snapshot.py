@@ -26,8 +26,8 @@ from gpufleet_operator.model.lenient_json import Json, as_map, text
 
 ABOUT: Final = "about.txt"
 _OTHERS: Final = (
-    kinds.WORKLOADS, kinds.PODS, kinds.EVENTS, kinds.NAMESPACES, kinds.AGENTS, kinds.OPERATORS, kinds.POLICIES,
-    kinds.BINDINGS, kinds.CRDS, kinds.RUNTIME_CLASSES, kinds.SLICES,
+    kinds.WORKLOADS, kinds.DEMANDS, kinds.PODS, kinds.EVENTS, kinds.NAMESPACES, kinds.AGENTS, kinds.OPERATORS,
+    kinds.POLICIES, kinds.BINDINGS, kinds.CRDS, kinds.RUNTIME_CLASSES, kinds.SLICES, kinds.LEASES,
 )  # fmt: skip
 _CONFIGURED: Final = frozenset({kinds.AGENTS, kinds.OPERATORS})
 _LOG_LINES: Final = 2000
@@ -45,11 +45,12 @@ def save(target: Target, folder: Path, *, with_logs: bool) -> None:
     kubectl = Kubectl(target.connection)
     lists = read_lists(kubectl, [kinds.TELEMETRY, kinds.NODES], _OTHERS)
     facts = ClusterFacts.of(lists, version("gpufleet"))
-    for kind in lists.items:
-        _write(folder / f"{kind.plural}.json", list(_chosen(kind, facts)))
+    saved = {kind: list(_chosen(kind, facts)) for kind in lists.items}
+    for kind, objects in saved.items():
+        _write(folder / f"{kind.plural}.json", objects)
     names = _logs(kubectl, facts, folder) if with_logs else []
     _about(folder, kubectl, facts, names)
-    counts = ", ".join(f"{len(list(_chosen(kind, facts))):,} {kind.plural}" for kind in lists.items)
+    counts = ", ".join(f"{len(objects):,} {kind.plural}" for kind, objects in saved.items())
     typer.echo(f"saved to {folder}: {counts}, logs of {len(names)} pods")
     write_notes(f"{kind.plural} not saved: {why}" for kind, why in lists.unreadable.items())
     write_notes(

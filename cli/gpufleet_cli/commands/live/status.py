@@ -14,11 +14,11 @@ from gpufleet_cli.view.workload_tree import workload_tree
 
 def status(target: Target, names: Sequence[str], output: OutputOptions) -> None:
     """Prints a tree for each of these workloads, or for all of the namespace."""
+    space = scope(target)
+    spaces = {split_name(name, space or "default")[0] for name in names}
+    where = space if spaces <= {space} else None
 
     def once() -> None:
-        space = scope(target)
-        spaces = {split_name(name, space or "default")[0] for name in names}
-        where = space if spaces <= {space} else None
         view = view_of(read(target, [WORKLOADS], [WORKLOAD_PODS, TELEMETRY], where))
         found = [named("GPUWorkload", name, space or "default", view.workloads) for name in names] or list(
             view.workloads.values()

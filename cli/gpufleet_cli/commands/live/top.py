@@ -26,7 +26,7 @@ def top(target: Target, nodes: Sequence[str], output: OutputOptions) -> None:
 
         rendering = Rendering(lambda: [shapes.gpu(g) for g in found], lambda: [g.uuid for g in found], draw)
         write(rendering, output.format, headers=output.headers, redraw=output.watch)
-        write_notes(_notes(view, nodes, found))
+        write_notes(_notes(view, nodes, found, target.connection.namespace))
 
     repeat(once, watch=output.watch)
 
@@ -47,11 +47,12 @@ def select(view: FleetView, nodes: Sequence[str], namespace: str | None) -> list
     ]
 
 
-def _notes(view: FleetView, nodes: Sequence[str], found: Sequence[GPUView]) -> list[str]:
+def _notes(view: FleetView, nodes: Sequence[str], found: Sequence[GPUView], namespace: str | None) -> list[str]:
     chosen = [view.nodes[name] for name in sorted(view.nodes) if not nodes or name in nodes]
     notes = [f"{one.node}: {one.state}: {one.message}" for one in chosen if one.state != "Ready"]
     if not found and not notes:
+        reported = any(one.gpus for one in chosen)
         notes.append(
-            "no GPU found" if any(one.gpus for one in chosen) else "no agent reports a GPU: see gpufleet doctor"
+            f"no pod of namespace {namespace} has a GPU" if reported else "no agent reports a GPU: see gpufleet doctor"
         )
     return notes

@@ -47,12 +47,17 @@ def uses(view: FleetView, name: str, namespace: Callable[[], str]) -> Uses:
     if gpu is not None:
         return _of(gpu)
     space, bare = split_name(name, namespace())
-    pairs = [(gpu, use) for gpu in view.gpus for use in gpu.uses if use.namespace == space]
-    found: Uses = [(gpu, use) for gpu, use in pairs if bare in (use.pod, use.workload)]
+    pairs = [(gpu, use) for gpu in view.gpus for use in gpu.uses]
+    found: Uses = [(gpu, use) for gpu, use in pairs if use.namespace == space and bare in (use.pod, use.workload)]
     if found:
         return found
-    known = [*view.nodes, *(use.pod for _, use in pairs), *(gpu.uuid for gpu in view.gpus)]
-    raise MissingObjectError(f'"{name}" is no GPU, no node, and no pod of {space} that has a GPU{near(name, known)}')
+    holders = [(use.namespace, one) for _, use in pairs for one in (use.pod, use.workload) if one]
+    short = [one if owner == space and "/" not in name else f"{owner}/{one}" for owner, one in holders]
+    uuids = [gpu.uuid for gpu in view.gpus] if name.startswith("GPU-") else []
+    known = [*view.nodes, *short, *uuids]
+    raise MissingObjectError(
+        f'"{name}" is no GPU, no node, and no pod or GPUWorkload of namespace {space} that has a GPU{near(name, known)}'
+    )
 
 
 def _of(gpu: GPUView) -> Uses:

@@ -49,15 +49,16 @@ def use(one: PodUse) -> Json:
 
 def workload(view: FleetView, one: WorkloadView) -> Json:
     """Returns a workload with its replicas and pods."""
-    pods = view.pods_of(one)
+    pods = {pod.name: pod for pod in view.pods_of(one)}
+    placed = {placement.pod for placement in one.placements}
     return {
         "namespace": one.namespace,
         "name": one.name,
         "state": one.state,
         "ready": one.ready,
         "observed": one.current,
-        "replicas": [_placement(p, next((pod for pod in pods if pod.name == p.pod), None)) for p in one.placements],
-        "otherPods": [_pod(pod) for pod in pods if pod.name not in {p.pod for p in one.placements}],
+        "replicas": [_placement(p, pods.get(p.pod)) for p in one.placements],
+        "otherPods": [_pod(pod) for name, pod in pods.items() if name not in placed],
         "conditions": [_condition(c) for c in one.conditions],
     }
 
