@@ -11,6 +11,7 @@ from gpufleet_testbed.config import DEFAULT_NAME, ClusterConfig, Provider
 from gpufleet_testbed.errors import ClusterError, HostError
 from gpufleet_testbed.host.command import search_path
 from gpufleet_testbed.shell import exports
+from gpufleet_testbed.versions import DEFAULT_KUBERNETES, KUBERNETES_RELEASES
 
 _EXIT_HOST = 2
 _EXIT_INTERRUPTED = 130
@@ -21,7 +22,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m gpufleet_testbed",
         description="Runs a real Kubernetes cluster on the local machine, for tests and the demo.",
         epilog="Exit status: 0 success, 1 failure, 2 the machine lacks something (the message names the fix). "
-        "Environment: GPUFLEET_CACHE, GPUFLEET_CLUSTER_ASSETS, GPUFLEET_CLUSTER_PROVIDER, GPUFLEET_CLUSTER_NETWORK; "
+        "Environment: GPUFLEET_CACHE, GPUFLEET_CLUSTER_ASSETS, GPUFLEET_CLUSTER_KUBERNETES, "
+        "GPUFLEET_CLUSTER_PROVIDER, GPUFLEET_CLUSTER_NETWORK, GPUFLEET_KIND_NODE_IMAGE; "
         "see testbed/README.md.",
     )
     top.add_argument(
@@ -42,7 +44,12 @@ def parser() -> argparse.ArgumentParser:
             "--provider",
             type=Provider,
             choices=list(Provider),
-            help="what runs the nodes: kind if a Docker engine answers, else local processes (default auto)",
+            help="what runs the nodes: processes of this machine (local, the default), or Docker (kind)",
+        )
+        command.add_argument(
+            "--kubernetes",
+            choices=list(KUBERNETES_RELEASES),
+            help=f"minor version of Kubernetes (default $GPUFLEET_CLUSTER_KUBERNETES, or {DEFAULT_KUBERNETES})",
         )
         command.add_argument("--no-image", action="store_true", help=without_image)
     commands.add_parser("down", help="stop the cluster and remove everything that it created")
@@ -110,7 +117,7 @@ def _status(name: str) -> int:
 
 
 def _config(options: argparse.Namespace) -> ClusterConfig:
-    chosen = {"provider": options.provider} if options.provider else {}
+    chosen = {name: value for name in ("provider", "kubernetes") if (value := getattr(options, name))}
     return ClusterConfig.from_environment(
         name=options.name, nodes=options.nodes, project_image=not options.no_image, **chosen
     )

@@ -1,10 +1,10 @@
 """Handles of a cluster and its nodes, the same for every provider."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 
@@ -86,6 +86,8 @@ class Cluster(ABC):
     nodes: tuple[Node, ...]
     log_dir: Path
     """Contains one log file per component; see `collect_logs`."""
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Variables with which later commands of the test bed and the demo find the cluster."""
     owned: bool
     """Whether the cluster stops with this handle's block or this process."""
 

@@ -1,11 +1,9 @@
-"""Starts, stops and finds clusters with the provider that fits this machine."""
+"""Starts, stops and finds clusters of the chosen provider."""
 
 from typing import Protocol
 
 from gpufleet_testbed.config import DEFAULT_NAME, ClusterConfig, Provider, cache_dir, check_name
-from gpufleet_testbed.errors import ClusterError
 from gpufleet_testbed.handles import Cluster
-from gpufleet_testbed.host.command import Runner, run
 from gpufleet_testbed.kind.lifecycle import KindLifecycle
 from gpufleet_testbed.local.lifecycle import LocalLifecycle
 from gpufleet_testbed.progress import Progress
@@ -89,17 +87,6 @@ def lifecycle(
 ) -> Lifecycle:
     """Returns the operations on the cluster of this name; the environment chooses the default provider."""
     progress = progress or Progress()
-    chosen = choose_provider(provider or ClusterConfig.from_environment().provider)
+    chosen = provider or ClusterConfig.from_environment().provider
     kind = KindLifecycle if chosen is Provider.KIND else LocalLifecycle
     return kind(cache_dir(), progress, check_name(name))
-
-
-def choose_provider(wanted: Provider, runner: Runner = run) -> Provider:
-    """Resolves AUTO: kind if a Docker engine answers, else local."""
-    if wanted is not Provider.AUTO:
-        return wanted
-    try:
-        answered = runner(["docker", "info"], check=False, timeout=20).returncode == 0
-    except (ClusterError, TimeoutError):  # no docker command, or an engine that hangs
-        return Provider.LOCAL
-    return Provider.KIND if answered else Provider.LOCAL

@@ -1,5 +1,6 @@
 """Shell commands with which kubectl finds the cluster."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 
@@ -15,5 +16,6 @@ def exports(cluster: Cluster, which: Which = shutil.which) -> tuple[str, ...]:
         cluster: The cluster to use.
         which: Finds a program on the path.
     """
-    lines = (f"export KUBECONFIG={cluster.kubeconfig}",)
+    variables = {"KUBECONFIG": str(cluster.kubeconfig), **cluster.environment}
+    lines = tuple(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
     return lines if which("kubectl") else (*lines, f'export PATH="$PATH:{cluster.program("kubectl").parent}"')

@@ -12,6 +12,8 @@ class Status:
     """The state of a running cluster."""
 
     provider: Provider
+    kubernetes: str
+    """Minor version of Kubernetes."""
     nodes: Mapping[str, bool]
     """Whether each node is Ready."""
     components: Mapping[str, str]
@@ -30,7 +32,7 @@ class Status:
 
     def __str__(self) -> str:
         until = f"until process {self.owner} ends" if self.owner else "until `down`"
-        lines = [f"provider    {self.provider}, since {self.started}, {until}"]
+        lines = [f"provider    {self.provider}, since {self.started}, {until}", f"kubernetes  {self.kubernetes}"]
         lines += [f"{name:<11} {'Ready' if ready else 'NotReady'}" for name, ready in self.nodes.items()]
         lines += [f"{name}: {state}" for name, state in self.components.items() if state != "running"]
         lines += [f"kubeconfig  {self.kubeconfig}", f"logs        {self.log_dir}"]

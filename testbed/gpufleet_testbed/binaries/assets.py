@@ -1,6 +1,7 @@
 """Finds the cluster's binaries: those of a folder of the user, or those of the cache."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -8,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpufleet_testbed.binaries.tool_builds import ToolBuilds
-from gpufleet_testbed.config import ENV_ASSETS
+from gpufleet_testbed.config import ENV_ASSETS, ENV_KUBERNETES
 from gpufleet_testbed.errors import HostError, Problem
 from gpufleet_testbed.host.command import Follower, Runner, follow, run, search_path
 from gpufleet_testbed.progress import Progress
-from gpufleet_testbed.versions import LOCAL_TOOLS, Tool
+from gpufleet_testbed.versions import KUBERNETES, KUBERNETES_RELEASES, LOCAL_TOOLS, Tool
 
 _VERSION_ARGS = {"kubectl": ("version", "--client"), "helm": ("version", "--short")}
 
@@ -107,8 +108,19 @@ def _own_assets(folder: Path, tools: Sequence[Tool], progress: Progress, runner:
                 problems.append(
                     Problem(f"{path} does not run: {done.stderr.strip()[:200]}", "use a build for this machine")
                 )
-            else:
-                progress.say(f"          {path}: {done.stdout.strip().splitlines()[0]}")
+                continue
+            shown = done.stdout.strip().splitlines()[0]
+            progress.say(f"          {path}: {shown}")
+            problems += _wrong_kubernetes(expected[path.name], path, shown)
     if problems:
         raise HostError(problems)
     return Assets(paths)
+
+
+def _wrong_kubernetes(tool: Tool, path: Path, shown: str) -> list[Problem]:
+    """Returns whether a binary of Kubernetes is of another minor version: the configuration depends on it."""
+    found = re.search(r"\bv(\d+\.\d+)\.", shown)
+    if tool.module != KUBERNETES.module or found is None or found[1] == tool.variant:
+        return []
+    fix = f"set {ENV_KUBERNETES}={found[1]}" if found[1] in KUBERNETES_RELEASES else f"put {tool.version} there"
+    return [Problem(f"{path} is of Kubernetes {found[1]}, not {tool.variant}", fix)]

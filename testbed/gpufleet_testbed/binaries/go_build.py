@@ -23,7 +23,7 @@ _COMPILER_GOGC = "300"
 def build_key(tool: Tool, modules: Path = MODULES, machine: str = platform.machine()) -> str:
     """Returns a short hash of everything that decides what the binaries are: modules, source, flags, architecture."""
     digest = hashlib.sha256()
-    for path in sorted((modules / tool.name).iterdir()):
+    for path in sorted((modules / tool.folder).iterdir()):
         digest.update(path.read_bytes())
     digest.update(repr((tool.commands, tool.tags, tool.ldflags, _BUILD_FLAGS, machine)).encode())
     return digest.hexdigest()[:10]

@@ -146,12 +146,12 @@ class ToolBuilds:
     def _count_packages(self, tool: Tool, env: dict[str, str]) -> int:
         """Counts the packages that the binaries of a tool consist of; downloads their modules."""
         listed = self._run(
-            go_build.list_command(self._go, tool), timeout=None, env=env, cwd=go_build.MODULES / tool.name
+            go_build.list_command(self._go, tool), timeout=None, env=env, cwd=go_build.MODULES / tool.folder
         )
         return len(listed.stdout.split())
 
     def _build(self, build: _Build, packages: Future[int], env: dict[str, str]) -> None:
-        tool, folder = build.tool, go_build.MODULES / build.tool.name
+        tool, folder = build.tool, go_build.MODULES / build.tool.folder
         with tempfile.TemporaryDirectory(dir=self._cache / "tools", prefix=f".{tool.name}-") as scratch:
             staging = Path(scratch) / tool.name
             staging.mkdir()

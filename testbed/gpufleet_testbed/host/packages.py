@@ -1,7 +1,7 @@
 """Debian packages that the local provider needs; installs missing ones."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,20 @@ def package_problem(packages: Sequence[str], *, debian: bool) -> Problem:
     return Problem(f"programs are missing: {names}", fix)
 
 
+def apt_get(
+    *arguments: str, runner: Runner = run, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> None:
+    """Runs apt-get, and again with new package lists if it fails: they may be missing or old on a fresh machine.
+
+    Raises:
+        ClusterError: It failed again, or the lists cannot be updated.
+    """
+    command = ["apt-get", *arguments]
+    if runner(command, check=False, timeout=600, env=env, cwd=cwd).returncode != 0:
+        runner(["apt-get", "update"], timeout=600, env=env)
+        runner(command, timeout=600, env=env, cwd=cwd)
+
+
 def ensure_packages(system: System, progress: Progress, runner: Runner = run) -> None:
     """Installs missing packages, and shows that; needs root on Debian or Ubuntu.
 
@@ -72,14 +86,10 @@ def ensure_packages(system: System, progress: Progress, runner: Runner = run) ->
     debian = is_debian_like(system.read(Path("/etc/os-release"))) and system.which("apt-get")
     if not debian or not system.is_root():
         raise HostError([package_problem(packages, debian=debian)])
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
-    env = {"DEBIAN_FRONTEND": "noninteractive"}
+    options, env = ("--yes", "--no-install-recommends"), {"DEBIAN_FRONTEND": "noninteractive"}
     with progress.step(f"installing missing packages: {' '.join(packages)}"):
         try:
-            if runner(command, check=False, timeout=600, env=env).returncode != 0:
-                # Package lists may be missing or old on a fresh machine.
-                runner(["apt-get", "update"], timeout=600, env=env)
-                runner(command, timeout=600, env=env)
+            apt_get("install", *options, *packages, runner=runner, env=env)
         except ClusterError as error:
             problem = package_problem(packages, debian=True)
             raise HostError([Problem(f"{problem.what}, and installing them failed: {error}", problem.fix)]) from error

@@ -12,14 +12,19 @@ from gpufleet_testbed.images.users import PATH, write_users
 from gpufleet_testbed.versions import BUSYBOX_IMAGE, PAUSE_IMAGE
 
 _PAUSE_SOURCE = Path(__file__).with_name("pause.c")
-_BUSYBOX = Path("/bin/busybox")
+BUSYBOX = Path("/bin/busybox")
+
+
+def compile_pause(output: Path, runner: Runner = run) -> None:
+    """Compiles the program of the pause container."""
+    runner(["gcc", "-Os", "-static", "-s", "-Wall", "-Werror", "-o", str(output), str(_PAUSE_SOURCE)])
 
 
 def pause_archive(cache: Path, runner: Runner = run) -> Path:
     """Returns the OCI archive of the pause image."""
 
     def fill(root: Path) -> None:
-        runner(["gcc", "-Os", "-static", "-s", "-Wall", "-Werror", "-o", str(root / "pause"), str(_PAUSE_SOURCE)])
+        compile_pause(root / "pause", runner)
 
     config = ImageConfig(command=("/pause",), user="65532:65532")
     return _cached(cache, PAUSE_IMAGE, _PAUSE_SOURCE.read_bytes(), fill, config)
@@ -33,15 +38,15 @@ def busybox_archive(cache: Path, runner: Runner = run) -> Path:
         write_users(root)
 
     config = ImageConfig(command=("/bin/sh",), env={"PATH": PATH})
-    return _cached(cache, BUSYBOX_IMAGE, _BUSYBOX.read_bytes(), fill, config)
+    return _cached(cache, BUSYBOX_IMAGE, BUSYBOX.read_bytes(), fill, config)
 
 
 def install_busybox(root: Path, folder: Path, runner: Runner = run) -> None:
     """Copies this machine's static busybox to `root`/bin, and links its commands in `folder` unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     (root / "bin").mkdir(exist_ok=True)
-    shutil.copy(_BUSYBOX, root / "bin" / "busybox")
-    for applet in runner([str(_BUSYBOX), "--list"]).stdout.split():
+    shutil.copy(BUSYBOX, root / "bin" / "busybox")
+    for applet in runner([str(BUSYBOX), "--list"]).stdout.split():
         target = folder / applet
         if not target.exists() and not target.is_symlink():
             target.symlink_to("/bin/busybox")

@@ -2,17 +2,16 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 
 from gpufleet_testbed.binaries.assets import Assets
-from gpufleet_testbed.config import ClusterConfig
+from gpufleet_testbed.config import ENV_NODE_IMAGE, ENV_PROVIDER, ClusterConfig, Provider
+from gpufleet_testbed.errors import ClusterError
 from gpufleet_testbed.handles import Cluster, Node
 from gpufleet_testbed.host.command import Runner
-from gpufleet_testbed.kind import commands
-from gpufleet_testbed.kind.monitor import DETACH
+from gpufleet_testbed.kind import commands, monitor
 from gpufleet_testbed.waiting import wait_until
 
 _START_SECONDS = 120.0
@@ -52,7 +51,7 @@ class KindNode(Node):
         self._do(commands.systemctl(self.name, "start", "containerd"))
 
         def answers() -> bool:
-            return self.run(["crictl", "version"], check=False).returncode == 0
+            return self.run(["ctr", "version"], check=False).returncode == 0
 
         wait_until(answers, f"containerd of {self.name} answers", timeout=_START_SECONDS)
 
@@ -93,7 +92,10 @@ class KindCluster(Cluster):
         self._assets = assets
         self._end = end
         self._lifeline: int | None = None
+        self._monitor: subprocess.Popen[bytes] | None = None
         self.name = config.name
+        image = {ENV_NODE_IMAGE: config.kind_node_image} if config.kind_node_image else {}
+        self.environment = {ENV_PROVIDER: str(Provider.KIND), **image}
         self.runner = runner
         self.owned = False
         self.kubeconfig = root / "kubeconfig"
@@ -115,29 +117,33 @@ class KindCluster(Cluster):
     def program(self, name: str) -> Path:
         return Path(self._assets[name])
 
-    def kind(self, command: Sequence[str]) -> CompletedProcess[str]:
+    def kind(self, command: Sequence[str], *, check: bool = True) -> CompletedProcess[str]:
         """Runs a command line of kind with the pinned binary."""
-        return self.runner([self._assets["kind"], *command[1:]], timeout=600)
+        return self.runner([self._assets["kind"], *command[1:]], check=check, timeout=600)
 
     def collect_logs(self) -> Path:
-        self.kind(commands.export_logs(self.name, self.log_dir))
+        # It fails if one command fails in one node, for example in one that does not run; the other files are there.
+        exported = self.kind(commands.export_logs(self.name, self.log_dir), check=False)
+        if exported.returncode != 0 and not any(self.log_dir.glob("*/*")):
+            raise ClusterError(f"kind exported no logs: {exported.stderr.strip()}")
         return self.log_dir
 
     def own(self) -> None:
         """Ties the cluster to this process: a monitor process removes it when this process has ended."""
         read_end, self._lifeline = os.pipe()
         delete = [self._assets["kind"], *commands.delete(self.name, self.kubeconfig)[1:]]
-        subprocess.Popen(
-            [sys.executable, "-m", "gpufleet_testbed.kind.monitor", *delete], stdin=read_end, start_new_session=True
-        )
+        self._monitor = subprocess.Popen(monitor.command(delete), stdin=read_end, start_new_session=True)
         os.close(read_end)
         self.owned = True
 
     def release(self) -> None:
         if self._lifeline is not None:
-            os.write(self._lifeline, DETACH)
+            os.write(self._lifeline, monitor.DETACH)
             os.close(self._lifeline)
             self._lifeline, self.owned = None, False
+            if self._monitor is not None:
+                self._monitor.wait()  # it ends as soon as it reads that
+                self._monitor = None
 
     def down(self) -> None:
         self.release()  # this process removes it, not the monitor

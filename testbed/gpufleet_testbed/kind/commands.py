@@ -7,7 +7,6 @@ from pathlib import Path
 import yaml
 
 from gpufleet_testbed.config import ClusterConfig
-from gpufleet_testbed.versions import KIND_NODE_IMAGE
 
 DRIVER_MOUNT = "/opt/gpufleet/driver"
 AUDIT_MOUNT = "/etc/kubernetes/gpufleet"
@@ -35,6 +34,7 @@ def cluster_config(config: ClusterConfig, root: Path) -> str:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "nodeStatusUpdateFrequency": f"{config.node_status_seconds}s",
+        "failCgroupV1": False,  # by default a kubelet of 1.35 or later does not start on cgroup v1
     }
     control_plane: dict[str, object] = {"role": "control-plane"}
     if config.audit_policy:
@@ -58,11 +58,11 @@ def cluster_config(config: ClusterConfig, root: Path) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def create(name: str, root: Path, kubeconfig: Path) -> list[str]:
+def create(name: str, root: Path, kubeconfig: Path, image: str) -> list[str]:
     """Starts the cluster and waits until it is ready."""
     return [
-        "kind", "create", "cluster", f"--name={name}", f"--image={KIND_NODE_IMAGE}",
-        f"--config={root / 'kind.yaml'}", f"--kubeconfig={kubeconfig}", "--wait=180s",
+        "kind", "create", "cluster", f"--name={name}", f"--image={image}",
+        f"--config={root / 'kind.yaml'}", f"--kubeconfig={kubeconfig}", "--wait=300s",
     ]  # fmt: skip
 
 
@@ -81,14 +81,18 @@ def load_archive(name: str, archive: Path, nodes: Sequence[str]) -> list[str]:
     return ["kind", "load", "image-archive", str(archive), f"--name={name}", f"--nodes={','.join(nodes)}"]
 
 
-def build_image(name: str, repository: Path) -> list[str]:
-    """Builds the project's image from its Dockerfile."""
-    return ["docker", "build", "--quiet", "--tag", name, str(repository)]
+def build_image(context: Path, *names: str, target: str = "", **arguments: str) -> list[str]:
+    """Builds a target of the Dockerfile of a folder, by default the last one, with some build arguments."""
+    options = [f"--target={target}"] if target else []
+    options += [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    tags = [word for name in names for word in ("--tag", name)]
+    # Mirrors are reached as from this machine, also when the engine's own bridge has no way out.
+    return ["docker", "build", "--quiet", "--network=host", *options, *tags, str(context)]
 
 
-def save_image(name: str, archive: Path) -> list[str]:
-    """Writes an image of the Docker engine to a file."""
-    return ["docker", "save", f"--output={archive}", name]
+def save_image(archive: Path, *names: str) -> list[str]:
+    """Writes images of the Docker engine to a file."""
+    return ["docker", "save", f"--output={archive}", *names]
 
 
 def execute(node: str, args: Sequence[str], *, stdin: bool) -> list[str]:

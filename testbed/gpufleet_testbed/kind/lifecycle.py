@@ -11,7 +11,14 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from gpufleet_testbed.binaries.assets import Assets, find_assets
-from gpufleet_testbed.config import DEFAULT_NAME, ClusterConfig, Provider, down_command, repository_root
+from gpufleet_testbed.config import (
+    BUILT_NODE_IMAGE,
+    DEFAULT_NAME,
+    ClusterConfig,
+    Provider,
+    down_command,
+    repository_root,
+)
 from gpufleet_testbed.errors import ClusterError, ConflictError, HostError, NotRunningError, Problem
 from gpufleet_testbed.host.command import Runner, run
 from gpufleet_testbed.host.packages import Requirement
@@ -19,13 +26,15 @@ from gpufleet_testbed.host.system import Host, System
 from gpufleet_testbed.images.small import busybox_archive
 from gpufleet_testbed.kind import commands
 from gpufleet_testbed.kind.cluster import KindCluster
+from gpufleet_testbed.kind.node_image.build import build_node_image
 from gpufleet_testbed.progress import Progress
 from gpufleet_testbed.status import Status
-from gpufleet_testbed.versions import KIND_TOOLS, PROJECT_IMAGE
+from gpufleet_testbed.versions import KIND_NODE_IMAGE, KIND_TOOLS, PROJECT_IMAGE
 
 _STATE = "state.json"
 _READY = 'jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}'
-_COMPARED = ("nodes", "node_status_seconds", "audit_policy")
+_COMPARED = ("nodes", "node_status_seconds", "audit_policy", "kind_node_image")
+_READY_SECONDS = 180
 _REQUIREMENTS = (Requirement("docker", "docker.io"), Requirement("/bin/busybox", "busybox-static"))
 
 
@@ -73,8 +82,9 @@ class KindLifecycle:
             raise HostError(problems)
         self._assets()
         busybox_archive(self._cache, self._run)
+        self._node_image(config)
         if config.project_image:
-            self._run(commands.build_image(PROJECT_IMAGE, repository_root()), timeout=1200)
+            self._run(commands.build_image(repository_root(), PROJECT_IMAGE), timeout=1200)
 
     def attach(self) -> KindCluster:
         """Returns a handle of the running cluster.
@@ -98,10 +108,12 @@ class KindLifecycle:
         state = self._state()
         if state is None or not self._exists():
             return None
-        cluster = self._handle(_config_of(state))
+        config = _config_of(state)
+        cluster = self._handle(config)
         ready = cluster.kubectl("get", "nodes", "-o", _READY, check=False).stdout.split()
         return Status(
             provider=Provider.KIND,
+            kubernetes=config.kubernetes,
             nodes={node.name: f"{node.name}=True" in ready for node in cluster.nodes},
             components={},
             kubeconfig=cluster.kubeconfig,
@@ -121,9 +133,13 @@ class KindLifecycle:
             (self._root / "audit").mkdir()
             (self._root / "audit" / "audit-policy.yaml").write_text(config.audit_policy)
         (self._root / "kind.yaml").write_text(commands.cluster_config(config, self._root))
+        image = self._node_image(config)
         with self._progress.step(f"starting {config.nodes} kind nodes and the control plane"):
             try:
-                self._kind(commands.create(self._name, self._root, cluster.kubeconfig))
+                self._kind(commands.create(self._name, self._root, cluster.kubeconfig, image))
+                # kind waits for its control plane only.
+                limit = f"--timeout={_READY_SECONDS}s"
+                cluster.kubectl("wait", "nodes", "--all", "--for=condition=Ready", limit, timeout=_READY_SECONDS + 10)
                 cluster.load_image(busybox_archive(self._cache, self._run))
             except BaseException:  # KeyboardInterrupt included: no part of the cluster may stay
                 self.down()
@@ -132,14 +148,19 @@ class KindLifecycle:
         (self._root / _STATE).write_text(json.dumps({"config": asdict(config), "started": started}))
         return cluster
 
+    def _node_image(self, config: ClusterConfig) -> str:
+        if config.kind_node_image != BUILT_NODE_IMAGE:
+            return config.kind_node_image or KIND_NODE_IMAGE
+        return build_node_image(self._cache, self._assets()["kind"], self._progress, runner=self._run)
+
     def _take_over(self, config: ClusterConfig) -> KindCluster:
         state = self._state()
         if state is None:
             raise ConflictError(f"a kind cluster named {self._name} exists that this test bed did not start")
         differing = [
-            f"{name} is {state['config'][name]}, not {getattr(config, name)}"
+            f"{name} is {state['config'].get(name)}, not {getattr(config, name)}"
             for name in _COMPARED
-            if state["config"][name] != getattr(config, name)
+            if state["config"].get(name) != getattr(config, name)
         ]
         if differing:
             raise ConflictError(
@@ -152,8 +173,8 @@ class KindLifecycle:
     def _load_project_image(self, cluster: KindCluster) -> None:
         with self._progress.step(f"building {PROJECT_IMAGE} and loading it"), tempfile.TemporaryDirectory() as scratch:
             archive = Path(scratch) / "image.tar"
-            self._run(commands.build_image(PROJECT_IMAGE, repository_root()), timeout=1200)
-            self._run(commands.save_image(PROJECT_IMAGE, archive), timeout=300)
+            self._run(commands.build_image(repository_root(), PROJECT_IMAGE), timeout=1200)
+            self._run(commands.save_image(archive, PROJECT_IMAGE), timeout=300)
             cluster.load_image(archive)
 
     def _exists(self) -> bool:

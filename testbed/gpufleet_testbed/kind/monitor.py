@@ -5,8 +5,14 @@ Reads a lifeline on standard input: its end means remove, a byte "d" before it m
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 DETACH = b"d"
+
+
+def command(removal: Sequence[str]) -> list[str]:
+    """Returns the command line of a monitor. Run by its file: `-m` warns about a module that its package imports."""
+    return [sys.executable, "-I", __file__, *removal]
 
 
 def main() -> None:

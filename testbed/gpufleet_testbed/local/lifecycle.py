@@ -29,7 +29,7 @@ from gpufleet_testbed.local.teardown import read_processes, tear_down
 from gpufleet_testbed.local.units import Units
 from gpufleet_testbed.progress import Progress
 from gpufleet_testbed.status import Status
-from gpufleet_testbed.versions import BUSYBOX_IMAGE, HELM, LOCAL_TOOLS, PAUSE_IMAGE
+from gpufleet_testbed.versions import BUSYBOX_IMAGE, HELM, LOCAL_TOOLS, PAUSE_IMAGE, local_tools
 
 _OTHERS_SECONDS = 180.0
 """How long to wait for a cluster that another process is starting or stopping."""
@@ -53,7 +53,7 @@ class LocalLifecycle:
         """Starts the cluster, or takes over the one that runs; see `gpufleet_testbed.up`."""
         running = self._running() is not None
         prepare_host(config, self._root, self._progress, network_free=not running)
-        with prepare_assets(self._cache, self._progress) as pending:
+        with prepare_assets(self._cache, self._progress, tools=local_tools(config.kubernetes)) as pending:
             images = self._node_images(config, pending)
             pending.wait(*_NODE_BINARIES)
             deadline = time.monotonic() + _OTHERS_SECONDS
@@ -98,7 +98,7 @@ class LocalLifecycle:
     def build(self, config: ClusterConfig) -> None:
         """Builds everything that `up` needs, without starting anything."""
         prepare_host(config, self._root, self._progress, network_free=False)
-        with prepare_assets(self._cache, self._progress) as pending:
+        with prepare_assets(self._cache, self._progress, tools=local_tools(config.kubernetes)) as pending:
             self._node_images(config, pending)
 
     def attach(self) -> LocalCluster:
@@ -147,6 +147,7 @@ class LocalLifecycle:
                 parts |= {f"{node.name}/{name}": unit for name, unit in inner.items()}
         return Status(
             provider=Provider.LOCAL,
+            kubernetes=state.config.kubernetes,
             nodes={node.name: node.name in ready for node in layout.node_layouts},
             components={n: "running" if u.exit is None else f"ended with status {u.exit}" for n, u in parts.items()},
             kubeconfig=layout.kubeconfig,

@@ -27,6 +27,7 @@ from gpufleet_testbed.local.setup.config_files import (
 from gpufleet_testbed.local.setup.pki import certificates, make_pki
 from gpufleet_testbed.local.teardown import read_processes
 from gpufleet_testbed.local.units import Units
+from gpufleet_testbed.versions import KUBERNETES_RELEASES
 from gpufleet_testbed.waiting import wait_until
 
 _START_SECONDS = 90.0
@@ -175,8 +176,9 @@ def _configure(units: Units) -> None:
         path.touch(mode=0o600)
         path.write_text(kubeconfig(layout.server, authority, *pair))
     layout.corefile.write_text(corefile(layout))
+    gates = KUBERNETES_RELEASES[units.config.kubernetes].kubelet_feature_gates
     for node in layout.node_layouts:
-        node.kubelet_config.write_text(kubelet_config(layout, node, units.config.node_status_seconds))
+        node.kubelet_config.write_text(kubelet_config(layout, node, units.config.node_status_seconds, gates))
         node.containerd_config.write_text(containerd_config(node))
         (node.cni / "10-gpufleet.conflist").write_text(cni_config(node))
     if units.config.audit_policy:

@@ -7,7 +7,7 @@ and finds every process that is left.
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,7 @@ def processes(tree: Iterable[Hierarchy], cgroup: str) -> set[int]:
     """Returns the PIDs of all processes at or below a cgroup, in any hierarchy."""
     pids: set[int] = set()
     for hierarchy in tree:
-        for listing in (hierarchy.mount / cgroup).rglob("cgroup.procs"):
+        for listing in _files(hierarchy.mount / cgroup, "cgroup.procs"):
             with suppress(OSError):  # removed meanwhile, or a threaded v2 cgroup
                 pids.update(int(word) for word in listing.read_text().split())
     return pids - {0}
@@ -135,9 +135,19 @@ def thaw_all(tree: Iterable[Hierarchy], cgroup: str) -> None:
     """Thaws a cgroup and every cgroup below it."""
     for hierarchy in tree:
         control, value = ("cgroup.freeze", "0") if hierarchy.version == 2 else ("freezer.state", "THAWED")
-        for path in (hierarchy.mount / cgroup).rglob(control):
+        for path in _files(hierarchy.mount / cgroup, control):
             with suppress(OSError):  # removed meanwhile
                 path.write_text(value)
+
+
+def _files(folder: Path, name: str) -> Iterator[Path]:
+    """Yields the file of this name of each cgroup below a folder.
+
+    Unlike `Path.rglob`, os.walk skips a cgroup that is removed while the tree is read.
+    """
+    for path, _, files in os.walk(folder):
+        if name in files:
+            yield Path(path, name)
 
 
 def _remove_folders(folder: Path) -> None:

@@ -84,7 +84,10 @@ def etcd(layout: Layout, assets: Assets) -> list[str]:
 
 
 def apiserver(layout: Layout, assets: Assets, audit_policy: Path | None) -> list[str]:
-    """Starts kube-apiserver with Node and RBAC authorization, NodeRestriction, and the default admission plugins."""
+    """Starts kube-apiserver with Node and RBAC authorization, NodeRestriction, and the default admission plugins.
+
+    It calls webhooks at the addresses of pods: the cluster's network has no route to those of Services.
+    """
     pki = layout.pki
     audit = (
         [f"--audit-policy-file={audit_policy}", f"--audit-log-path={layout.logs / 'audit.log'}"] if audit_policy else []
@@ -99,6 +102,7 @@ def apiserver(layout: Layout, assets: Assets, audit_policy: Path | None) -> list
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged",
+        "--enable-aggregator-routing",
         f"--tls-cert-file={pki / 'apiserver.crt'}",
         f"--tls-private-key-file={pki / 'apiserver.key'}",
         f"--client-ca-file={pki / 'ca.crt'}",

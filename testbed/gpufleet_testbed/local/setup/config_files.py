@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ def kubeconfig(server: str, authority: bytes, certificate: bytes, key: bytes) ->
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -> str:
-    """Builds a node's KubeletConfiguration as JSON; other fields keep Kubernetes' defaults."""
+def kubelet_config(
+    layout: Layout, node: NodeLayout, node_status_seconds: int, feature_gates: Mapping[str, bool]
+) -> str:
+    """Builds a node's KubeletConfiguration as JSON; other fields and feature gates keep Kubernetes' defaults."""
     content: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -55,6 +58,7 @@ def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -
         "cgroupDriver": "cgroupfs",
         # Not "/": a kubelet removes every pod cgroup below its root that does not belong to its own pods.
         "cgroupRoot": f"/{node.cgroup}",
+        # The default is true from Kubernetes 1.35 on.
         "failCgroupV1": False,
         "failSwapOn": False,
         "nodeStatusUpdateFrequency": f"{node_status_seconds}s",
@@ -68,6 +72,7 @@ def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -
         "clusterDomain": CLUSTER_DOMAIN,
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "registerNode": True,
+        "featureGates": dict(feature_gates),
     }
     return json.dumps(content, indent=2) + "\n"
 

@@ -94,7 +94,10 @@ def basic_problems(system: System, root: Path, config: ClusterConfig) -> list[Pr
     name, machine = system.kernel()
     if name != "Linux" or machine not in _MACHINES:
         return [
-            Problem(f"the local provider runs on Linux on {' or '.join(_MACHINES)}, not {name} {machine}", "use kind")
+            Problem(
+                f"the local provider runs on Linux on {' or '.join(_MACHINES)}, not {name} {machine}",
+                "use such a machine",
+            )
         ]
     problems = []
     if not system.is_root():
