@@ -84,7 +84,7 @@ class Found:
     rss_slope_mib_per_hour: float
     """Theil-Sen slope after the warm-up. In a run shorter than `GROWTH_SECONDS` it shows the start, not growth."""
     rss_slope_late_mib_per_hour: float
-    """The slope of the second half, when rarely used code has returned: see `gpufleet_agent.runtime.trim_memory`."""
+    """The slope of the second half, when rarely used code has returned: see `gpufleet_common.trim_memory`."""
     cpu_percent: float
     """Percent of one core."""
     writes_per_minute: float | None

@@ -63,7 +63,7 @@ def _node(name: str, draw: random.Random) -> NodeState:
             power_limit_milliwatts=700_000,
             compute_capability="9.0",
             numa_node=index // half,
-            nvlink_peers=frozenset(uuids[index // half * half : index // half * half + half]) - {uuid},
+            nvlink_peers=tuple(o for o in uuids[index // half * half : index // half * half + half] if o != uuid),
             process_count=0,
             sample_age_seconds=1.0,
         )

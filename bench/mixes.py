@@ -3,7 +3,7 @@
     uv run bench/mixes.py --nodes N.csv --arrivals A.csv [B.csv ...] [--seeds 1 2] [--only same cpu-heavy] [--json]
 
 For each file, alteration of its mix and seed, pods are drawn with replacement until they request 130 % of the devices.
-bench/fgd.py, bench/packing.py with a known mix and bench/packing.py with a learned mix place the same arrivals.
+bench/baselines/fgd.py, and bench/packing.py with a known mix and with a learned mix, place the same arrivals.
 The output is the allocated share of GPUs at 130 % of arrivals in percent, and the refused pods of eight devices.
 """
 
@@ -82,7 +82,7 @@ def place(script: str, nodes: Path, arrivals: Path, *options: str) -> Any:
 def compare(nodes: Path, arrivals: Path) -> dict[str, Any]:
     """Returns the figures of FGD, of Pack with a known mix, and of Pack with a learned mix."""
     found = {
-        "fgd": place("fgd.py", nodes, arrivals),
+        "fgd": place("baselines/fgd.py", nodes, arrivals),
         "known": place("packing.py", nodes, arrivals),
         "learned": place("packing.py", nodes, arrivals, "--mix", "learned"),
     }

@@ -39,7 +39,7 @@ def node(name: str, draw: random.Random, links: float = 1.0) -> NodeState:
             memory_used_mib=draw.randint(0, 30_000),
             utilization_percent=draw.randint(0, 40),
             temperature_celsius=draw.randint(28, 80),
-            nvlink_peers=frozenset().union(*(pair for pair in joined if uuid in pair)) - {uuid},
+            nvlink_peers=tuple(sorted({o for pair in joined if uuid in pair for o in pair} - {uuid})),
             process_count=0,
             sample_age_seconds=1.0,
         )

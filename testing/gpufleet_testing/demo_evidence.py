@@ -28,7 +28,7 @@ def replica(index: int, node: str, *devices: str) -> ReplicaEvidence:
         pod_uid=f"uid-{index}",
         node=node,
         container="main",
-        says={source: Statement(tuple(sorted(devices))) for source in Source},
+        says={source: Statement(tuple(sorted(devices))) for source in Source if source is not Source.CLAIM},
         shard=ShardEvidence(shard, shard, shard, f"shard {shard[0]}..{shard[1]} of 100"),
         score={"total": 900 - index, "memory": 990},
     )

@@ -35,8 +35,8 @@ def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
 
 
 def at(schema: dict[str, Any], path: str) -> dict[str, Any]:
-    """The node that a printer column's path leads to; a filter such as `[?(@.type=="Ready")]` leads to the items."""
-    for step in re.sub(r"\[\?\(.*?\)\]", ".[]", path).strip(".").split("."):
+    """The node that a printer column's path leads to; an index or a filter leads to the items."""
+    for step in re.sub(r"\[(\?\(.*?\)|\d+)\]", ".[]", path).strip(".").split("."):
         schema = schema["items"] if step == "[]" else schema["properties"][step]
     return schema
 
@@ -158,3 +158,10 @@ def test_rendered_file_reads_back_as_the_definition() -> None:
     texts = generate.files()
     for resource in RESOURCES:
         assert yaml.safe_load(texts[Path("crds", f"{resource.plural}.yaml")]) == resource.definition()
+
+
+def test_generated_files_have_no_aliases() -> None:
+    """Tools that extract schemas from CRDs do not read them."""
+    for resource in RESOURCES:
+        tokens = yaml.scan(generate.render(resource))
+        assert not [token for token in tokens if isinstance(token, yaml.AliasToken)], resource.plural

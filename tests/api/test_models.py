@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from gpufleet_api.base import camel
-from gpufleet_api.crd import TELEMETRY, WORKLOAD
+from gpufleet_api.crd import DEMAND, TELEMETRY, WORKLOAD
+from gpufleet_api.demand.gpu_demand import GPUDemand
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_placement import Strategy, Topology
@@ -56,7 +57,12 @@ WORKLOAD_OBJECT: dict[str, Any] = {
             "weights": {"memory": 1, "utilization": 2, "temperature": 3, "power": 4},
             "gang": True,
             "gangTimeoutSeconds": 300,
+            "scaleUp": True,
             "onDegraded": "Replace",
+            "minRuntimeSeconds": 60,
+            "demand": "Learned",
+            "reclaim": "Used",
+            "onPressure": "Move",
         },
         "distribution": {"items": 10, "mode": "Proportional", "by": "Weights", "weights": [3, 1], "maxPerReplica": 8},
         "runPolicy": {
@@ -100,6 +106,8 @@ WORKLOAD_OBJECT: dict[str, Any] = {
         "nodes": "node-1",
         "placements": [
             {
+                "demandMiB": 8000,
+                "demandRuns": 14,
                 "replica": 0,
                 "state": "Allocated",
                 "attempt": 1,
@@ -126,6 +134,7 @@ WORKLOAD_OBJECT: dict[str, Any] = {
             "devicesEligible": 5,
             "ineligibleDevices": [{"reason": "FreeMemory", "devices": 3, "nodes": 1}],
             "nearestMiss": {"node": "node-2", "device": "GPU-9", "reason": "FreeMemory", "message": "lacks 2,148 MiB"},
+            "earmark": {"since": "2026-01-01T00:00:00Z", "devices": 8, "devicesInUse": 2, "nodes": ["node-2"]},
             "nodeRejections": [
                 {
                     "replica": 1,
@@ -159,11 +168,15 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                 "devices": ["GPU-1"],
                 "memoryMiB": 20_000,
                 "computePercent": 25,
+                "demandMiB": 8000,
+                "demandRuns": 14,
                 "shardStart": 0,
                 "shardEnd": 5,
                 "terminationGracePeriodSeconds": 30,
                 "decidedAt": "2026-01-01T00:00:00.123456Z",
                 "keepForSuccessor": True,
+                "reclaim": "Used",
+                "movedFrom": {"podUID": "p", "node": "node-2", "device": "GPU-3", "message": "moved from node-2/GPU-3"},
             }
         ],
         "cordoned": [
@@ -246,6 +259,9 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                         "memoryMiB": 20_000,
                         "computePercent": 25,
                         "utilizationPercent": 20,
+                        "memoryUsedMiB": 21_000,
+                        "memoryUsedMaxMiB": 22_000,
+                        "observedSince": "2026-01-01T00:00:00Z",
                         "terminating": True,
                         "overuse": {"memoryUsedMiB": 21_000, "since": "2026-01-01T00:00:00Z"},
                     }
@@ -279,17 +295,45 @@ TELEMETRY_OBJECT: dict[str, Any] = {
 }
 
 
+DEMAND_OBJECT: dict[str, Any] = {
+    "metadata": {"name": "gpuworkload-train-main-0b7d4c11", "namespace": "ml", "uid": "u-3", "resourceVersion": "9"},
+    "spec": {"owner": {"kind": "GPUWorkload", "name": "train"}, "container": "main", "image": "team/train"},
+    "status": {
+        "observedAt": "2026-01-02T03:04:05Z",
+        "totalRuns": 40,
+        "countedRuns": 1,
+        "promisedMiB": 40_960,
+        "medianMiB": 12_595,
+        "p80MiB": 12_595,
+        "maxMiB": 12_595,
+        "recommendedMiB": 14_000,
+        "runs": [
+            {
+                "podUID": "u-4",
+                "since": "2026-01-02T02:04:05Z",
+                "state": "Ended",
+                "promisedMiB": 40_960,
+                "maxMiB": 12_595,
+                "deviceMiB": 81_080,
+            }
+        ],
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("model", "value"),
-    [(GPUWorkload, WORKLOAD_OBJECT), (GPUTelemetry, TELEMETRY_OBJECT)],
-    ids=["workload", "telemetry"],
+    [(GPUWorkload, WORKLOAD_OBJECT), (GPUTelemetry, TELEMETRY_OBJECT), (GPUDemand, DEMAND_OBJECT)],
+    ids=["workload", "telemetry", "demand"],
 )
 def test_full_object_round_trips(model: Any, value: dict[str, Any]) -> None:
     assert model.model_validate(value).model_dump(mode="json", by_alias=True, exclude_none=True) == value
 
 
 @pytest.mark.parametrize(
-    ("resource", "value"), [(WORKLOAD, WORKLOAD_OBJECT), (TELEMETRY, TELEMETRY_OBJECT)], ids=["workload", "telemetry"]
+    ("resource", "value"),
+    [(WORKLOAD, WORKLOAD_OBJECT), (TELEMETRY, TELEMETRY_OBJECT), (DEMAND, DEMAND_OBJECT)],
+    ids=["workload", "telemetry", "demand"],
 )
 def test_full_object_is_valid_and_sets_every_field(resource: Any, value: dict[str, Any]) -> None:
     (version,) = resource.definition()["spec"]["versions"]
@@ -319,7 +363,7 @@ def test_minimal_workload_gets_the_defaults_of_the_crd() -> None:
     )
     (version,) = WORKLOAD.definition()["spec"]["versions"]
     stated = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["placement"]["default"]
-    assert spec.placement.model_dump(mode="json", by_alias=True) == stated
+    assert spec.placement.model_dump(mode="json", by_alias=True, exclude_none=True) == stated
 
 
 def test_template_is_unchanged() -> None:
@@ -340,3 +384,10 @@ def test_objects_are_frozen() -> None:
     read = GPUTelemetry.model_validate(TELEMETRY_OBJECT)
     with pytest.raises(ValidationError, match="frozen"):
         read.spec = read.spec  # type: ignore[misc]  # assignment to a frozen model is the case
+
+
+def test_null_that_server_side_apply_leaves_is_an_empty_list() -> None:
+    left = {"metadata": {"name": "node-1"}, "spec": {"cordoned": None}}
+    assert GPUTelemetry.model_validate(left).spec.cordoned == []
+    (version,) = TELEMETRY.definition()["spec"]["versions"]
+    assert version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["cordoned"]["nullable"]

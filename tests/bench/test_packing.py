@@ -14,7 +14,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 
 def script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"bench_{Path(name).name}", BENCH / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -103,7 +103,7 @@ def test_pack_places_pods_that_fit_and_refuses_only_others(files: tuple[Path, Pa
 
 
 def test_fgd_places_pods_that_fit_and_refuses_only_others(files: tuple[Path, Path]) -> None:
-    rows, found = script("fgd").run(*files)
+    rows, found = script("baselines/fgd").run(*files)
 
     assert judge(files, {int(s): (n, [int(d) for d in ds.split("|") if d]) for s, n, ds in rows}) > 0
     assert sum(found["refused"].values()) == 160 - len(rows)

@@ -9,7 +9,7 @@ from gpufleet_testing.reference.commands import BLOCK
 
 PAGE = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
 CONNECTION = {"--kubeconfig", "--context", "--namespace", "--all-namespaces", "--as", "--as-group", "--from"}
-COMMANDS = ("simulate", "replay", "rank", "explain", "summary", "distribute", "top", "who")
+COMMANDS = ("simulate", "replay", "rank", "explain", "summary", "distribute", "top", "who", "recommend")
 """Commands whose output is generated."""
 
 

@@ -8,9 +8,12 @@ import jsonschema
 import pytest
 import yaml
 
-from gpufleet_api.crd import TELEMETRY
+from gpufleet_api.crd import DEMAND, TELEMETRY
+from gpufleet_api.demand.gpu_demand import GPUDemand
 from gpufleet_api.generate import ROOT
 from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_operator.demand.statistics import recommended_mib
+from gpufleet_operator.model.demands.template import TemplateKey
 from gpufleet_testing.cli.runner import run_cli
 
 FLEETS = sorted((ROOT / "examples" / "fleets").glob("*.yaml"))
@@ -32,6 +35,23 @@ def unknown(schema: Any, value: Any, path: str) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from unknown(schema["items"], item, f"{path}[]")
+
+
+def test_demands_are_valid_and_recommend_what_the_operator_would() -> None:
+    (version,) = DEMAND.definition()["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    text = (ROOT / "examples" / "demands" / "team.yaml").read_text(encoding="utf-8")
+    for body in yaml.safe_load_all(text):
+        jsonschema.validate(body, schema)
+        for part in ("spec", "status"):
+            assert list(unknown(schema["properties"][part], body[part], part)) == []
+        demand = GPUDemand.model_validate(body)
+        spec, namespace, status = demand.spec, demand.metadata.namespace or "", demand.status
+        assert status is not None
+        key = TemplateKey(namespace, spec.owner.kind, spec.owner.name, spec.container, spec.image)
+        assert demand.metadata.name == key.name, "the operator would ignore it"
+        assert status.max_mib is not None
+        assert status.recommended_mib == recommended_mib(status.max_mib)
 
 
 def test_documented_fleets_exist() -> None:

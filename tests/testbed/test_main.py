@@ -19,6 +19,26 @@ def test_up_passes_the_choices_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(expected, True)]
 
 
+def test_version_of_kubernetes_is_an_option_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(lifecycle, "build", lambda config: asked.append(config.kubernetes))
+    monkeypatch.setenv("GPUFLEET_CLUSTER_KUBERNETES", "1.34")
+    assert command_line.main(["build"]) == 0
+    assert command_line.main(["build", "--kubernetes", "1.37"]) == 0
+    assert asked == ["1.34", "1.37"]
+
+
+def test_unknown_version_of_kubernetes_is_an_error_with_the_choices(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPUFLEET_CLUSTER_KUBERNETES", "latest")
+    assert command_line.main(["up"]) == 1
+    assert capsys.readouterr().err == (
+        'error: GPUFLEET_CLUSTER_KUBERNETES: Unsupported value: "latest": '
+        'supported values: "1.34", "1.35", "1.36", "1.37"\n'
+    )
+
+
 def test_host_problems_exit_with_status_2_and_one_line_each(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,7 +85,7 @@ def test_up_and_build_describe_their_options(capsys: pytest.CaptureFixture[str])
     assert "Start a cluster" in shown["up"]
     assert "do not build and load the project's image" in shown["up"]
     assert "do not build the project's image" in shown["build"]
-    assert "kind if a Docker engine answers" in shown["up"]
+    assert "processes of this machine (local, the default)" in shown["up"]
 
 
 def test_exec_wants_a_node_and_a_command() -> None:

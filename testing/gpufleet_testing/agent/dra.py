@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from gpufleet_agent.devices.base import DeviceInfo, Sample
-from gpufleet_agent.dra.devices import ClaimableGpu, device_name
+from gpufleet_agent.dra.devices import ClaimableGpu
 from gpufleet_agent.dra.prepared_claim import PreparedClaim, PreparedDevice
 from gpufleet_agent.dra.server import DriverSockets
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError
@@ -20,6 +20,7 @@ from gpufleet_agent.proto import plugin_registration_pb2 as registration_pb
 from gpufleet_agent.proto.channel import unix_channel
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthReason, HealthSnapshot, HealthState
 from gpufleet_api.names import DRA_DRIVER
+from gpufleet_common.device_ids import device_name
 from gpufleet_testing.agent.kube_apis import WatchedObjectApi
 
 NODE = "node-1"

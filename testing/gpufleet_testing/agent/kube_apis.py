@@ -92,6 +92,7 @@ class WatchedObjectApi(WithoutClaims):
     """The object in the cluster with a live watch."""
 
     def __init__(self) -> None:
+        self.reads = 0
         self.object = TelemetryObject("uid-node", 1, 1)
         self.statuses: list[Mapping[str, Any]] = []
         self.events: list[PodEvent] = []
@@ -104,6 +105,7 @@ class WatchedObjectApi(WithoutClaims):
         await self._write(self.object.generation + 1, assignments)
 
     async def get(self) -> TelemetryObject:
+        self.reads += 1
         return self.object
 
     async def ensure(self) -> TelemetryObject:

@@ -80,7 +80,7 @@ class PluginRig:
         self.devices = DEVICES
         self.devices_changed = VersionSignal()
         self.registry = CollectorRegistry()
-        self.in_flight = InFlightAllocation(expiry_seconds=0.5, settle_seconds=0.01)
+        self.in_flight = InFlightAllocation(expiry_seconds=20, settle_seconds=0.01)
         self.own = TelemetryWatch(self.api, VersionSignal(), random.Random(0))  # noqa: S311 - jitter
         self.holdings = Holdings(SHARED_RESOURCE)
         self.on_ready: Callable[[], Awaitable[object]] = self.own.refresh

@@ -57,7 +57,7 @@ class RecordedCluster:
         """Records a list, of all namespaces and of one."""
         text = json.dumps({"kind": f"{kind.kind}List", "items": list(objects)})
         for space in {None, namespace}:
-            self.record(kind.path(space).partition("?")[0], text)
+            self.record(kind.path(space), text)
 
     def fleet(
         self,
@@ -86,7 +86,7 @@ class RecordedCluster:
         return path.read_text().splitlines() if path.exists() else []
 
     def _file(self, key: str) -> Path:
-        return self._folder / key.replace("/", "_")
+        return self._folder / key.partition("?")[0].replace("/", "_")
 
 
 def live_telemetry(name: str, *devices: JsonObject, observed: str, **fields: Any) -> JsonObject:

@@ -1,9 +1,12 @@
 """Runs the command line in this process."""
 
 import json
+import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from gpufleet_cli.app import app
@@ -34,7 +37,20 @@ class RunCli(Protocol):
 
 def run_cli(*arguments: object, stdin: str = "") -> Result:
     """Runs `gpufleet` with these arguments. An exception that escapes it is raised here."""
-    result = CliRunner().invoke(
-        app, [str(a) for a in arguments], input=stdin, catch_exceptions=False, prog_name="gpufleet"
-    )
-    return Result(result.exit_code, result.stdout, result.stderr)
+    code: object = 0
+    with CliRunner().isolation(input=stdin) as (out, err, _):
+        try:
+            _command().main([str(a) for a in arguments], prog_name="gpufleet")
+        except SystemExit as end:
+            code = end.code or 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+        texts = [stream.getvalue().decode() for stream in (out, err)]
+    assert isinstance(code, int), f"exit status {code!r}"
+    return Result(code, *texts)
+
+
+@cache
+def _command() -> Any:
+    """Builds the commands with their options once, as a process does; it takes longer than most of them run."""
+    return get_command(app)

@@ -5,12 +5,14 @@ only, graceful and forced deletion. What Kubernetes really does is tested on the
 order of steps and every crash is tried.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import jsonpatch
 
+from gpufleet_api.names import ASSIGNMENT_ANNOTATION
 from gpufleet_common import timestamps
 from gpufleet_operator.kube.errors import (
     AlreadyExistsError,
@@ -19,6 +21,7 @@ from gpufleet_operator.kube.errors import (
     NotFoundError,
     PatchConflictError,
 )
+from gpufleet_testing.hypothesis_profiles import THOROUGH
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -43,6 +46,14 @@ class WriteFault:
         self.left, self.kind, self.after = writes, kind, after
 
 
+def faulty_writes(writes: int, kind: type[BaseException], *, after: bool, step: int = 1) -> range:
+    """Returns the indices of the writes at which a fault makes a difference.
+
+    A crash before a write finds what a crash after the previous write finds, so of those only the first one is new.
+    """
+    return range(1) if kind is Crash and not after and not THOROUGH else range(0, writes, step)
+
+
 class FakeApiserver:
     """Objects with versions, and the events that watchers would get."""
 
@@ -51,6 +62,8 @@ class FakeApiserver:
         self.objects: dict[Key, Json] = {}
         self.log: list[tuple[str, str, Json]] = []
         self.fault: WriteFault | None = None
+        self.sent = 0
+        """Writes and events of the operator, also rejected ones."""
         self.reject_creation = False
         """Creations of pods are rejected, as by a quota."""
         self.events: list[str] = []
@@ -58,6 +71,10 @@ class FakeApiserver:
         """Workload and name of each event object."""
         self.released: list[tuple[str, str | None, list[str]]] = []
         """Pod uid, node that it was pinned to, nodes with a reservation for it at that moment."""
+        self.reject_claims = ""
+        """Message with which ResourceClaims are rejected; empty: they are accepted."""
+        self.drops_capacity = False
+        """As Kubernetes before 1.36 does in the requests of ResourceClaims."""
         self.disruptions_allowed = 1_000_000
         """Evictions until a PodDisruptionBudget allows no more."""
         self.version = 100
@@ -91,6 +108,8 @@ class FakeApiserver:
         if body is not None:
             self.version += 1
             meta = {**body["metadata"], "resourceVersion": str(self.version)}
+            if kind == "pods":  # the apiserver stores it before it deletes a pod, also with grace 0
+                meta.setdefault("deletionTimestamp", timestamps.seconds(self.now))
             self.log.append(("DELETED", kind, {**body, "metadata": meta}))
 
     def change(self, kind: str, key: str, **status: Any) -> None:
@@ -108,7 +127,8 @@ class FakeApiserver:
             if ("pods", key) in self.objects:
                 raise AlreadyExistsError(key, 409)
             self._check_quota(body["metadata"]["namespace"])
-            self.store("pods", key, {**body, "status": {"phase": "Pending"}})
+            self.store("pods", key, {**body, "spec": _with_priority(body["spec"]), "status": {"phase": "Pending"}})
+            self._count_in_quota(body["metadata"]["namespace"])
         return self.objects["pods", key]
 
     async def dry_run_pod(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -116,14 +136,39 @@ class FakeApiserver:
         return body
 
     async def list_quotas(self, namespace: str) -> list[Json]:
-        if namespace not in self.max_pods:
-            return []
-        status = {"hard": {"pods": str(self.max_pods[namespace])}, "used": {"pods": str(self._pods_in(namespace))}}
-        return [{"metadata": {"name": "quota"}, "spec": {}, "status": status}]
+        return [self._quota(namespace)] if namespace in self.max_pods else []
+
+    def quota_controller(self) -> None:
+        """Recalculates the quotas, as kube-controller-manager does some time after a pod has ended."""
+        for namespace in self.max_pods:
+            self._store_used(namespace, self._pods_in(namespace))
+
+    def _count_in_quota(self, namespace: str) -> None:
+        """Admission counts a pod before it is stored."""
+        if ("quotas", f"{namespace}/quota") in self.objects:
+            self._store_used(namespace, int(self._quota(namespace)["status"]["used"]["pods"]) + 1)
+
+    def _quota(self, namespace: str) -> Json:
+        """Returns the quota as it is enforced: by its own status, once it has one."""
+        stored = self.objects.get(("quotas", f"{namespace}/quota"))
+        return stored or self._with_used(namespace, self._pods_in(namespace))
+
+    def _with_used(self, namespace: str, used: int) -> Json:
+        status = {"hard": {"pods": str(self.max_pods[namespace])}, "used": {"pods": str(used)}}
+        return {"metadata": {"name": "quota", "namespace": namespace}, "spec": {}, "status": status}
+
+    def _store_used(self, namespace: str, used: int) -> None:
+        key, body = f"{namespace}/quota", self._with_used(namespace, used)
+        stored = self.objects.get(("quotas", key))
+        if stored is None or stored["status"] != body["status"]:
+            self.store("quotas", key, body if stored is None else {**stored, "status": body["status"]})
 
     def _check_quota(self, namespace: str) -> None:
-        used, limit = self._pods_in(namespace), self.max_pods.get(namespace)
-        if limit is not None and used >= limit:
+        if namespace not in self.max_pods:
+            return
+        status = self._quota(namespace)["status"]
+        used, limit = int(status["used"]["pods"]), int(status["hard"]["pods"])
+        if used >= limit:
             words = f"requested: pods=1, used: pods={used}, limited: pods={limit}"
             raise InvalidWriteError(f'pods "x" is forbidden: exceeded quota: quota, {words}', 403)
 
@@ -138,13 +183,37 @@ class FakeApiserver:
                 raise AlreadyExistsError(key, 409)
             return self.store("services", key, dict(body))
 
+    async def create_claim(self, body: Mapping[str, Any]) -> Json:
+        key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+        with self._faulty():
+            if self.reject_claims:
+                raise InvalidWriteError(self.reject_claims, 403)
+            stored = self.objects.get(("claims", key))
+            if stored is None:
+                stored = copy_json(body)
+                for request in stored["spec"]["devices"]["requests"] if self.drops_capacity else ():
+                    request["exactly"].pop("capacity", None)
+                return self.store("claims", key, stored)
+            owners = [each["metadata"]["ownerReferences"][0]["uid"] for each in (stored, body)]
+            if owners[0] != owners[1]:
+                raise InvalidWriteError(f"ResourceClaim {key} already exists with another owner", 409)
+            return stored
+
+    async def delete_claim(self, namespace: str, name: str, uid: str, resource_version: str) -> None:
+        key = f"{namespace}/{name}"
+        with self._faulty():
+            self._check_uid("claims", key, uid)
+            if self.objects["claims", key]["metadata"]["resourceVersion"] != resource_version:
+                raise ConflictError("resourceVersion mismatch", 409)
+            self.remove("claims", key)
+
     async def apply_service(self, body: Mapping[str, Any]) -> Json:
         key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
         with self._faulty():
             stored = self._found("services", key)
             meta, own = stored["metadata"], body["metadata"]
             if own["uid"] != meta["uid"]:
-                raise ConflictError("uid mismatch", 409)
+                raise NotFoundError("uid mismatch", 422)
             merged = {**meta, "labels": {**(meta.get("labels") or {}), **own["labels"]}}
             spec = {**stored["spec"], **body["spec"]}
             return self.store("services", key, {**stored, "metadata": merged, "spec": spec})
@@ -154,7 +223,7 @@ class FakeApiserver:
         pod = self._patched("pods", f"{namespace}/{name}", patch)
         if before is None or not before["spec"].get("schedulingGates") or pod["spec"].get("schedulingGates"):
             return pod  # not released by this patch
-        self.released.append((pod["metadata"]["uid"], pin(pod["spec"]), self.reserved_for(pod["metadata"]["uid"])))
+        self.released.append((pod["metadata"]["uid"], target(pod), self.reserved_for(pod["metadata"]["uid"])))
         return pod
 
     def reserved_for(self, uid: str) -> list[str]:
@@ -189,7 +258,7 @@ class FakeApiserver:
     def _with_conditions(self, kind: str, stored: Json, body: Mapping[str, Any]) -> Json:
         """Merges conditions by type, as server-side apply and strategic merge patches do."""
         if body["metadata"]["uid"] != stored["metadata"]["uid"]:
-            raise ConflictError("uid mismatch", 409)
+            raise NotFoundError("uid mismatch", 422)
         status = stored.get("status") or {}
         merged = {one["type"]: one for one in [*(status.get("conditions") or ()), *body["status"]["conditions"]]}
         kept = [one for one in merged.values() if one.get("$patch") != "delete"]
@@ -198,8 +267,7 @@ class FakeApiserver:
     async def evict_pod(self, namespace: str, name: str, uid: str) -> None:
         key = f"{namespace}/{name}"
         with self._faulty():
-            if self._found("pods", key)["metadata"]["uid"] != uid:
-                raise ConflictError("precondition failed", 409)
+            self._check_uid("pods", key, uid)
             if self.disruptions_allowed <= 0:
                 raise InvalidWriteError("Cannot evict pod as it would violate the pod's disruption budget.", 429)
             self.disruptions_allowed -= 1
@@ -208,15 +276,16 @@ class FakeApiserver:
     async def delete_workload(self, namespace: str, name: str, uid: str) -> None:
         key = f"{namespace}/{name}"
         with self._faulty():
-            if self._found("workloads", key)["metadata"]["uid"] != uid:
-                raise ConflictError("precondition failed", 409)
+            self._check_uid("workloads", key, uid)
             self.remove("workloads", key)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        self.sent += 1
         self.events.append(f"{body['reason']}: {body['message']}")
         self.event_names.append((body["involvedObject"]["name"], body["metadata"]["name"]))
 
     async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
+        self.sent += 1
         return {op["path"].removeprefix("/"): op["value"] for op in patch}
 
     def events_about(self, workload: str) -> int:
@@ -237,6 +306,10 @@ class FakeApiserver:
             raise NotFoundError(key, 404)
         return self.objects[kind, key]
 
+    def _check_uid(self, kind: str, key: str, uid: str) -> None:
+        if self._found(kind, key)["metadata"]["uid"] != uid:
+            raise ConflictError("precondition failed", 409)
+
     def _patched(self, kind: str, key: str, patch: Sequence[Mapping[str, Any]]) -> Json:
         with self._faulty():
             stored = self._found(kind, key)
@@ -253,11 +326,21 @@ class FakeApiserver:
         return _InjectFault(self)
 
 
+def _with_priority(spec: Mapping[str, Any]) -> Json:
+    """Resolves a PriorityClass as admission does: `priority-100`, or `priority-100-never`, which preempts no pod."""
+    _, _, value = str(spec.get("priorityClassName", "")).partition("-")
+    number, _, never = value.partition("-")
+    if not number:
+        return dict(spec)
+    return {**spec, "priority": int(number), "preemptionPolicy": "Never" if never else "PreemptLowerPriority"}
+
+
 class _InjectFault:
     """Wraps one write: counts it and injects the planned fault."""
 
     def __init__(self, server: FakeApiserver) -> None:
         self.server = server
+        server.sent += 1
         fault = server.fault
         self.due = fault is not None and fault.left <= 0
         if fault is not None:
@@ -274,6 +357,13 @@ class _InjectFault:
         if self.due and fault is not None and error[0] is None:
             self.server.fault = None
             raise fault.kind("after the write")
+
+
+def target(pod: Json) -> str | None:
+    """Returns the node that a released pod is pinned to, or that its annotation names if only its claim decides."""
+    pinned = pin(pod["spec"])
+    note = pod["metadata"].get("annotations", {}).get(ASSIGNMENT_ANNOTATION)
+    return pinned or (str(json.loads(note)["node"]) if note else None)
 
 
 def pin(spec: Json) -> str | None:

@@ -3,13 +3,24 @@
 A kubelet gives a device to one container at a time and rejects a pod for good, as the real one does.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
+from gpufleet_api.names import (
+    AGENT_FIELD_MANAGER,
+    API_VERSION,
+    CLAIM_PREFIX,
+    DRA_DRIVER,
+    POD_CLAIM,
+    RESOURCE,
+    SHARED_RESOURCE,
+    SHARED_SLOTS,
+    Transport,
+)
 from gpufleet_common import timestamps
-from gpufleet_common.device_ids import device_of
+from gpufleet_common.device_ids import device_name, device_of
 from gpufleet_operator.model.extended_resources import DEFAULTS
 from gpufleet_testing.operator.apiserver import FakeApiserver, Json, pin
 
@@ -26,20 +37,26 @@ BROKEN_IMAGE = "broken"
 class FakeCluster(FakeApiserver):
     """The apiserver and the other components."""
 
-    def __init__(self, nodes: int = 2, devices: int = 2) -> None:
+    def __init__(self, nodes: int = 2, devices: int = 2, *, dra: int = 0) -> None:
+        """Creates nodes; the last `dra` of them have transport DRA."""
         super().__init__()
+        self.transports: dict[str, Transport] = {}
+        self._device_counts: dict[str, int] = {}
         self.kubelets: dict[str, dict[str, str]] = {}
         """Per node: device or share slot -> uid of the pod whose container has it."""
         self.promised: dict[str, int] = {}
         """Uid of a pod with share slots -> MiB that it is promised of each device."""
         self.collisions: list[str] = []
         """Reserved devices that another pod held when their pod was admitted, or that were full. Must be empty."""
+        self.uses: dict[str, int] = {}
+        """Name of a workload -> MiB that each of its pods uses of a shared device, as the agents report it."""
         self.reject_binding: set[str] = set()
         self.binding_message = "0/2 nodes"
         """kube-scheduler's message for pods that it rejects."""
         self.reject_admission: set[str] = set()
         self.admission_reason = "UnexpectedAdmissionError"
-        """Reason of the kubelets for pods that they reject."""
+        self.admission_message = "Allocate failed"
+        """Reason and message of the kubelets for pods that they reject."""
         self.other_plugin: set[str] = set()
         """Nodes where another device plugin gives each container all devices as well; only the agent reports it."""
         self.silent: set[str] = set()
@@ -47,11 +64,14 @@ class FakeCluster(FakeApiserver):
         self.withheld: set[str] = set()
         """Devices that their agent withholds from containers."""
         for number in range(1, nodes + 1):
-            self.add_node(f"node-{number}", devices)
+            transport = Transport.DRA if number > nodes - dra else Transport.DEVICE_PLUGIN
+            self.add_node(f"node-{number}", devices, transport)
 
-    def add_node(self, name: str, devices: int) -> None:
-        allocatable = {"cpu": "16", "memory": "64Gi", "pods": "110", RESOURCE: str(devices)}
-        allocatable[SHARED_RESOURCE] = str(devices * SHARED_SLOTS)
+    def add_node(self, name: str, devices: int, transport: Transport = Transport.DEVICE_PLUGIN) -> None:
+        self.transports[name], self._device_counts[name] = transport, devices
+        allocatable = {"cpu": "16", "memory": "64Gi", "pods": "110"}
+        if transport is Transport.DEVICE_PLUGIN:
+            allocatable |= {RESOURCE: str(devices), SHARED_RESOURCE: str(devices * SHARED_SLOTS)}
         self.store("nodes", name, {"metadata": {"name": name}, "spec": {}, "status": {"allocatable": allocatable}})
         self.kubelets[name] = {}
         self.store("telemetry", name, {"metadata": {"name": name}, "spec": {}})
@@ -62,17 +82,19 @@ class FakeCluster(FakeApiserver):
         count, table = len(self.devices(name)), self.kubelets[name]
         self.remove("telemetry", name)
         self.remove("nodes", name)
-        self.add_node(name, count)
+        self.add_node(name, count, self.transports[name])
         self.kubelets[name] = table
         self.agent(name)
 
     def devices(self, name: str) -> list[str]:
-        count = int(self.objects["nodes", name]["status"]["allocatable"][RESOURCE])
-        return [f"GPU-{name}-{index}" for index in range(count)]
+        return [f"GPU-{name}-{index}" for index in range(self._device_counts[name])]
 
     def submit(self, name: str, **spec: Any) -> None:
         restart_policy = spec.pop("restart_policy", "Always")
-        template = {"spec": {"restartPolicy": restart_policy, "containers": [{"name": "main", "image": "busybox"}]}}
+        pod = {"restartPolicy": restart_policy, "containers": [{"name": "main", "image": "busybox"}]}
+        if (priority := spec.pop("priority", None)) is not None:
+            pod["priorityClassName"] = f"priority-{priority}"
+        template = {"spec": pod}
         full = {"replicas": 1, "template": template, "devices": {"count": 1}, "placement": {}, **NO_DNS, **spec}
         body = {"apiVersion": API_VERSION, "metadata": {"name": name, "namespace": "ml"}, "spec": full}
         self.store("workloads", f"ml/{name}", body)
@@ -105,6 +127,7 @@ class FakeCluster(FakeApiserver):
             "processesObserved": True,
             "sampleTime": moment,
             "agentVersion": "test",
+            "transport": str(self.transports[name]),
             "summary": {"devices": len(uuids), "healthy": len(uuids), "allocated": len(self.kubelets[name])},
             "devices": [self._device(name, uuid, index) for index, uuid in enumerate(uuids)],
         }
@@ -118,12 +141,21 @@ class FakeCluster(FakeApiserver):
             if device_of(device_id) == uuid or node in self.other_plugin:
                 found: Json = {"namespace": "ml", "pod": f"of-{holder}", "container": "main", "podUID": holder}
                 if holder in self.promised:
-                    found |= {"shared": True, "memoryMiB": self.promised[holder]}
+                    found |= {"shared": True, "memoryMiB": self.promised[holder], **self._memory_of(holder)}
                 allocated.append(found)
         device = {"uuid": uuid, "index": index, "model": "Test", "health": {"state": "Healthy"}}
-        measured = {"memoryTotalMiB": DEVICE_MEMORY_MIB, "memoryUsedMiB": 10 * index, "utilizationPercent": 0}
+        used = min(DEVICE_MEMORY_MIB, sum(one.get("memoryUsedMiB", 0) for one in allocated)) or 10 * index
+        measured = {"memoryTotalMiB": DEVICE_MEMORY_MIB, "memoryUsedMiB": used, "utilizationPercent": 0}
         withheld = {"withheld": "no device node"} if uuid in self.withheld else {}
         return {**device, **measured, **withheld, "temperatureCelsius": 40, "allocatedTo": allocated}
+
+    def _memory_of(self, uid: str) -> Json:
+        owners = (p["metadata"]["ownerReferences"][0]["name"] for p in self.of("pods") if p["metadata"]["uid"] == uid)
+        used = self.uses.get(next(owners, ""))
+        if used is None:
+            return {}
+        since = timestamps.micros(self.now - timedelta(hours=1))
+        return {"memoryUsedMiB": used, "memoryUsedMaxMiB": used, "observedSince": since}
 
     def scheduler(self) -> None:
         for pod in self.of("pods"):
@@ -132,10 +164,9 @@ class FakeCluster(FakeApiserver):
                 continue
             if spec.get("schedulerName", "default-scheduler") != "default-scheduler":
                 continue  # there is no other scheduler
-            key, node = f"ml/{meta['name']}", pin(spec)
+            key, node = f"ml/{meta['name']}", pin(spec) or self._node_of_claim(pod)
             fits = node is not None and ("nodes", node) in self.objects and node not in self.reject_binding
-            resource, count = _asked(pod)
-            if fits and node is not None and self._used(node, resource) + count <= self._offered(node, resource):
+            if fits and node is not None and (self.claim(pod) if claim_of(pod) else self._has_room(node, pod)):
                 self.store("pods", key, {**pod, "spec": {**spec, "nodeName": node}})
             elif not pod["status"].get("conditions"):
                 rejection = {
@@ -146,8 +177,44 @@ class FakeCluster(FakeApiserver):
                 }
                 self.change("pods", key, conditions=[rejection])
 
+    def _node_of_claim(self, pod: Json) -> str | None:
+        """Returns the node with the devices that the claim of a pod without a pin selects."""
+        claim = self.objects.get(("claims", f"ml/{claim_of(pod)}"))
+        selected = [uuid for uuid, _ in claimed_devices(claim)] if claim is not None else []
+        return next((node for node in self.kubelets if selected and selected[0] in self.devices(node)), None)
+
+    def _has_room(self, node: str, pod: Json) -> bool:
+        resource, count = _asked(pod)
+        return self._used(node, resource) + count <= self._offered(node, resource)
+
+    def claim(self, pod: Json) -> bool:
+        """Allocates the devices that the claim of a pod selects; returns False if they are not free."""
+        key = f"ml/{claim_of(pod)}"
+        claim = self.objects.get(("claims", key))
+        if claim is None or not is_owned(claim, pod):
+            return False
+        wanted = claimed_devices(claim)
+        node = str(pin(pod["spec"]) or self._node_of_claim(pod))
+        ended = [p for p in self.of("pods") if p["status"]["phase"] in ("Succeeded", "Failed")]  # give theirs back
+        allocated = [
+            (used, memory)
+            for other in self.of("claims")
+            if other is not claim and "allocation" in (other.get("status") or {})
+            if not any(is_owned(other, one) for one in ended)
+            for used, memory in claimed_devices(other)
+        ]
+        for uuid, memory in wanted:
+            others = [used for device, used in allocated if device == uuid]
+            full = sum(others) + memory > DEVICE_MEMORY_MIB
+            if full or uuid not in self.devices(node) or self.transports[node] is not Transport.DRA:
+                return False
+        results = [{"driver": DRA_DRIVER, "pool": node, "device": device_name(uuid)} for uuid, _ in wanted]
+        self.change("claims", key, allocation={"devices": {"results": results}})
+        return True
+
     def _offered(self, node: str, resource: str) -> int:
-        return DEFAULTS.offered(resource, len(self.devices(node)))
+        plugin = self.transports[node] is Transport.DEVICE_PLUGIN
+        return DEFAULTS.offered(resource, len(self.devices(node))) if plugin else 0
 
     def _used(self, node: str, resource: str) -> int:
         on_node = (p for p in self.of("pods") if p["spec"].get("nodeName") == node)
@@ -183,12 +250,16 @@ class FakeCluster(FakeApiserver):
         else:
             wanted = mine["devices"]
         memory = (mine or {}).get("memoryMiB", 0) if resource == SHARED_RESOURCE else None
+        claimed = self.objects.get(("claims", f"ml/{claim_of(self.objects['pods', key])}"))
+        if resource == DRA_DRIVER and claimed is not None:
+            wanted, memory = [uuid for uuid, _ in claimed_devices(claimed)], (mine or {}).get("memoryMiB")
+            count = len(wanted)
         taken = [uuid for uuid in wanted if not self._fits(node, uuid, memory)]
         if taken:
             self.collisions.append(f"{key} was assigned {taken}, held by {[self.holders(node, u) for u in taken]}")
         rejects = node in self.reject_admission or not self.withheld.isdisjoint(wanted)
         if taken or len(wanted) != count or rejects:
-            self.change("pods", key, phase="Failed", reason=self.admission_reason, message="Allocate failed")
+            self.change("pods", key, phase="Failed", reason=self.admission_reason, message=self.admission_message)
             return
         given = wanted
         if memory is not None:
@@ -196,6 +267,10 @@ class FakeCluster(FakeApiserver):
             given = [next(i for n in range(SHARED_SLOTS) if (i := f"{u}::{n}") not in table) for u in wanted]
         table.update(dict.fromkeys(given, uid))
         ids = [{"resourceID": device_id, "health": "Healthy"} for device_id in given]
+        if resource == DRA_DRIVER:
+            cdi = f"gpufleet.dev/claim={'0' * 36}"
+            ids = [{"resourceID": f"{cdi}-{n}-{uuid}", "health": "Healthy"} for n, uuid in enumerate(wanted)]
+            resource = f"claim:{POD_CLAIM}"
         container = {
             "name": "main",
             "state": {"running": {"startedAt": timestamps.seconds(self.now)}},
@@ -226,6 +301,10 @@ class FakeCluster(FakeApiserver):
         for service in self.of("services"):
             if service["metadata"]["ownerReferences"][0]["uid"] not in owners:
                 self.remove("services", f"ml/{service['metadata']['name']}")
+        pods = {pod["metadata"]["uid"] for pod in self.of("pods")}
+        for claim in self.of("claims"):
+            if claim["metadata"]["ownerReferences"][0]["uid"] not in pods:
+                self.remove("claims", f"ml/{claim['metadata']['name']}")
         for pod in self.of("pods"):
             key = f"ml/{pod['metadata']['name']}"
             node = pod["spec"].get("nodeName")
@@ -255,5 +334,32 @@ class FakeCluster(FakeApiserver):
 
 
 def _asked(pod: Json) -> tuple[str, int]:
-    ((resource, count),) = pod["spec"]["containers"][0]["resources"]["limits"].items()
+    resources = pod["spec"]["containers"][0]["resources"]
+    if "claims" in resources:
+        return DRA_DRIVER, 0
+    ((resource, count),) = resources["limits"].items()
     return resource, int(count)
+
+
+def claim_of(pod: Json) -> str | None:
+    """Returns the name of the ResourceClaim of a pod; None: it requests a resource."""
+    found = pod["spec"].get("resourceClaims")
+    if found is None:
+        return None
+    meta = pod["metadata"]
+    return str(found[0].get("resourceClaimName") or f"{CLAIM_PREFIX}{meta['name']}-{meta['uid'][:8]}")
+
+
+def is_owned(claim: Json, pod: Json) -> bool:
+    return bool(claim["metadata"]["ownerReferences"][0]["uid"] == pod["metadata"]["uid"])
+
+
+def claimed_devices(claim: Json) -> list[tuple[str, int]]:
+    """Returns the devices that a claim selects, with the MiB of each."""
+    found = []
+    for request in claim["spec"]["devices"]["requests"]:
+        exactly = request["exactly"]
+        memory = exactly.get("capacity", {}).get("requests", {}).get("memory", f"{DEVICE_MEMORY_MIB}Mi")
+        selected = re.findall(r"GPU-[\w-]+", exactly["selectors"][0]["cel"]["expression"])
+        found += [(uuid, int(memory.removesuffix("Mi"))) for uuid in selected]
+    return found

@@ -9,7 +9,8 @@ from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube import patches
 from gpufleet_operator.model.actions import Actions, ReleasePod, Reserve, WriteStatus
 from gpufleet_operator.model.report_actions import ExplainPod
-from gpufleet_operator.runtime.executor import WriteOutcome
+from gpufleet_operator.runtime.jobs import WriteOutcome
+from gpufleet_operator.runtime.lanes import Lane
 from gpufleet_testing.operator.synthetic import Body, SyntheticFleet
 
 
@@ -39,6 +40,15 @@ class AppliedDecisions:
             self._status(status)
         return []
 
+    def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]:
+        return [], frozenset()
+
+    def in_flight(self) -> tuple[frozenset[str], frozenset[str]]:
+        return frozenset(), frozenset()
+
+    def sent(self) -> dict[Lane, int]:
+        return {}
+
     def stored(self) -> Iterator[Body]:
         """Yields the patched pods and the workloads with a status, for `restore`."""
         for body in self._bodies.values():
@@ -66,6 +76,16 @@ class AppliedDecisions:
         body["metadata"]["generation"] = stored.generation
         body["spec"]["assignments"] = [patches.as_json(a) for a in stored.assignments]
         self.cache.telemetry.apply(body)
+
+    def lose_reservations(self, at: datetime) -> None:
+        """Deletes the GPUTelemetry of all nodes; their agents, which report at `at`, create it again."""
+        for number in range(self.fleet.nodes):
+            body = self.fleet.telemetry(number, at=at)
+            self.cache.telemetry.remove(body["metadata"]["uid"], str(self._next()))
+            body["metadata"] |= {"generation": 1, "resourceVersion": str(self._next())}
+            body["spec"]["assignments"] = []
+            body["status"]["assignmentsGeneration"] = 1
+            self.cache.telemetry.apply(body)
 
     def _reserve(self, action: Reserve) -> None:
         body = self.fleet.telemetry(int(action.node.rpartition("-")[2]), version=self._next())

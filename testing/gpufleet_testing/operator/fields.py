@@ -1,11 +1,23 @@
 """Keyword arguments that the builders pass on to the operator's dataclasses, so that mypy checks their names."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, TypedDict
 
+from gpufleet_api.demand.gpu_demand import DemandStatus
+from gpufleet_operator.model.claims.resource_claim import ClaimReference, ResourceClaim
+from gpufleet_operator.model.demands.template import TemplateKey
 from gpufleet_operator.model.node_leases import NodeLeases
-from gpufleet_operator.model.objects import AffinityShape, BoundPod, NodeCondition, PodDeletion, PodPhase, Service
+from gpufleet_operator.model.objects import (
+    AffinityShape,
+    BoundPod,
+    NodeCondition,
+    PodDeletion,
+    PodPhase,
+    ResourceQuota,
+    Service,
+)
 from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.pod_state.owner import DeviceRequest, PodOwner
 from gpufleet_operator.placement.model import PodNeeds, Taint
@@ -34,6 +46,7 @@ class PodFields(TypedDict, total=False):
     created: datetime
     workload_uid: str
     deleting: bool
+    deletion_requested: datetime | None
     attempt: int
     ready: bool
     not_ready: str
@@ -50,6 +63,7 @@ class PodFields(TypedDict, total=False):
     scheduler: str
     claims: tuple[str, ...]
     template_hash: str
+    device_claim: ClaimReference | None
     volume_claims: tuple[str, ...]
     containers: tuple[Container, ...]
     priority: int
@@ -65,6 +79,7 @@ class PodFields(TypedDict, total=False):
     assigned: bool
     replaced: str
     device_requests: tuple[DeviceRequest, ...]
+    images: tuple[tuple[str, str], ...]
 
 
 class AssignmentFields(TypedDict, total=False):
@@ -95,6 +110,7 @@ class DeviceFields(TypedDict, total=False):
 
 
 class NodeFields(TypedDict, total=False):
+    scale_down_held: bool
     resource_version: str
     labels: Mapping[str, str]
     taints: tuple[Taint, ...]
@@ -108,6 +124,10 @@ class SnapshotFields(TypedDict, total=False):
     deleted_pods: Mapping[str, PodDeletion]
     other_requests: Mapping[str, Mapping[str, int]]
     services: Mapping[str, Service]
+    claims: Mapping[str, Mapping[str, ResourceClaim]]
+    with_quota: AbstractSet[str]
     other_pods: Mapping[str, BoundPod]
+    quotas: Mapping[str, ResourceQuota]
     node_leases: NodeLeases
+    demands: Mapping[TemplateKey, DemandStatus | None]
     mix: Mix

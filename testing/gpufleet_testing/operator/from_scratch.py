@@ -20,6 +20,8 @@ EXACT = (
     "creates",
     "deletes",
     "evictions",
+    "claims",
+    "deleted_claims",
     "releases",
     "expired",
     "unexpected_errors",
@@ -71,7 +73,7 @@ def _compare_statuses(snapshot: Snapshot, expected: Iterable[WriteStatus], found
             assert stored is not None, f"{status.name} has no status"
             assert without_messages(stored) == without_messages(status.status), f"status of {status.name}"
         else:
-            assert mine == status
+            assert mine == status, f"status of {status.name}: {mine} instead of {status}"
     assert not written, "a status that is not due"
 
 

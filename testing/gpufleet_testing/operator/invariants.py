@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from gpufleet_api.names import ATTEMPT_LABEL, REPLICA_LABEL
 from gpufleet_common.device_ids import device_of
 from gpufleet_testing.operator.apiserver import Json, copy_json
-from gpufleet_testing.operator.cluster import DEVICE_MEMORY_MIB, FakeCluster
+from gpufleet_testing.operator.cluster import DEVICE_MEMORY_MIB, FakeCluster, claim_of, claimed_devices
 
 _QUIET_ROUNDS = 2
 _LONGEST_STEP_SECONDS = 60.0
@@ -40,11 +40,12 @@ async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, 
     cluster.silent.clear()
     quiet = 0
     for _ in range(rounds):
-        position, generations, held = len(cluster.log), _generations(cluster), copy_json(cluster.kubelets)
-        due = None
+        before, due = Moment(cluster), None
         operator.relist()
         for _ in range(3):
-            due = await operator.act()
+            sent, due = cluster.sent, await operator.act()
+            if cluster.sent == sent and (due is None or due > cluster.now):
+                break  # another pass at this moment would decide the same
         cluster.scheduler()
         for node in list(cluster.kubelets):
             if ("nodes", node) in cluster.objects:
@@ -52,8 +53,7 @@ async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, 
                 cluster.agent(node)
         cluster.collector()
         cluster.advance(seconds)
-        changed = any(kind != "telemetry" for _, kind, _ in cluster.log[position:])
-        changed = changed or generations != _generations(cluster) or held != cluster.kubelets
+        changed = before.differs(cluster)
         quiet = 0 if changed or due is not None else quiet + 1
         if quiet == _QUIET_ROUNDS:
             return
@@ -61,6 +61,22 @@ async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, 
             cluster.advance(
                 min(_LONGEST_STEP_SECONDS, (due - cluster.now).total_seconds())
             )  # a retry pause takes minutes
+
+
+class Moment:
+    """The state of a cluster at one time."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._position, self._generations = len(cluster.log), _generations(cluster)
+        self._held = copy_json(cluster.kubelets)
+
+    def differs(self, cluster: FakeCluster) -> bool:
+        """Returns whether the cluster has changed since, but for what the agents report."""
+        return (
+            any(kind != "telemetry" for _, kind, _ in cluster.log[self._position :])
+            or self._generations != _generations(cluster)
+            or self._held != cluster.kubelets
+        )
 
 
 def _generations(cluster: FakeCluster) -> dict[str, tuple[str, int]]:
@@ -99,6 +115,7 @@ def check_settled(cluster: FakeCluster) -> None:
         assert uid in pods, f"a reservation of {devices} was leaked"
         held = [device_of(u) for u, holder in cluster.kubelets[node].items() if holder == uid]
         assert sorted(held) == sorted(devices)
+    _check_claims(cluster, pods, reserved)
     for workload in cluster.of("workloads"):
         _check_workload(cluster, workload, pods, reserved)
     owners = sorted(s["metadata"]["ownerReferences"][0]["uid"] for s in cluster.of("services"))
@@ -106,17 +123,27 @@ def check_settled(cluster: FakeCluster) -> None:
     assert owners == sorted(w["metadata"]["uid"] for w in named), "one Service for each workload with host names"
 
 
+def _check_claims(cluster: FakeCluster, pods: dict[str, Json], reserved: Reserved) -> None:
+    """Each claim belongs to a pod, and has the devices of its reservation."""
+    claims = {c["metadata"]["ownerReferences"][0]["uid"]: c for c in cluster.of("claims")}
+    assert len(claims) == len(cluster.of("claims")), "a pod has two claims"
+    assert claims.keys() <= pods.keys(), "a claim was leaked"
+    for uid, pod in pods.items():
+        if claim_of(pod) is not None and uid in reserved:
+            assert {uuid for uuid, _ in claimed_devices(claims[uid])} == reserved[uid][1]
+
+
 def _check_workload(cluster: FakeCluster, workload: Json, pods: dict[str, Json], reserved: Reserved) -> None:
     spec, status = workload["spec"], workload["status"]
     mine = [p for p in pods.values() if p["metadata"]["ownerReferences"][0]["uid"] == workload["metadata"]["uid"]]
     placements = status.get("placements", [])  # absent when no replica is wanted
-    assert [p["replica"] for p in placements] == list(range(spec["replicas"]))
     conditions = {c["type"]: c for c in status["conditions"]}
     if finished := next((k for k in ("Complete", "Failed") if conditions[k]["status"] == "True"), None):
         assert not [p for p in mine if p["status"]["phase"] not in ("Succeeded", "Failed")], f"{finished} with pods"
         assert not [p for p in mine if p["metadata"]["uid"] in reserved], f"{finished} with devices"
         assert "Ready" not in conditions or conditions["Ready"]["status"] == "False"
-        return
+        return  # it keeps the placements that it ended with, whatever `replicas` says afterwards
+    assert [p["replica"] for p in placements] == list(range(spec["replicas"]))
     assert "Failed" not in {p["state"] for p in placements}, "a replica that failed starts again, or the workload ends"
     if spec.get("suspend"):
         assert all(p["status"]["phase"] in ("Succeeded", "Failed") for p in mine)
@@ -144,12 +171,21 @@ def _check_workload(cluster: FakeCluster, workload: Json, pods: dict[str, Json],
 
 
 def _can_place(cluster: FakeCluster, spec: Json, placements: list[Json]) -> bool:
-    """Whether more of the workload would fit, on free devices or free shares."""
+    """Whether more of the workload would fit, on free devices or free shares that are not earmarked for another."""
     devices = spec["devices"]
-    usable = [n["metadata"]["name"] for n in cluster.of("nodes") if not n["spec"].get("unschedulable")]
+    # Free devices of such a node may be kept for another workload, for as long as its other devices are in use.
+    earmarked = {node for other in cluster.of("workloads") if other["spec"] is not spec for node in _earmarked(other)}
+    nodes = [n["metadata"]["name"] for n in cluster.of("nodes") if not n["spec"].get("unschedulable")]
+    usable = [name for name in nodes if name not in earmarked]
     fits = sum(_fits(cluster, node, devices["count"], devices.get("memoryMiB")) for node in usable)
     waiting = sum(p["state"] == "Pending" for p in placements)
     return bool(fits >= (waiting if spec["placement"].get("gang") else 1))
+
+
+def _earmarked(workload: Json) -> list[str]:
+    """Returns the nodes with devices that are earmarked for a workload, as its status says."""
+    earmark = workload["status"].get("explanation", {}).get("earmark", {})
+    return list(earmark.get("nodes", ()))
 
 
 def _fits(cluster: FakeCluster, node: str, count: int, memory: int | None) -> int:

@@ -4,13 +4,13 @@ Use as `from gpufleet_testing.operator import make` and `make.pod(workload)`. Ui
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Unpack
 
 from gpufleet_api.condition import Condition
-from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARED_SLOTS
-from gpufleet_api.telemetry import Assignment, CordonedDevice, GPUTelemetry, TelemetryStatus
+from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARED_SLOTS, Reclaim, Transport
+from gpufleet_api.telemetry import Assignment, CordonedDevice, DeviceHolder, GPUTelemetry, TelemetryStatus
 from gpufleet_api.workload import GPUWorkload, WorkloadSpec
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
@@ -170,6 +170,7 @@ def telemetry(
     cordoned: Sequence[CordonedDevice] = (),
     conditions: Sequence[Condition] = (),
     processes_observed: bool = True,
+    transport: Transport = Transport.DEVICE_PLUGIN,
     **device: Unpack[DeviceFields],
 ) -> Telemetry:
     """A GPUTelemetry with devices GPU-<node number>-<index>.
@@ -185,6 +186,7 @@ def telemetry(
         cordoned: devices that are out of service.
         conditions: as stored.
         processes_observed: whether the agent sees processes, and so reports containers until they have ended.
+        transport: how its devices get into containers.
         device: values of every device.
     """
     written = NOW - timedelta(seconds=age)
@@ -201,6 +203,7 @@ def telemetry(
             "observedAt": timestamps.micros(written),
             "sampleTime": timestamps.micros(written),
             "agentVersion": "test",
+            "transport": str(transport),
             "processesObserved": processes_observed,
             "summary": {"devices": devices, "healthy": devices, "allocated": 0},
             "devices": [
@@ -262,7 +265,7 @@ def _holder(one: Assignment | Pod) -> dict[str, Any]:
     return {
         "namespace": one.namespace,
         "pod": one.pod,
-        "container": "main",
+        "container": one.container,
         "podUID": one.pod_uid,
         "shared": one.memory_mib is not None,
         "memoryMiB": one.memory_mib,
@@ -301,10 +304,12 @@ def snapshot(
     telemetries = {o.name: o for o in objects if isinstance(o, Telemetry)}
     nodes = {o.name: o for o in objects if isinstance(o, Node)}
     for name, found in telemetries.items():
-        count = len(found.status.devices) if found.status else 0
+        plugin = found.transport is Transport.DEVICE_PLUGIN
+        count = len(found.status.devices) if found.status and plugin else 0
         nodes.setdefault(name, node(name, devices=count))
     workloads = {o.uid: o for o in objects if isinstance(o, Workload)}
     state, limits = state or PassState(), limits or Limits()
+    reported = [one for one in telemetries.values() if one.status and one.status.devices]
     return Snapshot(
         now=now,
         name_seed="seed",
@@ -312,6 +317,7 @@ def snapshot(
         workloads=workloads,
         telemetry=telemetries,
         pods={o.uid: o for o in objects if isinstance(o, Pod)},
+        nodes_with={each: {one.name for one in reported if one.transport is each} for each in Transport},
         nodes={name: found for name, found in nodes.items() if name not in without_nodes},
         previous_state=state,
         limits=limits,
@@ -332,3 +338,45 @@ def with_state(snapshot: Snapshot, state: PassState) -> Snapshot:
 def later(snapshot: Snapshot, actions: Actions, seconds: float) -> Snapshot:
     """The same cluster some time later, with the state that a pass left. Telemetry grows older as well."""
     return replace(snapshot, now=snapshot.now + timedelta(seconds=seconds), previous_state=actions.state)
+
+
+@dataclass(frozen=True, slots=True)
+class HolderMemory:
+    """What a holder uses, in MiB, and for how many seconds it was observed."""
+
+    used_mib: int
+    max_mib: int | None = None
+    """None: as used_mib."""
+    seconds: float = 3600
+
+
+def reclaimable(assignment: Assignment) -> Assignment:
+    """The reservation of a workload that lets others have what it does not use."""
+    changed: Assignment = assignment.model_copy(update={"reclaim": Reclaim.USED})
+    return changed
+
+
+def using(found: Telemetry, memory: Mapping[str, HolderMemory]) -> Telemetry:
+    """The same report with what the holders use on each of their devices, by pod name."""
+    status = telemetry_status(found)
+    observed_at = timestamps.parse(status.observed_at)
+
+    def measured(holder: DeviceHolder) -> DeviceHolder:
+        if holder.pod not in memory:
+            return holder
+        one = memory[holder.pod]
+        changed: DeviceHolder = holder.model_copy(
+            update={
+                "memory_used_mib": one.used_mib,
+                "memory_used_max_mib": one.used_mib if one.max_mib is None else one.max_mib,
+                "observed_since": timestamps.micros(observed_at - timedelta(seconds=one.seconds)),
+            }
+        )
+        return changed
+
+    devices = [
+        device.model_copy(update={"allocated_to": [measured(holder) for holder in device.allocated_to]})
+        for device in status.devices
+    ]
+    changed = status.model_copy(update={"devices": devices})
+    return replace(found, model=found.model.model_copy(update={"status": changed}))

@@ -5,6 +5,7 @@ from typing import Unpack
 
 from gpufleet_api.names import RESOURCE, SCHEDULING_GATE
 from gpufleet_api.workload_status import WorkloadStatus
+from gpufleet_operator.model.claims.resource_claim import ClaimReference
 from gpufleet_operator.model.objects import Pod, PodPhase, Workload
 from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.pod_state.owner import JOB_TRACKING_FINALIZER, DeviceRequest, PodOwner
@@ -52,6 +53,18 @@ def pod(name: str = "web", owner: PodOwner | None = None, /, *, count: int = 1, 
     }
     usual.update(fields)
     return make.pod("train", 0, **usual)
+
+
+def claiming(name: str = "web", owner: PodOwner | None = None, /, **fields: Unpack[PodFields]) -> Pod:
+    """A gated pod that names the template of workload `train`, of a Deployment unless another owner is given."""
+    usual: PodFields = {
+        "uid": f"0123456789ab-{name}",
+        "device_claim": ClaimReference("", ("main",), "gpufleet-train"),
+        "device_requests": (),
+        "needs": PodNeeds(cpu_milli=100, memory_bytes=2**20),
+        **fields,
+    }
+    return pod(name, owner or replica_set(), **usual)
 
 
 def released(

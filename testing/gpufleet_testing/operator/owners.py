@@ -6,7 +6,7 @@ Deployment replaces what is deleted.
 
 from typing import Any
 
-from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, WORKLOAD_LABEL
+from gpufleet_api.names import POD_CLAIM, RESOURCE, SCHEDULING_GATE, WORKLOAD_LABEL, Transport
 from gpufleet_operator.model.pod_state.owner import JOB_TRACKING_FINALIZER
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
@@ -22,13 +22,23 @@ class FakeOwner:
         pods: How many pods exist at the same time.
         workload: The GPUWorkload that places them.
         count: Devices of each pod.
+        transport: How the pods request them.
     """
 
     def __init__(
-        self, cluster: FakeCluster, kind: str, name: str, pods: int, *, workload: str = "train", count: int = 1
+        self,
+        cluster: FakeCluster,
+        kind: str,
+        name: str,
+        pods: int,
+        *,
+        workload: str = "train",
+        count: int = 1,
+        transport: Transport = Transport.DEVICE_PLUGIN,
     ) -> None:
         self._cluster, self._kind, self._name = cluster, kind, name
         self.pods, self._workload, self._count = pods, workload, count
+        self._transport = transport
         self._uid = cluster.store("owners", f"ml/{name}", {"metadata": {"name": name}})["metadata"]["uid"]
         self._made = self._position = 0
         self._seen: dict[str, Json] = {}
@@ -84,12 +94,15 @@ class FakeOwner:
         }
         if self._kind == "Job":
             meta["finalizers"] = [JOB_TRACKING_FINALIZER]
-        limits = {"limits": {RESOURCE: str(self._count)}}
-        spec = {
+        claims = self._transport is Transport.DRA
+        resources = {"claims": [{"name": POD_CLAIM}]} if claims else {"limits": {RESOURCE: str(self._count)}}
+        spec: Json = {
             "restartPolicy": "Never",
             "schedulingGates": [{"name": SCHEDULING_GATE}],
-            "containers": [{"name": "main", "image": "busybox", "resources": limits}],
+            "containers": [{"name": "main", "image": "busybox", "resources": resources}],
         }
+        if claims:
+            spec["resourceClaims"] = [{"name": POD_CLAIM, "resourceClaimTemplateName": f"gpufleet-{self._workload}"}]
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": {"phase": "Pending"}}
         stored = self._cluster.store("pods", f"ml/{name}", body)
         self._seen[stored["metadata"]["uid"]] = stored

@@ -1,19 +1,23 @@
 """The operator's own loop, executor and caches on a cluster in memory: one process from start to crash."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from gpufleet_operator.cache import decode, decode_pod
+from gpufleet_operator.cache import decode, decode_claim, decode_pod
 from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.cache.quotas.quota_store import resource_quota
 from gpufleet_operator.decide.incremental.decide_changes import decide_changes
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import ObjectEventRecorder
+from gpufleet_operator.model.node_leases import NodeLease, NodeLeases
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics
+from gpufleet_operator.runtime.pacing.token_bucket import TokenBucket
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.operator.apiserver import Crash, Json
 from gpufleet_testing.operator.cluster import FakeCluster
@@ -22,7 +26,11 @@ from gpufleet_testing.operator.from_scratch import checked_decision
 LIMITS = Limits(restart_base=timedelta(seconds=1), restart_cap=timedelta(seconds=4))
 """The defaults, but failed replicas are started again within seconds."""
 
+LEASE = timedelta(seconds=40)
+"""Duration of a kubelet's lease."""
 CHECKED = False
+PATIENCE = 600.0
+"""The writes of a pass end within it, however busy the machine is."""
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "pods": decode_pod.pod,
@@ -30,6 +38,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "workloads": decode.workload,
     "nodes": decode.node,
     "services": decode.service,
+    "claims": decode_claim.resource_claim,
+    "quotas": resource_quota,
 }
 
 
@@ -40,21 +50,46 @@ class OperatorProcess:
         cluster: What it runs on.
         limits: Settings of decisions.
         checked: Compares each decision with the one on the whole cluster, which takes twice the time.
+        patience: Seconds for which a pass waits for its writes.
+        report_patience: The same for statuses and reports, after the others.
+        status_budget: Limits the rate of statuses; without it they are not limited.
+        local_time: Clock of its machine; by default that of the cluster.
     """
 
-    def __init__(self, cluster: FakeCluster, limits: Limits | None = None, *, checked: bool = CHECKED) -> None:
+    def __init__(
+        self,
+        cluster: FakeCluster,
+        limits: Limits | None = None,
+        *,
+        checked: bool = CHECKED,
+        patience: float = PATIENCE,
+        report_patience: float = PATIENCE,
+        status_budget: TokenBucket | None = None,
+        local_time: Callable[[], datetime] | None = None,
+    ) -> None:
         self.cluster = cluster
         self.cache = Cache()
-        clock = ServerClock(lambda: cluster.now)
+        self.registry = CollectorRegistry()
+        clock = ServerClock(local_time or (lambda: cluster.now))
+        recorder = ObjectEventRecorder(cluster, "test")
+        self.executor = Executor(
+            cluster,
+            self.cache,
+            clock,
+            recorder,
+            patience_seconds=patience,
+            report_patience_seconds=report_patience,
+        )
         self.reconciler = Reconciler(
             self.cache,
-            Executor(cluster, self.cache, clock, ObjectEventRecorder(cluster, "test")),
+            self.executor,
             limits or LIMITS,
             clock,
-            Metrics(CollectorRegistry()),
+            Metrics(self.registry),
             name_seed=lambda: f"{cluster.now}/{len(cluster.log)}",
             resync_interval_seconds=10,
             decide=checked_decision if checked else decide_changes,
+            status_budget=status_budget,
         )
         self.position = 0
         self.relist()
@@ -74,6 +109,8 @@ class OperatorProcess:
             "workloads": cache.workloads,
             "nodes": cache.nodes,
             "services": cache.services,
+            "claims": cache.claims,
+            "quotas": cache.quotas,
         }
 
     def hear(self, number: int, *, lose: bool = False) -> None:
@@ -91,6 +128,14 @@ class OperatorProcess:
             store.record_deletion(view)
         else:
             store.remove(view.uid, view.resource_version)
+
+    def read_leases(self, ages: Mapping[str, timedelta] = MappingProxyType({})) -> None:
+        """Reads the leases of all nodes, as the poller does; some were renewed so long ago, the others now."""
+        now = self.cluster.now
+        renewed = {name: now - ages.get(name, timedelta(0)) for name in self.cluster.kubelets}
+        leases = dict.fromkeys(renewed, NodeLease("time", LEASE))
+        self.cache.node_leases = NodeLeases(now, leases=leases, renewed_at=renewed)
+        self.cache.tracker.note_nodes(set(renewed))
 
     def _decode(self, kind: str, body: Json) -> Any:
         """Decodes each version of an object once: decoding is pure, and lists and watches repeat it."""
@@ -126,14 +171,22 @@ class RestartingOperator:
             return self._cluster.now
 
 
-async def moment(cluster: FakeCluster, operator: OperatorProcess | RestartingOperator) -> None:
-    """Runs one step of every component, and two of the operator."""
+async def moment(cluster: FakeCluster, operator: OperatorProcess | RestartingOperator) -> datetime | None:
+    """Runs one step of every component, and two of the operator if the first writes something.
+
+    Returns when the operator's next pass is due.
+    """
+    due = None
     for _ in range(2):
         operator.hear(1000)
-        await operator.act()
+        sent, due = cluster.sent, await operator.act()
+        if cluster.sent == sent and (due is None or due > cluster.now):
+            break  # there is nothing new to hear, and another pass at this moment would decide the same
     cluster.scheduler()
     for node in cluster.kubelets:
         cluster.kubelet(node)
         cluster.agent(node)
     cluster.collector()
+    cluster.quota_controller()
     cluster.advance(1)
+    return due

@@ -10,16 +10,15 @@ from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,
     DomainRule,
-    NodeSelectorTerm,
+    HolderPod,
     NodeState,
     PodNeeds,
-    PotentialVictim,
     Request,
     ScoreWeights,
     Share,
     Taint,
-    Toleration,
 )
+from gpufleet_operator.placement.node_rules import NodeSelectorTerm, Toleration
 
 GIB = 2**30
 
@@ -36,7 +35,7 @@ class DeviceFields(TypedDict, total=False):
     power_limit_milliwatts: int | None
     compute_capability: str | None
     numa_node: int | None
-    nvlink_peers: frozenset[str]
+    nvlink_peers: tuple[str, ...]
     healthy: bool
     cordoned: str | None
     process_count: int | None
@@ -44,6 +43,7 @@ class DeviceFields(TypedDict, total=False):
     sharers: int
     promised_memory_mib: int
     promised_compute_percent: int
+    reclaimed_memory_mib: int
     in_flight_memory_mib: int
     in_flight_compute_percent: int
     free_slots: int | None
@@ -60,7 +60,7 @@ class NodeFields(TypedDict, total=False):
     free_pods: int
     free_extended: Mapping[str, int]
     stale_reason: str | None
-    potential_victims: tuple[PotentialVictim, ...]
+    holders: tuple[HolderPod, ...]
 
 
 class DeviceNeedsFields(TypedDict, total=False):
@@ -146,5 +146,5 @@ def make_linked_node(
         peers[b].add(a)
     made = [make_device(f"GPU-{name}-{i}", i, **fields) for i in range(devices)]
     return make_node(
-        name, [replace(d, nvlink_peers=frozenset(f"GPU-{name}-{p}" for p in peers[d.index])) for d in made]
+        name, [replace(d, nvlink_peers=tuple(f"GPU-{name}-{p}" for p in sorted(peers[d.index]))) for d in made]
     )

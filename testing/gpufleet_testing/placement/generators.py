@@ -17,16 +17,14 @@ from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,
-    MatchExpression,
-    NodeSelectorTerm,
     NodeState,
     PodNeeds,
     Request,
     ScoreWeights,
     Share,
     Taint,
-    Toleration,
 )
+from gpufleet_operator.placement.node_rules import MatchExpression, NodeSelectorTerm, Toleration
 from gpufleet_testing.placement.builders import GIB, make_device, make_node
 
 T = TypeVar("T")
@@ -58,7 +56,7 @@ _NONE: frozenset[str] = frozenset()
 _IDLE, _SHARED, _ANY = range(3)
 
 
-def _device(uuid: str, index: int, peers: frozenset[str], values: Choices, state: Choices) -> DeviceState:
+def _device(uuid: str, index: int, peers: tuple[str, ...], values: Choices, state: Choices) -> DeviceState:
     total = values.of(80_000, 40_000, None)
     used = None if total is None else values.of(0, 1, total // 2, total, 512, 513, None)
     kind = state.of(_IDLE, _IDLE, _IDLE, _SHARED, _ANY)
@@ -84,6 +82,7 @@ def _device(uuid: str, index: int, peers: frozenset[str], values: Choices, state
         sharers=(promised != Share()) + (in_flight != Share()),
         promised_memory_mib=promised.memory_mib,
         promised_compute_percent=promised.compute_percent,
+        reclaimed_memory_mib=state.of(0, 0, 5_000, -5_000) if promised.memory_mib else 0,
         in_flight_memory_mib=in_flight.memory_mib,
         in_flight_compute_percent=in_flight.compute_percent,
         free_slots=state.of(None, 1, 15) if kind != _IDLE else None,
@@ -117,7 +116,7 @@ def nodes(draw: st.DrawFn, name: str = "n0", most_devices: int = 5) -> NodeState
             peers[a].add(uuids[b])  # either device may report the link
             if (a + b) % 2:
                 peers[b].add(uuids[a])
-    devices = [_device(u, i, frozenset(peers[i]), draw(choices()), draw(choices())) for i, u in enumerate(uuids)]
+    devices = [_device(u, i, tuple(sorted(peers[i])), draw(choices()), draw(choices())) for i, u in enumerate(uuids)]
     labels = facts.of({"zone": "a"}, {"zone": "b", "gpus": "8"}, {})
     extended = facts.of({"x.dev/nic": 4}, {"x.dev/nic": 1}, {})
     if not facts.one_in(3):

@@ -173,12 +173,12 @@ def _usable_mib(d: DeviceState) -> int | None:
 
 
 def _used_mib(d: DeviceState) -> int | None:
-    """Promised or observed, whichever is more, plus what is in flight."""
+    """Promised, without what is reclaimed, or observed, whichever is more, plus what is in flight."""
     used = d.memory_used_mib
     if used is None:
         return None
     left_behind = d.memory_model == "NUMA" and d.process_count == 0
-    return max(0 if left_behind else used, d.promised_memory_mib) + d.in_flight_memory_mib
+    return max(0 if left_behind else used, d.promised_memory_mib - d.reclaimed_memory_mib) + d.in_flight_memory_mib
 
 
 def _used_percent(d: DeviceState) -> int | None:

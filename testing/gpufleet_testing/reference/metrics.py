@@ -1,6 +1,7 @@
-"""Tables of Prometheus metrics, from the registries of agent and operator."""
+"""Prometheus metrics, and tables of them, from the registries of agent and operator."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
@@ -14,38 +15,65 @@ from gpufleet_agent.sampling.snapshot import NodeSnapshot
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_testing.reference.markdown import code, table
 
-_NO_LABELS: dict[str, tuple[str, ...]] = {}
+
+@dataclass(frozen=True, slots=True)
+class ExportedMetric:
+    """A metric by the name of its series; those of a histogram have suffixes."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
 
 
-def devices() -> str:
+def of_devices() -> list[ExportedMetric]:
     """Returns the metrics of devices under DCGM's names, without their labels, which are the same for all."""
     families = DeviceCollector(NodeSnapshot, dict, "node", 60.0).collect()
-    rows = ((code(family.name), _type(family), family.documentation) for family in families)
-    return table(("metric", "type", "meaning"), rows)
+    return [ExportedMetric(family.name, _type(family), (), family.documentation) for family in families]
 
 
-def agent() -> str:
+def of_agent() -> list[ExportedMetric]:
     """Returns the metrics of the agent itself."""
     registry = CollectorRegistry()
     counters = vars(Instruments(registry, "0"))
     labels = _labels(counters.values())
     registry.register(AgentCollector(NodeSnapshot, "node", lambda: (0, 0), lambda: 0.0, stale_seconds=60.0))
     registry.register(HolderCollector(NodeSnapshot, dict, "node"))
-    rows = [_row(family, labels) for family in registry.collect()]
+    return [_metric(family, labels) for family in registry.collect()]
+
+
+def of_operator() -> list[ExportedMetric]:
+    """Returns the metrics of the operator."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    labels = _labels(one for group in (metrics, metrics.writes, metrics.pressure) for one in vars(group).values())
+    return [_metric(family, labels) for family in registry.collect() if family.name.startswith("gpufleet_")]
+
+
+def devices() -> str:
+    """Returns the table of `of_devices`."""
+    rows = ((code(metric.name), metric.kind, metric.meaning) for metric in of_devices())
+    return table(("metric", "type", "meaning"), rows)
+
+
+def agent() -> str:
+    """Returns the table of `of_agent`."""
+    return _table(of_agent())
+
+
+def operator() -> str:
+    """Returns the table of `of_operator`."""
+    return _table(of_operator())
+
+
+def _table(metrics: Iterable[ExportedMetric]) -> str:
+    rows = [(code(one.name), one.kind, ", ".join(map(code, one.labels)), one.meaning) for one in metrics]
     return table(("metric", "type", "labels", "meaning"), sorted(rows))
 
 
 def _type(family: Metric) -> str:
     """Returns the type as the agent writes it, see `gpufleet_agent.metrics.exposition`."""
     return "counter" if family.type == COUNTER else family.type
-
-
-def operator() -> str:
-    """Returns the metrics of the operator."""
-    registry = CollectorRegistry()
-    labels = _labels(vars(Metrics(registry)).values())
-    rows = [_row(family, labels) for family in registry.collect() if family.name.startswith("gpufleet_")]
-    return table(("metric", "type", "labels", "meaning"), sorted(rows))
 
 
 def _labels(instruments: Iterable[object]) -> dict[str, tuple[str, ...]]:
@@ -57,10 +85,10 @@ def _labels(instruments: Iterable[object]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _row(family: Metric, labels: dict[str, tuple[str, ...]] = _NO_LABELS) -> tuple[str, str, str, str]:
+def _metric(family: Metric, labels: dict[str, tuple[str, ...]]) -> ExportedMetric:
     name = family.name + ("_total" if family.type == "counter" else "")
     found = labels.get(family.name) or getattr(family, "_labelnames", ()) or _of_samples(family)
-    return code(name), family.type, ", ".join(map(code, found)), family.documentation
+    return ExportedMetric(name, family.type, tuple(found), family.documentation)
 
 
 def _of_samples(family: Metric) -> tuple[str, ...]:

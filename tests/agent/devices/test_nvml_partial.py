@@ -48,6 +48,34 @@ def test_failing_call_makes_only_its_value_absent(
     assert f"({code})" in event["error"], "the return code, because NVML's words are the same for several"
 
 
+def test_clocks_and_limit_are_read_seldom_and_the_rest_each_time(simulated: Simulated) -> None:
+    hardware = NvmlHardware(seldom_seconds=3600)
+    hardware.open()
+    identify_all(hardware)
+    before = hardware.read(UUIDS[0])
+    simulated.edit(
+        lambda node: node.with_gpu(
+            0, sm_clock_mhz=1980, power_limit_milliwatts=500_000, power_milliwatts=400_000, temperature_celsius=70
+        )
+    )
+    after = hardware.read(UUIDS[0])
+    assert (after.power_milliwatts, after.temperature_celsius) == (400_000, 70)
+    seldom = [(reading.sm_clock_mhz, reading.power_limit_milliwatts) for reading in (before, after)]
+    assert seldom[0] == seldom[1]
+    hardware.close()
+
+
+def test_value_that_is_read_seldom_is_read_again_after_a_failure(simulated: Simulated) -> None:
+    simulated.edit(lambda node: node.with_fail(0, "power_limit_milliwatts", 999))
+    hardware = NvmlHardware(seldom_seconds=3600)
+    hardware.open()
+    identify_all(hardware)
+    assert [hardware.read(UUIDS[0]).unreadable for _ in range(2)] == [("power limit",)] * 2
+    simulated.edit(lambda node: node.with_fail(0, "power_limit_milliwatts", 0))
+    assert hardware.read(UUIDS[0]).power_limit_milliwatts is not None
+    hardware.close()
+
+
 def test_failing_process_list_makes_only_processes_absent(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(lambda node: node.with_gpu(0, ecc_uncorrected=5).with_fail(0, "processes", 999))
     slow = hardware.read_slow(UUIDS[0])

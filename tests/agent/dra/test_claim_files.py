@@ -61,3 +61,12 @@ def test_damaged_checkpoint_is_removed_and_others_are_kept(tmp_path: Path) -> No
     damaged.write_text("{")
     assert files.load() == {CLAIM.uid: CLAIM}
     assert not damaged.exists()
+
+
+def test_rest_of_an_interrupted_write_is_removed_with_the_claim(tmp_path: Path) -> None:
+    files = ClaimFiles(tmp_path)
+    files.write(CLAIM, nodes)
+    for path in tuple(tmp_path.iterdir()):
+        path.with_name(f"{path.name}.part").write_text("half")
+    files.remove(CLAIM.uid)
+    assert list(tmp_path.iterdir()) == []

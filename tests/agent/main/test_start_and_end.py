@@ -62,10 +62,9 @@ async def test_a_signal_ends_the_agent_with_status_0(number: signal.Signals, kub
     async with kubelet:
         served = asyncio.create_task(serve(rig.make))
         await kubelet.until(kubelet.serving)
-        began = asyncio.get_running_loop().time()
         os.kill(os.getpid(), number)
-        assert await served == 0
-        assert asyncio.get_running_loop().time() - began < 5
+        async with asyncio.timeout(30):  # as long as the kubelet waits
+            assert await served == 0
         assert rig.sockets() == ["kubelet.sock"]
 
 

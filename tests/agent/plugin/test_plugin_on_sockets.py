@@ -123,11 +123,21 @@ async def test_container_reuses_devices_of_its_init_container(kubelet: FakeKubel
 
 async def test_an_answer_expires_when_allocate_does_not_come(kubelet: FakeKubelet) -> None:
     async with serving_plugin(kubelet) as rig:
+        rig.in_flight._expiry_seconds = 0.1
         await kubelet.prefer(UUIDS, 1)
         async with rig.in_flight.idle():
             pass
         with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-0"}))
+
+
+async def test_plugin_that_no_kubelet_registers_is_exported_as_such(kubelet: FakeKubelet) -> None:
+    async with running_plugin(kubelet) as rig:
+        labels = {"resource": RESOURCE}
+        await rig.server.step()
+        assert rig.registry.get_sample_value("gpufleet_agent_registered", labels) == 0
+        async with kubelet:
+            await kubelet.until(lambda: rig.count("gpufleet_agent_registered", **labels) == 1, seconds=10)
 
 
 async def test_kubelet_restart_leads_to_registration_within_ten_seconds(kubelet: FakeKubelet) -> None:

@@ -1,17 +1,14 @@
-import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from gpufleet_agent.plugin.registration import (
     RegistrationState,
     RegistrationStep,
-    SocketId,
-    identify,
     next_step,
     socket_name,
 )
+from gpufleet_agent.proto.socket_server import SocketId
 
 OURS = SocketId(1, 10, 100)
 KUBELET = SocketId(1, 20, 200)
@@ -77,22 +74,6 @@ CASES = [
 def test_next_step(case: Case) -> None:
     step = next_step(case.standing, wanted=case.wanted, ours=case.ours, kubelet=case.kubelet, now=NOW)
     assert step is case.want
-
-
-def test_socket_is_distinct_from_its_successor_and_from_a_file(short_path: Path) -> None:
-    path = short_path / "a.sock"
-    assert identify(path) is None
-    path.touch()
-    assert identify(path) is None
-    path.unlink()
-    with socket.socket(socket.AF_UNIX) as first:
-        first.bind(str(path))
-        before = identify(path)
-    path.unlink()
-    with socket.socket(socket.AF_UNIX) as second:
-        second.bind(str(path))
-        assert before is not None
-        assert identify(path) not in {None, before}
 
 
 def test_the_sockets_name_has_the_resource_in_it() -> None:

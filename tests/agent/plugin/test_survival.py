@@ -103,7 +103,7 @@ async def test_a_kubelet_whose_socket_comes_late_or_is_no_socket_is_waited_for(k
 
     async with running_plugin(kubelet) as rig:
         place.write_text("not yet")
-        await asyncio.wait_for(rig.ready(), 1)
+        await asyncio.wait_for(rig.ready(), 20)
         await rig.server.step()
         await rig.server.step()
         assert rig.count("gpufleet_agent_registrations_total", resource=RESOURCE, outcome="Failed") == 0

@@ -123,3 +123,18 @@ def test_share_by_claim_makes_a_shared_holder_with_its_reservation() -> None:
     assert (holder.shared, holder.memory_mib, holder.pod_uid) == (True, 500, "uid-1")
     (unreserved,) = holders_of(listing, SHARED_RESOURCE, {}, [])["GPU-1"]
     assert (unreserved.shared, unreserved.memory_mib) == (True, None)
+
+
+def test_container_has_the_devices_of_the_request_of_its_name() -> None:
+    """The kubelet lists all devices of the claim for both containers."""
+    devices = [ClaimedDevice((DRA_DRIVER, "node-1", f"gpu-{n}"), claim=("ml", "train")) for n in range(3)]
+    names = {f"gpu-{n}": f"GPU-{n}" for n in range(3)}
+    requests = {"gpu-0": frozenset({"main"}), "gpu-1": frozenset({"side"}), "gpu-2": frozenset({"gone"})}
+    claims = Slices().claims
+    claims.use(lambda: {("ml", "train"): OwnClaim({"by-claim": "uid-1"}, names, requests=requests)})
+    listing = tuple(
+        ListedContainer(ContainerKey("ml", "by-claim", name), {}, tuple(devices)) for name in ("main", "side")
+    )
+    found = {container.key.container: container.of(DRA_DRIVER) for container in claims.resolve(listing)}
+    # No container of the pod has the name of the last request, so it may be any container's.
+    assert found == {"main": {"GPU-0", "GPU-2"}, "side": {"GPU-1", "GPU-2"}}

@@ -68,10 +68,10 @@ def test_holder_keeps_its_uid_after_the_reservation_is_gone() -> None:
     holdings.add(assignment("train-0", "GPU-0"))
     assert holdings.allocated_uids == {"uid-train-0"}
     assert holdings.update((listed("train-0", "GPU-0"),), 1.0)
-    assert holdings.holders([])["GPU-0"][0].pod_uid == "uid-train-0"
+    assert holdings.holders(())["GPU-0"][0].pod_uid == "uid-train-0"
     assert holdings.update((), 2.0)
     assert holdings.allocated_uids == frozenset()
-    assert holdings.holders([]) == {}
+    assert holdings.holders(()) == {}
 
 
 def test_an_allocation_that_the_kubelet_gave_up_is_forgotten() -> None:
@@ -97,7 +97,7 @@ def test_incomplete_list_removes_no_holder_and_adds_those_in_it() -> None:
     reported = [holdings.listed_at]
     assert holdings.update((listed("a", "GPU-0"), listed("b", "GPU-1"), listed("bare")), 2.0)
     assert holdings.update((listed("b"), listed("c", "GPU-1")), 3.0, complete=False)
-    held = holdings.holders([])
+    held = holdings.holders(())
     assert {uuid: [holder.key.pod for holder in holders] for uuid, holders in held.items()} == {
         "GPU-0": ["a"],
         "GPU-1": ["c"],
@@ -106,7 +106,7 @@ def test_incomplete_list_removes_no_holder_and_adds_those_in_it() -> None:
     assert {one.key.pod for one in holdings.listing} == {"a", "b", "c"}, "a pod without devices isn't made up"
     assert [*reported, holdings.listed_at] == [None, 2.0]
     assert holdings.update((), 4.0)
-    assert holdings.holders([]) == {}
+    assert holdings.holders(()) == {}
     assert holdings.allocated_uids == frozenset()
 
 

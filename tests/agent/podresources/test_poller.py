@@ -128,7 +128,7 @@ async def test_changes_are_notified_and_the_last_list_outlives_the_kubelet(socke
     assert rig.changes.version == 1
     rig.lister.fails = True
     await rig.poller.poll()
-    assert "GPU-0" in rig.holdings.holders([])
+    assert "GPU-0" in rig.holdings.holders(())
     assert rig.registry.get_sample_value("gpufleet_agent_podresources_list_failures_total", {"caller": "Poll"}) == 1
     assert (
         rig.registry.get_sample_value("gpufleet_agent_podresources_list_duration_seconds_count", {"caller": "Poll"})
@@ -148,7 +148,7 @@ async def test_failing_lists_remove_no_holder_for_hours(socket: Path) -> None:
     rig.lister.fails = True
     await asyncio.sleep(2 * 3600)
     task.cancel()
-    assert "GPU-0" in rig.holdings.holders([])
+    assert "GPU-0" in rig.holdings.holders(())
 
 
 @in_virtual_time
@@ -161,11 +161,11 @@ async def test_restarted_kubelet_frees_no_device_until_it_has_its_pods(socket: P
     restart(socket)
     rig.lister.listing = (listed("b", "GPU-1"),)
     await asyncio.sleep(SETTLE_SECONDS - 2)
-    assert set(rig.holdings.holders([])) == {"GPU-0", "GPU-1"}
+    assert set(rig.holdings.holders(())) == {"GPU-0", "GPU-1"}
     assert (rig.changes.version, rig.holdings.listed_at) == (before, listed_at)
     await asyncio.sleep(12)
     task.cancel()
-    assert set(rig.holdings.holders([])) == {"GPU-1"}
+    assert set(rig.holdings.holders(())) == {"GPU-1"}
 
 
 @pytest.mark.parametrize("answer", [None, UnmanagedAllocation(("GPU-0",))])

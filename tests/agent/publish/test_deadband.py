@@ -49,6 +49,26 @@ def test_that_a_holder_uses_too_much_is_urgent_how_much_is_not() -> None:
     assert significance(before, after) is NONE
 
 
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        pytest.param({"memoryUsedMiB": 1255}, NONE, id="memory moved by 255 MiB"),
+        pytest.param({"memoryUsedMiB": 1256}, PICKABLE, id="memory moved by 256 MiB"),
+        pytest.param({"memoryUsedMaxMiB": 1755}, NONE, id="the maximum moved by 255 MiB"),
+        pytest.param({"memoryUsedMaxMiB": 1244}, PICKABLE, id="the maximum moved by 256 MiB"),
+        pytest.param({"memoryUsedMiB": None}, PICKABLE, id="it is not known any more"),
+        pytest.param({"observedSince": "2026-01-01T01:00:00Z"}, PICKABLE, id="the observation began again"),
+    ],
+)
+def test_memory_of_a_holder_has_a_dead_band(fields: dict[str, Any], want: Significance) -> None:
+    before, after = deepcopy(BASE), deepcopy(BASE)
+    since = "2026-01-01T00:00:00Z"
+    used = {**SLOT[0], "memoryUsedMiB": 1000, "memoryUsedMaxMiB": 1500, "observedSince": since}
+    changed = {name: value for name, value in {**used, **fields}.items() if value is not None}
+    before["devices"][0]["allocatedTo"], after["devices"][0]["allocatedTo"] = [used], [changed]
+    assert significance(before, after) is want
+
+
 @pytest.mark.parametrize(("percent", "want"), [(59, NONE), (60, CHANGE)])
 def test_use_of_a_container_has_a_dead_band(percent: int, want: Significance) -> None:
     before, after = deepcopy(BASE), deepcopy(BASE)

@@ -17,6 +17,7 @@ from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import WritePolicy
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
+from gpufleet_testing.agent.built_status import BuiltStatus
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
@@ -71,7 +72,7 @@ class Rig:
         self.publisher = Publisher(
             api=self.api,
             telemetry=self.own,
-            build=self.status,
+            observe=lambda: BuiltStatus(self.status()),
             changes=self.changes,
             policy=WritePolicy(jitter=0.0),
             counters=Instruments(self.registry, "test"),

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.publish.deadband import Significance
-from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy, backoff, due_cause, first_write, next_write
+from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy, due_cause, first_write, next_write
 
 POLICY = WritePolicy()
 NONE, CHANGE, PICKABLE, URGENT = Significance
@@ -94,8 +94,3 @@ def test_writes_for_readings_use_tokens_and_heartbeats_continue(changes: list[Si
         assert in_minute.count(WriteCause.HEARTBEAT) <= 2
     times = [0.0, *(now for now, _ in written)]
     assert all(later - earlier <= 34 for earlier, later in pairwise(times))
-
-
-def test_backoff_doubles_up_to_its_limit_with_half_of_it_at_random() -> None:
-    assert [backoff(POLICY, failures, 1.0) for failures in (1, 2, 3, 6, 100)] == [1, 2, 4, 30, 30]
-    assert [backoff(POLICY, failures, 0.0) for failures in (1, 2, 3, 6, 100)] == [0.5, 1, 2, 15, 15]

@@ -1,3 +1,4 @@
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -5,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from gpufleet_agent.sampling.read_schedule import ReadSchedule, next_due
+from gpufleet_agent.sampling import read_schedule
+from gpufleet_agent.sampling.read_schedule import ReadRound, ReadSchedule, next_due
 from gpufleet_agent.sampling.timing import Timing
 
 TIMING = Timing(sample=0.02, slow=0.05)
@@ -106,3 +108,162 @@ def test_what_a_read_raises_ends_the_rounds() -> None:
 )
 def test_missed_turns_are_skipped(due: float, now: float, want: float) -> None:
     assert next_due(due, now, 1.0) == pytest.approx(want)
+
+
+def test_one_thread_reads_all_devices_that_are_due() -> None:
+    calls, peers = Calls(), ReadRound()
+    first, *others = (ReadSchedule(calls.of(name), calls.of("slow"), Timing(sample=60), peers) for name in "abc")
+    first.read_if_due()
+    peers.read_others(first)
+    peers.read_others(others[0])
+    assert [kind for kind, _ in calls.made] == ["slow", "a", "slow", "b", "slow", "c"], "each once"
+    assert [schedule.in_call_since for schedule in (first, *others)] == [None] * 3
+
+
+def test_device_in_a_call_is_skipped_and_its_call_stays_overdue() -> None:
+    """The call may be of an earlier schedule of the device, in the thread of another device."""
+    calls, peers, stuck = Calls(), ReadRound(), threading.Lock()
+    first = ReadSchedule(calls.of("a"), lambda: None, TIMING, peers)
+    again = ReadSchedule(calls.of("b"), lambda: None, TIMING, peers, stuck)
+    with stuck:
+        peers.read_others(first)
+        again.read_if_due()
+        assert again.in_call_since is not None
+    assert calls.made == []
+    peers.read_others(first)
+    assert [kind for kind, _ in calls.made] == ["b"]
+
+
+def test_threads_read_the_rest_while_the_first_is_stuck_in_another_device() -> None:
+    gate, calls, peers = threading.Event(), Calls(), ReadRound()
+
+    def stuck() -> None:
+        calls.of("stuck")()
+        assert gate.wait(10)
+
+    reads = {"a": calls.of("a"), "stuck": stuck, "c": calls.of("c")}
+    schedules = [ReadSchedule(read, lambda: None, TIMING, peers) for read in reads.values()]
+    threads = [threading.Thread(target=schedule.run) for schedule in schedules]
+    # The first thread begins alone, so it is the one that gets stuck.
+    threads[0].start()
+    calls.until(2)
+    assert [kind for kind, _ in calls.made] == ["a", "stuck"]
+    for thread in threads[1:]:
+        thread.start()
+    calls.until(20)
+    later = [kind for kind, _ in calls.made][2:]
+    assert set(later) == {"a", "c"}
+    assert min(later.count("a"), later.count("c")) >= 5
+    for schedule in schedules:
+        schedule.stop()
+    threads[1].join(10)
+    assert threads[0].is_alive(), "it is in a call, so the driver must not be closed"
+    gate.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_only_two_threads_wake_up_in_each_interval() -> None:
+    peers = ReadRound()
+    timing = Timing(sample=1)
+    schedules = [ReadSchedule(lambda: None, lambda: None, timing, peers) for _ in range(4)]
+    for schedule in schedules:
+        schedule.read_if_due()
+
+    def waits() -> list[int]:
+        """Returns the intervals after which each thread wakes up, rounded up."""
+        now = time.monotonic()
+        return [math.ceil(schedule._seconds_to_wait(now)) for schedule in schedules]
+
+    first, second, *spare = waits()
+    assert first == 1
+    assert second in {1, 2}, "a little later"
+    assert all(intervals > 5 for intervals in spare)
+    schedules[0].reading = True
+    assert waits()[2] in {1, 2}, "the second is the first now, because the first may be stuck"
+    schedules[0].stop()
+    assert waits()[1] == 1
+
+
+def test_all_threads_but_the_stuck_ones_help_when_several_are_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_schedule, "_SPARE", 10**6)  # a thread that is not woken never reads again
+    calls, peers, gate, sticks = Calls(), ReadRound(), threading.Event(), threading.Event()
+
+    def sticky(name: str) -> Callable[[], None]:
+        def read() -> None:
+            calls.of(name)()
+            if sticks.is_set():
+                assert gate.wait(20)
+
+        return read
+
+    reads = [sticky("a"), sticky("b"), calls.of("c"), calls.of("d")]
+    schedules = [ReadSchedule(read, lambda: None, TIMING, peers) for read in reads]
+    threads = [threading.Thread(target=schedule.run) for schedule in schedules]
+    for thread in threads:
+        thread.start()
+    calls.until(40)
+    sticks.set()
+    calls.until(200)
+    later = [kind for kind, _ in calls.made][100:]
+    assert set(later) == {"c", "d"}
+    assert sum(thread.is_alive() for thread in threads) == 4
+    gate.set()
+    for schedule in schedules:
+        schedule.stop()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_error_is_raised_in_the_thread_of_its_device() -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a defect")
+
+    calls, peers = Calls(), ReadRound()
+    failing = ReadSchedule(fail, lambda: None, TIMING, peers)
+    first, last = (ReadSchedule(calls.of(name), lambda: None, TIMING, peers) for name in "ac")
+    peers.read_others(first)
+    assert [kind for kind, _ in calls.made] == ["c"]
+    assert failing.stopped
+    with pytest.raises(ZeroDivisionError):
+        failing.run()
+    assert not last.stopped
+
+
+def test_stopped_schedule_is_not_read_and_reads_no_others() -> None:
+    calls, peers = Calls(), ReadRound()
+    first, second = (ReadSchedule(calls.of(name), lambda: None, TIMING, peers) for name in "ab")
+    second.stop()
+    peers.read_others(first)
+    first.stop()
+    third = ReadSchedule(calls.of("c"), lambda: None, TIMING, peers)
+    peers.read_others(first)
+    assert calls.made == []
+    assert peers.rank(third) == 0
+
+
+def test_thread_of_a_device_in_a_call_looks_once_per_interval() -> None:
+    looks = 0
+
+    class CountingRound(ReadRound):
+        def read_others(self, schedule: ReadSchedule) -> None:
+            nonlocal looks
+            looks += schedule is waiting
+            super().read_others(schedule)
+
+    calls, peers, stuck = Calls(), CountingRound(), threading.Lock()
+    reading = ReadSchedule(calls.of("a"), lambda: None, TIMING, peers)
+    waiting = ReadSchedule(calls.of("b"), lambda: None, TIMING, peers, stuck)
+    threads = [threading.Thread(target=schedule.run) for schedule in (reading, waiting)]
+    with stuck:
+        begin = time.monotonic()
+        for thread in threads:
+            thread.start()
+        calls.until(20)
+        seen, seconds = looks, time.monotonic() - begin
+    for schedule, thread in zip((reading, waiting), threads, strict=True):
+        schedule.stop()
+        thread.join(10)
+    assert 0 < seen <= seconds / TIMING.sample + 2

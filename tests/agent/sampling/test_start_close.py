@@ -97,7 +97,7 @@ async def test_close_leaves_stuck_call_and_open_hardware(fake: FakeHardwareWithE
     await until(lambda: "Unresponsive" in [r.code for r in sampler.snapshot().devices[0].health.reasons])
     async with asyncio.timeout(15):
         await sampler.close()
-    assert gpu_threads() == ["gpu-0"]
+    assert len(gpu_threads()) == 1, "the thread of any device may be in the call"
     assert fake.is_open
     assert not fake.closed_under_a_call
 

@@ -1,13 +1,9 @@
 """Items divided by named capacities, or among a fleet's devices."""
 
-import json
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from gpufleet_cli.app import app
 from gpufleet_testing.cli.files import ObjectFiles, gpu, idle_node, telemetry
 from gpufleet_testing.cli.runner import run_cli
 
@@ -72,9 +68,9 @@ def test_huge_exponent_is_not_expanded(tiny: str) -> None:
 def test_shares_add_up_and_ranges_are_contiguous(items: int, capacities: list[float], maximum: int | None) -> None:
     named = [f"--capacity=r{i}={c!r}" for i, c in enumerate(capacities)]
     limit = [] if maximum is None else [f"--max={maximum}"]
-    result = CliRunner().invoke(app, ["distribute", f"--items={items}", *named, *limit, "-o", "json"])
-    assert result.exit_code == 0
-    divided = json.loads(result.stdout)
+    result = run_cli("distribute", f"--items={items}", *named, *limit, "-o", "json")
+    assert result.code == 0
+    divided = result.json
     assert sum(divided["shares"].values()) + divided["unassigned"] == items
     end = 0
     for name, (first, last) in divided["ranges"].items():

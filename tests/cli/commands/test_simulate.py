@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from gpufleet_operator.model.demands.template import TemplateKey
 from gpufleet_testing.cli.files import ObjectFiles, gpu, gpu_workload, idle_node, telemetry
 from gpufleet_testing.cli.runner import run_cli
 
@@ -25,6 +26,50 @@ def test_workload_gets_the_best_devices_with_their_score(files: ObjectFiles) -> 
     assert placement["score"]["memory"] == placement["score"]["utilization"] == 1.0
     assert placement["score"]["power"] == pytest.approx(0.9)
     assert placement["score"]["total"] == pytest.approx(0.4 + 0.3 + 0.2 * 59.5 / 60 + 0.1 * 0.9, abs=1e-4)
+
+
+TEMPLATE = TemplateKey("default", "GPUWorkload", "train", "main", "example")
+
+
+def gpu_demand(runs: int, name: str = TEMPLATE.name) -> dict[str, Any]:
+    owner = {"kind": TEMPLATE.owner_kind, "name": TEMPLATE.owner}
+    return {
+        "apiVersion": "gpufleet.dev/v1alpha1",
+        "kind": "GPUDemand",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"owner": owner, "container": TEMPLATE.container, "image": TEMPLATE.image},
+        "status": {"observedAt": "2026-01-01T00:00:00Z", "totalRuns": runs, "countedRuns": runs, "p80MiB": 10_000},
+    }
+
+
+@pytest.mark.parametrize(
+    ("demand", "saved", "placed", "note"),
+    [
+        pytest.param("Learned", gpu_demand(14), 7,
+                     "counted with 11,000 MiB learned from 14 runs, promised 60,000 MiB", id="known"),
+        pytest.param("Learned", gpu_demand(1), 1,
+                     "counted with the promised 60,000 MiB: fewer than 2 runs are known", id="one run"),
+        pytest.param("Learned", gpu_demand(14, "another"), 1,
+                     "counted with the promised 60,000 MiB: fewer than 2 runs are known",
+                     id="of a name that the operator does not give"),
+        pytest.param("Promised", gpu_demand(14), 1, None, id="by promises"),
+    ],
+)  # fmt: skip
+def test_saved_demands_replace_promises_where_the_workload_asks_for_it(
+    files: ObjectFiles, demand: str, saved: dict[str, Any], placed: int, note: str | None
+) -> None:
+    below = files.folder / "snapshot"
+    below.mkdir()
+    files.write(saved, name="snapshot/gpudemands.yaml")
+    files.write(idle_node("node-1", 1), name="snapshot/gputelemetries.yaml")
+    shared = {"mode": "Shared", "memoryMiB": 60_000}
+    workload = gpu_workload("train-x7k2p", replicas=7, devices=shared, placement={"demand": demand})
+    manifest = files.write(workload, name="manifest.txt")
+    done = run_cli("simulate", "-f", manifest, "--from", str(files.folder), "-o", "json")
+    assert len(done.json["workloads"][0]["placements"]) == placed
+    assert [one for one in done.json["notes"] if "counted with" in one] == (
+        [f"default/train-x7k2p: {note}"] if note else []
+    )
 
 
 def test_json_has_the_documented_shape(files: ObjectFiles) -> None:

@@ -111,6 +111,22 @@ SPECS: list[tuple[dict[str, Any], str]] = [
         {"template": {"spec": {**TEMPLATE, "tolerations": ["x"]}}},
         'spec.template.spec.tolerations[0]: Invalid value: "x": must be an object',
     ),
+    (
+        {"placement": {"onPressure": "Move"}},
+        "spec.placement.onPressure: Forbidden: may not be Move unless devices.mode is Shared",
+    ),
+    (
+        {"placement": {"onPressure": "Move"}, "devices": {"mode": "Shared", "memoryMiB": 1}, "template": None},
+        "spec.placement.onPressure: Forbidden: may not be Move without spec.template",
+    ),
+    (
+        {"placement": {"reclaim": "Used"}},
+        "spec.placement.reclaim: Forbidden: may not be set when devices.mode is Exclusive",
+    ),
+    (
+        {"placement": {"demand": "Learned"}},
+        "spec.placement.demand: Forbidden: may not be Learned when devices.mode is Exclusive",
+    ),
 ]
 
 

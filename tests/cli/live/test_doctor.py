@@ -1,108 +1,22 @@
 """`gpufleet doctor` names cause and cure of each problem; each case changes one thing of a good cluster."""
 
-import copy
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from typing import Any
 
 import pytest
 
-from gpufleet_api.crd import TELEMETRY as TELEMETRY_CRD
-from gpufleet_api.crd import WORKLOAD as WORKLOAD_CRD
 from gpufleet_cli.cluster import kinds
-from gpufleet_testing.cli.clusters import (
-    RecordedCluster,
-    holder,
-    live_telemetry,
-    live_workload,
-    reservation,
-    workload_pod,
-)
-from gpufleet_testing.cli.files import gpu
+from gpufleet_testing.cli.clusters import RecordedCluster, reservation, workload_pod
+from gpufleet_testing.cli.installation import SYSTEM, Cluster, at, examine, good, owner
 from gpufleet_testing.cli.runner import run_cli
 
-Cluster = dict[str, list[dict[str, Any]]]
-VERSION = version("gpufleet")
-SYSTEM = "gpufleet-system"
-
-
-def at(seconds: float = -5) -> str:
-    return f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def labels(component: str) -> dict[str, str]:
-    return {
-        "app.kubernetes.io/name": "gpufleet",
-        "app.kubernetes.io/component": component,
-        "app.kubernetes.io/version": VERSION,
-        "helm.sh/chart": f"gpufleet-{VERSION}",
-    }
-
-
-def owner(component: str, *args: str, **spec: Any) -> dict[str, Any]:
-    selector = {"app.kubernetes.io/component": component}
-    template = {"spec": {"containers": [{"name": component, "args": list(args)}], **spec}}
-    return {
-        "metadata": {"name": f"gpufleet-{component}", "namespace": SYSTEM, "labels": labels(component)},
-        "spec": {"replicas": 1, "selector": {"matchLabels": selector}, "template": template},
-        "status": {"readyReplicas": 1},
-    }
-
-
-def own_pod(component: str, node: str) -> dict[str, Any]:
-    pod = workload_pod(f"gpufleet-{component}-x", "none", SYSTEM, spec={"nodeName": node})
-    pod["metadata"]["labels"] = labels(component)
-    return pod
-
-
-def policy(suffix: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    name = f"gpufleet-{suffix}"
-    binding = {"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}}
-    return {"metadata": {"name": name, "labels": labels("policy")}}, binding
-
-
-def good() -> Cluster:
-    pairs = [policy(suffix) for suffix in ("assignments", "own-node", "pods")]
-    amounts = {"gpufleet.dev/gpu": "2"}
-    node = {
-        "metadata": {"name": "node-1", "labels": {"nvidia.com/gpu.present": "true"}},
-        "spec": {},
-        "status": {"capacity": amounts, "allocatable": dict(amounts), "runtimeHandlers": [{"name": ""}]},
-    }
-    held = gpu("node-1", 0, allocatedTo=[holder("team", "train-0")])
-    telemetry = live_telemetry(
-        "node-1", held, gpu("node-1", 1), observed=at(), agentVersion=VERSION,
-        spec={"assignments": [reservation("team", "train-0", "train", "GPU-node-1-0")]},
-    )  # fmt: skip
-    return {
-        "CRDS": [copy.deepcopy(dict(WORKLOAD_CRD.definition())), copy.deepcopy(dict(TELEMETRY_CRD.definition()))],
-        "POLICIES": [first for first, _ in pairs],
-        "BINDINGS": [second for _, second in pairs],
-        "OPERATORS": [owner("operator", "--tolerate-taints=nvidia.com/gpu")],
-        "AGENTS": [owner("agent", "--resource=gpufleet.dev/gpu")],
-        "NAMESPACES": [{"metadata": {"name": SYSTEM, "labels": {}}}],
-        "RUNTIME_CLASSES": [],
-        "SLICES": [],
-        "NODES": [node],
-        "PODS": [own_pod("agent", "node-1"), own_pod("operator", "node-1"), workload_pod("train-0", "train")],
-        "WORKLOADS": [live_workload("train")],
-        "TELEMETRY": [telemetry],
-    }
-
-
-def examine(cluster: RecordedCluster, objects: Cluster) -> list[dict[str, str]]:
-    for name, items in objects.items():
-        cluster.put(getattr(kinds, name), *items)
-    done = run_cli("doctor", "-o", "json")
-    assert done.code == (1 if done.json["problems"] else 0)
-    return list(done.json["problems"])
+FORBIDDEN = 'Error from server (Forbidden): User "dev" cannot list resource'
 
 
 def test_nothing_is_wrong_with_a_good_cluster(cluster: RecordedCluster) -> None:
     assert examine(cluster, good()) == []
-    assert run_cli("doctor").out == "no problem found; 16 checks passed\n"
+    assert run_cli("doctor").out == "no problem found; 17 checks passed\n"
 
 
 def no_crd(c: Cluster) -> None:
@@ -145,6 +59,30 @@ def crashing_operator(c: Cluster) -> None:
     c["PODS"][1]["status"] = {"phase": "Running", "containerStatuses": [{"name": "operator", "state": waiting}]}
 
 
+def lease(holder: str, renewed: str) -> dict[str, Any]:
+    spec = {"holderIdentity": holder, "renewTime": renewed.replace("Z", ".000000Z")}
+    return {"metadata": {"name": "gpufleet-operator", "namespace": SYSTEM}, "spec": spec}
+
+
+def two_replicas(c: Cluster) -> None:
+    c["OPERATORS"] = [owner("operator", "--tolerate-taints=nvidia.com/gpu", "--leader-election=true")]
+
+
+def no_lease(c: Cluster) -> None:
+    two_replicas(c)
+    c["LEASES"] = [lease("other", at()) | {"metadata": {"name": "gpufleet-operator", "namespace": "elsewhere"}}]
+
+
+def lease_without_holder(c: Cluster) -> None:
+    two_replicas(c)
+    c["LEASES"] = [lease("", at())]
+
+
+def expired_lease(c: Cluster) -> None:
+    two_replicas(c)
+    c["LEASES"] = [lease("gpufleet-operator-x_1a2b", at(-40))]
+
+
 def unseen_workload(c: Cluster) -> None:
     c["WORKLOADS"][0]["metadata"]["generation"] = 2
 
@@ -176,6 +114,16 @@ def second_plugin(c: Cluster) -> None:
 
 def no_driver(c: Cluster) -> None:
     c["TELEMETRY"][0]["status"].update(summary={"state": "NoDriver"}, devices=[])
+
+
+def pending_agent(c: Cluster) -> None:
+    agent_mounts(c, "driver-root", "/run/nvidia/driver")
+    waiting = {"name": "agent", "state": {"waiting": {"reason": "ContainerCreating"}}}
+    c["PODS"][0]["status"] = {"phase": "Pending", "containerStatuses": [waiting]}
+
+
+def agent_mounts(c: Cluster, volume: str, path: str) -> None:
+    c["AGENTS"][0]["spec"]["template"]["spec"]["volumes"] = [{"name": volume, "hostPath": {"path": path}}]
 
 
 def missing_runtime_class(c: Cluster) -> None:
@@ -233,9 +181,13 @@ def dra_without_slice(c: Cluster) -> None:
         (no_operator, "OperatorMissing", "operator", "nothing places workloads"),
         (stopped_operator, "OperatorNotReady", "gpufleet-operator", "scaled to 0"),
         (crashing_operator, "OperatorNotReady", "gpufleet-operator", "operator: CrashLoopBackOff"),
+        (no_lease, "NoLeader", "gpufleet-system/gpufleet-operator", "it has no holder"),
+        (lease_without_holder, "NoLeader", "gpufleet-operator", "it has no holder"),
+        (expired_lease, "NoLeader", "gpufleet-operator", "the last leader gpufleet-operator-x renewed it at"),
         (unseen_workload, "OperatorBehind", "gpuworkloads", "team/train"),
         (no_agent, "AgentMissing", "node-1", "label nvidia.com/gpu.present=true"),
         (unready_agent, "AgentNotReady", "node-1", "main: running"),
+        (pending_agent, "AgentNotReady", "node-1", "agent: ContainerCreating"),
         (stale_telemetry, "TelemetryStale", "node-1", "s old; no pod is placed"),
         (unregistered_plugin, "PluginNotRegistered", "node-1", "the agent reports 2 GPUs"),
         (fewer_allocatable, "AllocatableDiffers", "node-1", "1 gpufleet.dev/gpu are allocatable"),
@@ -266,11 +218,62 @@ def test_one_thing_that_is_wrong_is_the_one_problem(
     assert problem["cure"]
 
 
+def test_agent_that_does_not_start_is_described_with_its_directories(cluster: RecordedCluster) -> None:
+    objects = good()
+    pending_agent(objects)
+    (problem,) = examine(cluster, objects)
+    assert problem["cure"].startswith("kubectl describe pod --namespace=gpufleet-system gpufleet-agent-x: ")
+    assert problem["cure"].endswith("(the driver below /run/nvidia/driver of the node)")
+
+
+@pytest.mark.parametrize(
+    ("volume", "path", "words"),
+    [
+        ("driver", "/home/kubernetes/bin/nvidia/lib64", "the driver in /home/kubernetes/bin/nvidia/lib64 of the node"),
+        ("driver-root", "/run/nvidia/driver", "the driver below /run/nvidia/driver of the node"),
+        ("host-usr", "/usr", "the driver below /usr of the node"),
+        ("all-devices", "/dev/null", "volume mounts that the default runtime replaces"),
+    ],
+)
+def test_missing_driver_names_where_it_is_expected(
+    cluster: RecordedCluster, volume: str, path: str, words: str
+) -> None:
+    objects = good()
+    no_driver(objects)
+    agent_mounts(objects, volume, path)
+    (problem,) = examine(cluster, objects)
+    assert problem["cause"].endswith(f"; the agent uses {words}")
+
+
+def test_leader_of_several_replicas_is_named(cluster: RecordedCluster) -> None:
+    objects = good()
+    two_replicas(objects)
+    objects["LEASES"] = [lease("gpufleet-operator-x_1a2b", at(-20))]
+    assert examine(cluster, objects) == []
+    assert run_cli("doctor").out == "no problem found; 17 checks passed; gpufleet-operator-x leads\n"
+    assert run_cli("doctor", "-o", "json").json["leaders"] == ["gpufleet-operator-x"]
+
+
+def test_lease_of_one_replica_is_not_looked_at(cluster: RecordedCluster) -> None:
+    objects = good()
+    objects["LEASES"] = [lease("gpufleet-operator-x_1a2b", at(-4000))]
+    assert examine(cluster, objects) == []
+    assert run_cli("doctor", "-o", "json").json["leaders"] == []
+
+
 def test_node_with_transport_dra_needs_no_extended_resource(cluster: RecordedCluster) -> None:
     objects = good()
     dra_without_slice(objects)
     spec = {"driver": "gpu.gpufleet.dev", "nodeName": "node-1", "devices": [{"name": "a"}, {"name": "b"}]}
     objects["SLICES"].append({"metadata": {"name": "s"}, "spec": spec})
+    assert examine(cluster, objects) == []
+
+
+def test_toleration_of_a_workload_counts_for_each_taint(cluster: RecordedCluster) -> None:
+    objects = good()
+    objects["NODES"][0]["spec"]["taints"] = [{"key": key, "effect": "NoSchedule"} for key in ("team", "tier")]
+    for one in (objects["AGENTS"][0], objects["WORKLOADS"][0]):
+        one["spec"]["template"]["spec"]["tolerations"] = [{"operator": "Exists"}]
     assert examine(cluster, objects) == []
 
 
@@ -284,11 +287,32 @@ def test_clock_of_this_machine_is_compared_with_the_apiserver(cluster: RecordedC
 
 
 def test_list_that_may_not_be_read_is_not_checked_with_a_note(cluster: RecordedCluster) -> None:
-    cluster.fail(kinds.POLICIES.path(), 'Error from server (Forbidden): User "dev" cannot list resource')
+    cluster.fail(kinds.POLICIES.path(), FORBIDDEN)
     assert examine(cluster, good()) == []
     done = run_cli("doctor")
-    assert done.out == "no problem found; 15 checks passed, 1 not made\n"
+    assert done.out == "no problem found; 16 checks passed, 1 not made\n"
     assert [note.startswith("not checked: admission policies:") for note in done.notes] == [True]
+
+
+VIEWED = ("TELEMETRY", "WORKLOADS", "PODS")
+
+
+def test_viewer_gets_the_checks_of_what_it_may_read(cluster: RecordedCluster) -> None:
+    objects = good()
+    for name in objects.keys() - set(VIEWED):
+        cluster.fail(getattr(kinds, name).path(), FORBIDDEN)
+    assert examine(cluster, objects) == []
+    done = run_cli("doctor")
+    assert (done.code, done.out) == (0, "no problem found; 3 checks passed, 14 not made\n")
+    assert "CustomResourceDefinitions, operator, " in done.notes[0]
+
+
+def test_user_without_any_permission_gets_an_error(cluster: RecordedCluster) -> None:
+    for name in good():
+        cluster.fail(getattr(kinds, name).path(), FORBIDDEN)
+    done = run_cli("doctor")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith('error: nothing can be checked: User "dev" cannot list resource')
 
 
 def test_problems_are_printed_with_cause_and_cure(cluster: RecordedCluster) -> None:
@@ -299,5 +323,5 @@ def test_problems_are_printed_with_cause_and_cure(cluster: RecordedCluster) -> N
         "GatedPodWithoutWorkload pod/team/lost-0",
         '├── cause: the gate gpufleet.dev/assignment holds the pod, and GPUWorkload "lost" does not exist',
         "└── cure: kubectl delete pod --namespace=team lost-0, or create the GPUWorkload",
-        "1 problem found; 15 checks passed",
+        "1 problem found; 16 checks passed",
     ]

@@ -72,7 +72,36 @@ def test_waiting_workload_has_reason_counts_nearest_miss_and_events(recorded: Re
         "│   │   └── closest is node-1/GPU-node-1-1: lacks 10 MiB",
         "│   └── kubelet rejected replica 0 on node-2: OutOfcpu",
         "└── Events",
-        f"    └── 00:00:05 pod next-0: WaitingForDevices: {MESSAGE}",
+        f"    └── 2026-01-01 00:00:05Z pod next-0: WaitingForDevices: {MESSAGE}",
+    ]
+
+
+def test_placed_workload_names_learned_demand_and_why_it_is_not_moved(cluster: RecordedCluster) -> None:
+    placed = {"replica": 0, "pod": "train-0", "node": "node-1", "devices": ["GPU-node-1-0"], "demandMiB": 14000}
+    placed["demandRuns"] = 14
+    why = "not moved from full devices: a gang is never moved in part"
+    conditions = [
+        condition("Ready", "True", "AllReplicasReady"),
+        condition("Placed", "True", "Placed", f"replicas: 1 on node-1; counted with 14,000 MiB learned; {why}"),
+    ]
+    workload = live_workload("train", status={**PLACED, "placements": [placed], "conditions": conditions})
+    workload["spec"]["devices"] = {"mode": "Shared", "memoryMiB": 40000}
+    telemetry = live_telemetry("node-1", gpu("node-1", 0), observed="2099-01-01T00:00:00Z")
+    cluster.fleet([telemetry], [workload], [workload_pod("train-0", "train")])
+    lines = run_cli("explain", "train").out.splitlines()
+    assert "    │   ├── counted with 14,000 MiB learned from 14 runs, promised 40,000 MiB" in lines
+    assert f"    └── {why}" in lines
+
+
+def test_failed_workload_has_failed_and_does_not_wait(cluster: RecordedCluster) -> None:
+    conditions = [
+        condition("Ready", "False", "BackoffLimitExceeded", "exit code 3"),
+        condition("Failed", "True", "BackoffLimitExceeded", "exit code 3"),
+    ]
+    cluster.fleet([], [live_workload("crash", status={"state": "Failed", "conditions": conditions})])
+    assert run_cli("explain", "crash").out.splitlines()[1:] == [
+        "└── Why it failed",
+        "    └── Failed is True, BackoffLimitExceeded: exit code 3",
     ]
 
 

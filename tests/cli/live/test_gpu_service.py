@@ -65,7 +65,7 @@ def test_uncordon_removes_only_the_entry_of_the_gpu(cluster: RecordedCluster) ->
         (["node-1/0", "--reason", "x", "--until", "noon"], "--until noon: must be an RFC 3339 time"),
         (["node-1/0", "--reason", "x", "--until", "2001-01-01T00:00:00Z"], "must be in the future"),
         (["node-1/0", "--reason", "x", "--until", "2099-01-01T00:00:00Z", "--for-hours", "1"], "mutually exclusive"),
-        (["node-1/9", "--reason", "x"], 'GPU "node-1/9" not found: did you mean node-1/'),
+        (["node-1/9", "--reason", "x"], 'node "node-1" has no GPU "9": it has 0'),
         (["node-1/0", "--reason", "x", "--from", "f"], "no such option: --from"),
     ],
 )
@@ -77,9 +77,18 @@ def test_wrong_cordon_is_an_error_and_writes_nothing(
     assert (done.code, message in done.err, patches(cluster)) == (2, True, [])
 
 
-def test_saved_objects_cannot_be_changed(cluster: RecordedCluster) -> None:
-    done = run_cli("--from", "f", "cordon", "node-1/0", "--reason", "x")
-    assert (done.code, done.err) == (2, "error: --from may not be given: cordon needs a cluster\n")
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["cordon", "node-1/0", "--reason", "x"], "cordon"),
+        (["suspend", "train"], "suspend"),
+        (["snapshot", "save", "folder"], "snapshot save"),
+    ],
+)
+def test_saved_objects_cannot_be_changed(cluster: RecordedCluster, arguments: list[str], command: str) -> None:
+    done = run_cli("--from", "f", *arguments)
+    assert (done.code, done.err) == (2, f"error: --from may not be given: {command} needs a cluster\n")
+    assert cluster.calls == []
 
 
 def test_forbidden_cordon_names_the_role(cluster: RecordedCluster) -> None:

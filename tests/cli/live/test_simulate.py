@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from gpufleet_cli.cluster.kinds import DEMANDS
+from gpufleet_operator.model.demands.template import TemplateKey
 from gpufleet_testing.cli.clusters import RecordedCluster, condition, holder, live_telemetry
 from gpufleet_testing.cli.files import ObjectFiles, gpu, gpu_workload
 from gpufleet_testing.cli.runner import run_cli
@@ -33,6 +35,21 @@ def test_workload_is_placed_on_the_fleet_of_the_cluster(recorded: RecordedCluste
     assert done.code == 0, done.err
     assert done.json["workloads"][0]["placements"][0]["devices"] == ["GPU-node-1-0"]
     assert done.notes == []
+
+
+def test_demands_of_the_cluster_replace_promises(recorded: RecordedCluster, files: ObjectFiles) -> None:
+    key = TemplateKey("team", "GPUWorkload", "train", "main", "example")
+    demand = {
+        "metadata": {"name": key.name, "namespace": "team"},
+        "spec": {"owner": {"kind": key.owner_kind, "name": key.owner}, "container": "main", "image": "example"},
+        "status": {"observedAt": "2026-01-01T00:00:00Z", "countedRuns": 5, "p80MiB": 10_000},
+    }
+    recorded.put(DEMANDS, demand)
+    shared = {"mode": "Shared", "memoryMiB": 60_000}
+    file = files.write(gpu_workload(replicas=2, devices=shared, placement={"demand": "Learned"}))
+    done = run_cli("simulate", "-f", file)
+    assert done.code == 0, done.err
+    assert "team/train: counted with 11,000 MiB learned from 5 runs, promised 60,000 MiB" in done.err
 
 
 def test_holders_of_the_cluster_count(recorded: RecordedCluster, files: ObjectFiles) -> None:

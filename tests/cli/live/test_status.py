@@ -60,7 +60,7 @@ def test_waiting_replica_says_what_it_waits_for_and_each_message_once(cluster: R
     assert run_cli("status", "team/next").out.splitlines() == [
         "team/next: Pending, 0/1 ready (1 replica of 1 GPU, Best)",
         "├── replica 0: Pending",
-        "│   └── pod next-0: SchedulingGated, waits for Devices",
+        "│   └── pod next-0: SchedulingGated, waits for devices",
         "└── Ready is False, WaitingForDevices: 0/1 GPUs are available: 1 in use.",
     ]
     assert "Stalled is False, AsExpected" in run_cli("status", "next", "-o", "wide").out

@@ -64,5 +64,25 @@ def test_node_has_all_its_gpus(recorded: RecordedCluster) -> None:
 def test_unknown_and_ambiguous_names_are_errors(recorded: RecordedCluster) -> None:
     unknown: Any = run_cli("who", "trein-0")
     assert (unknown.code, unknown.out) == (2, "")
-    assert '"trein-0" is no GPU, no node, and no pod of team that has a GPU: did you mean train-0' in unknown.err
+    assert unknown.err.startswith(
+        'error: "trein-0" is no GPU, no node, and no pod or GPUWorkload of namespace team that '
+    )
+    assert "that has a GPU: did you mean train-0, " in unknown.err
     assert "GPU-node-1 is the start of several UUIDs" in run_cli("who", "GPU-node-1").err
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["node-1/9"], 'error: node "node-1" has no GPU "9": it has 0, 1, 2, 3\n'),
+        (["train-0", "-n", "other"], "did you mean team/train-0"),
+        (["team/trein-0"], "did you mean team/train-0"),
+    ],
+)
+def test_name_of_another_node_or_namespace_is_suggested(
+    recorded: RecordedCluster, words: list[str], error: str
+) -> None:
+    done = run_cli("who", *words)
+    assert (done.code, done.out) == (2, "")
+    assert error in done.err
+    assert done.err.count("team/train-0,") <= 1

@@ -57,6 +57,11 @@ def test_options_before_the_cursor_choose_the_cluster(recorded: RecordedCluster)
     assert "--context=prod" in recorded.calls[-1]
 
 
+def test_gpus_and_nodes_are_completed_from_one_list(recorded: RecordedCluster) -> None:
+    assert for_kubectl(typer.main.get_command(app), ["who", ""]) == "node-1\nnode-2\ntrain-0\n:4\n"
+    assert [call.split()[:2] for call in recorded.calls] == [["get", "gputelemetries"], ["get", "pods"]]
+
+
 def test_cluster_that_fails_gives_no_names(cluster: RecordedCluster) -> None:
     cluster.fail("get-gpuworkloads", "Unable to connect to the server")
     assert for_kubectl(typer.main.get_command(app), ["status", ""]) == ":0\n"
@@ -70,6 +75,9 @@ def test_files_are_left_to_the_shell(cluster: RecordedCluster) -> None:
 def test_script_of_a_shell_calls_the_program(shell: str) -> None:
     script = run_cli("completion", shell).out
     assert f"_GPUFLEET_COMPLETE=complete_{shell}" in script
+
+
+def test_unknown_shell_is_rejected() -> None:
     assert run_cli("completion", "csh").err == "error: SHELL csh: must be one of bash, zsh, fish\n"
 
 

@@ -2,10 +2,12 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from gpufleet_cli.output import terminal
 from gpufleet_cli.output.terminal import Column, Screen
 from gpufleet_testing.cli.runner import run_cli
 
@@ -51,6 +53,26 @@ def test_other_columns_are_wrapped_not_cut() -> None:
     assert sorted("".join(text.removeprefix("NODEWORDS"))) == sorted("node-1" + "".join(ROWS[0][-1].split()))
 
 
+@pytest.mark.parametrize("cell", ["GPU 漢字", "two\nlines", "", "bell\a"], ids=["wide", "lines", "empty", "control"])
+@pytest.mark.parametrize("headers", [True, False])
+def test_table_that_fits_is_drawn_as_by_rich(cell: str, headers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [["node-1", "x", cell, "7", "[b]"], ["node-22", "-", "y", "81559", "is held by a pod"]]
+
+    def table() -> str:
+        file = io.StringIO()
+        Screen(Console(file=file, width=99, highlight=False, markup=False), headers).table(COLUMNS, rows)
+        return file.getvalue()
+
+    own = table()
+    monkeypatch.setattr(Screen, "_whole_lines", by_rich)
+    assert table() == own
+
+
+def by_rich(screen: Screen, columns: Any, rows: Any, shown: Any, _widths: Any) -> None:
+    body = rows[1:] if screen.headers else rows
+    screen._print(terminal._table(columns, body, shown, firm=True, headers=screen.headers))
+
+
 def test_brackets_and_colons_are_printed_unchanged() -> None:
     file = io.StringIO()
     screen = Screen(Console(file=file, width=80, highlight=False, markup=False, emoji=False))
@@ -79,11 +101,11 @@ def test_terminal_gets_colors_unless_no_color_is_set(monkeypatch: pytest.MonkeyP
             return True
 
     def printed() -> str:
-        terminal = Terminal()
-        monkeypatch.setattr("sys.stdout", terminal)
+        stdout = Terminal()
+        monkeypatch.setattr("sys.stdout", stdout)
         screen = Screen.of(width=60)
         screen.line("placed", "bold green")
-        return terminal.getvalue()
+        return stdout.getvalue()
 
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)

@@ -92,7 +92,7 @@ def test_cluster_is_released_after_every_end(monkeypatch: pytest.MonkeyPatch, en
         return 0
 
     monkeypatch.setattr(cli, "up", lambda _: SimpleNamespace(release=lambda: released.append(True)))
-    monkeypatch.setattr(cli, "_run_on", reported)
+    monkeypatch.setattr(cli, "run_on", reported)
     monkeypatch.setattr(cli, "status", lambda: None)
     cli.main([])
     assert released == [True]

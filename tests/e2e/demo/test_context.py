@@ -76,7 +76,8 @@ def test_helm_gets_the_local_image_and_the_driver_folder(tmp_path: Path) -> None
     (tmp_path / "uv.lock").write_text("")
     words = install.helm_words(tmp_path)
     assert words[:4] == ("upgrade", "--install", "gpufleet", f"{tmp_path}/charts/gpufleet")
-    assert {"--set-string=image.repository=localhost/gpufleet", "--set-string=image.tag=dev", "--wait"} <= set(words)
+    images = {f"--set-string={program}.image.repository=gpufleet" for program in ("agent", "operator")}
+    assert {*images, "--set-string=image.tag=dev", "--set=agent.driver.devices=false", "--wait"} <= set(words)
     assert "--set-string=agent.driver.hostPath=/opt/gpufleet/driver" in words
 
 
@@ -123,3 +124,17 @@ def test_of_a_description_the_named_chapters_are_shown() -> None:
 
 def test_a_text_without_the_chapters_is_shown_whole() -> None:
     assert unplaceable.sections("NAME  READY\nx  0/1\n", "Events") == "NAME  READY\nx  0/1\n"
+
+
+def test_transport_is_a_value_of_the_chart_unless_it_is_the_default(tmp_path: Path) -> None:
+    (tmp_path / "uv.lock").touch()
+    assert not any("transport=" in word for word in install.helm_words(tmp_path))
+    assert "--set-string=transport=DRA" in install.helm_words(tmp_path, "DRA")
+
+
+def test_devices_can_be_claimed_once_none_is_withheld() -> None:
+    device = {"uuid": "GPU-1"}
+    assert install.serves_claims({"status": {"transport": "DRA", "devices": [device]}})
+    assert not install.serves_claims({"status": {"transport": "DRA", "devices": [{**device, "withheld": "why"}]}})
+    assert not install.serves_claims({"status": {"devices": [device]}})
+    assert not install.serves_claims({})

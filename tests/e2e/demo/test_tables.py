@@ -37,7 +37,7 @@ def test_the_fleet_shows_each_gpu_with_its_holder(fleet: FleetEvidence) -> None:
 
 
 def test_every_source_has_a_legend_of_one_line() -> None:
-    lines = drawn(tables.legend_table(), width=78).splitlines()
+    lines = drawn(tables.legend_table(list(Source)), width=78).splitlines()
     assert [line.split()[0] for line in lines] == [tables.COLUMNS[source] for source in Source]
 
 
@@ -106,6 +106,14 @@ def test_proof_table_has_a_column_for_each_source(fleet: FleetEvidence, workload
     text = drawn(tables.proof_table(workload, fleet))
     assert row(text, "node-1") == ["0", "node-1", *["11111111"] * 6, "yes"]
     assert row(text, "node-2") == ["1", "node-2", *["33333333"] * 6, "yes"]
+
+
+def test_claims_have_a_column_if_a_pod_has_one(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
+    first, *others = workload.replicas
+    claimed = replace(first, says={**first.says, Source.CLAIM: Statement(("GPU-11111111-aaaa",))})
+    text = drawn(tables.proof_table(replace(workload, replicas=(claimed, *others)), fleet))
+    assert row(text, "node-1") == ["0", "node-1", *["11111111"] * 7, "yes"]
+    assert row(text, "node-2") == ["1", "node-2", *["33333333"] * 6, "-", "yes"]
 
 
 def test_the_proof_fits_a_narrow_screen_whole(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kubernetes import watch
+from kubernetes import client, watch
 
 from gpufleet_e2e.proof.api_reader import ApiReader, describe_conditions
 from gpufleet_e2e.proof.collector import EvidenceCollector
+from gpufleet_e2e.proof.compare import CHECKED_SOURCES
 from gpufleet_e2e.proof.errors import EvidenceError, WaitTimeoutError
+from gpufleet_e2e.proof.evidence import Source
 
 KUBECONFIG = """
 apiVersion: v1
@@ -38,6 +41,17 @@ def test_the_environment_is_that_of_the_first_process(kubeconfig: Path) -> None:
     with EvidenceCollector(kubeconfig=kubeconfig, kubectl=kubectl, sockets={}) as collector:
         assert collector.environment("demo", "p", "main") == {"NVIDIA_VISIBLE_DEVICES": "GPU-a", "HOME": "/"}
     assert asked == ["exec --namespace=demo p --container=main -- cat /proc/1/environ"]
+
+
+@pytest.mark.parametrize(("minor", "expected"), [("34", False), ("35", False), ("36", True), ("37+", True)])
+def test_status_by_the_kubelet_is_a_source_of_newer_clusters(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, minor: str, expected: bool
+) -> None:
+    found = SimpleNamespace(major="1", minor=minor)
+    monkeypatch.setattr(client.VersionApi, "get_code", lambda self: found)
+    with EvidenceCollector(kubeconfig=kubeconfig, kubectl=lambda *_: "", sockets={}) as collector:
+        assert (Source.POD_STATUS in collector.sources) is expected
+        assert set(CHECKED_SOURCES) - set(collector.sources) <= {Source.POD_STATUS}
 
 
 def played(monkeypatch: pytest.MonkeyPatch, *events: tuple[str, dict[str, Any]]) -> None:

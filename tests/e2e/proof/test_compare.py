@@ -8,7 +8,7 @@ import pytest
 
 from gpufleet_e2e.proof import assemble
 from gpufleet_e2e.proof.assemble import ContainerReading, Readings
-from gpufleet_e2e.proof.compare import Disagreement, compare, compare_shards
+from gpufleet_e2e.proof.compare import Disagreement, compare, compare_shards, incomplete
 from gpufleet_e2e.proof.evidence import Holding, Source
 
 Make = Callable[[], Readings]
@@ -172,6 +172,13 @@ def test_missing_allocated_resources_status_is_reported_unless_excluded(readings
     older = [Source.RESERVATION, Source.ANNOTATION, Source.ENVIRONMENT, Source.POD_RESOURCES]
     fleet = assemble.fleet(made.telemetry, made.holdings)
     assert compare([assemble.workload(made)], fleet, sources=older) == ()
+
+
+def test_status_that_kubelets_do_not_write_is_not_waited_for(readings: Make) -> None:
+    made = replace(readings(), pod_status=False)
+    found = assemble.workload(spoil_pod(made, 1, lambda pod: pod.update(status={"phase": "Running"})))
+    assert not incomplete(found)
+    assert Source.POD_STATUS not in found.sources
 
 
 def test_a_forged_or_absent_annotation_is_reported(readings: Make) -> None:

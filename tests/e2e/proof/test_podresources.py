@@ -52,6 +52,16 @@ def kubelet(tmp_path: Path) -> Iterator[Callable[[bytes], Path]]:
         server.stop(0).wait()
 
 
+def test_claimed_devices_are_gathered_by_driver(kubelet: Callable[[bytes], Path]) -> None:
+    """CDI devices, field 1, are not read: of several devices of a claim they are wrong."""
+    names = field(2, b"gpu.gpufleet.dev") + field(3, b"node-1") + field(4, b"gpu-a") + field(5, b"s1")
+    claimed = field(4, field(1, field(1, b"gpufleet.dev/claim=wrong")) + names)
+    container = field(1, b"main") + field(5, field(2, b"train-0-a") + field(3, b"demo") + claimed)
+    pod = field(1, b"train-0-a") + field(2, b"demo") + field(3, container)
+    (found,) = list_pod_resources("node-1", kubelet(field(1, pod)))
+    assert (found.resource, found.devices) == ("gpu.gpufleet.dev", ("node-1\ngpu-a\ns1",))
+
+
 def test_devices_are_gathered_by_container_and_resource(kubelet: Callable[[bytes], Path]) -> None:
     found = list_pod_resources("node-1", kubelet(field(1, POD) + field(1, IDLE)))
     assert [(one.namespace, one.pod, one.container, one.resource, one.devices) for one in found] == [

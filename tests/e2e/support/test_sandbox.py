@@ -30,6 +30,20 @@ class ScriptedApi:
     list = get
 
 
+class LatePolicyApi(ScriptedApi):
+    """Rejects the first dry runs."""
+
+    def __init__(self, rejections: int) -> None:
+        super().__init__()
+        self.created: list[str] = []
+        self._rejections = rejections
+
+    def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> None:
+        if path.endswith("/pods"):
+            self.created.append("dry run" if dry_run else body["metadata"]["name"])
+            assert len(self.created) > self._rejections, "GPUWorkload train does not exist"
+
+
 def namespace(api: ScriptedApi) -> TestNamespace:
     return TestNamespace(cast("Fleet", SimpleNamespace(api=api)), "test")
 
@@ -61,3 +75,9 @@ def test_event_is_waited_for_because_it_is_recorded_in_the_background() -> None:
     assert namespace(ScriptedApi([], recorded)).event("train", "KubeletRejected") == "why"
     with pytest.raises(AssertionError, match="train has no event Other"):
         namespace(ScriptedApi(recorded)).event("train", "Other", within=0)
+
+
+def test_labeled_pod_is_created_once_the_policies_accept_it() -> None:
+    api = LatePolicyApi(rejections=2)
+    namespace(api).create_pod({"metadata": {"name": "train-0"}})
+    assert api.created == ["dry run", "dry run", "dry run", "train-0"]

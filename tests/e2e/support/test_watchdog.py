@@ -36,6 +36,14 @@ def test_slots_exclude_a_holder_of_the_whole_device() -> None:
     }
 
 
+def test_containers_of_a_pod_that_share_a_claim_are_one_holder() -> None:
+    """The kubelet lists all devices of a claim for each container that uses one of its requests."""
+    both = [Holding("node-1", "ml", "a", name, "gpu.gpufleet.dev", ("GPU-1", "GPU-2")) for name in ("main", "side")]
+    assert double_allocations(holders_by_kubelets(both)) == {}
+    other = Holding("node-1", "ml", "b", "main", "gpu.gpufleet.dev", ("GPU-2",))
+    assert double_allocations(holders_by_kubelets((*both, other))) == {"GPU-2": ["ml/a", "ml/b"]}
+
+
 def test_a_device_that_one_container_lists_once_is_fine() -> None:
     assert double_allocations(holders_by_kubelets((holding("a", "GPU-1"), holding("b", "GPU-2")))) == {}
 

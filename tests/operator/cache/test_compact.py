@@ -1,5 +1,6 @@
 """Compact models equal those that they were made from."""
 
+import sys
 from typing import Any
 
 from gpufleet_api.telemetry import GPUTelemetry
@@ -29,8 +30,7 @@ def test_decoded_telemetry_has_everything_but_what_nothing_reads() -> None:
     for small, full in zip(found.status.devices, plain.status.devices, strict=True):
         dumped = full.model_dump(by_alias=True)
         assert small.model_dump(by_alias=True) == {
-            key: ([] if isinstance(value, list) else None) if key in UNREAD_OF_DEVICES else value
-            for key, value in dumped.items()
+            key: value for key, value in dumped.items() if key not in UNREAD_OF_DEVICES
         }
     assert {field.alias for field in type(found.status.devices[0]).model_fields.values()} >= UNREAD_OF_DEVICES
 
@@ -52,6 +52,39 @@ def test_equal_texts_of_two_objects_are_stored_once() -> None:
     assert (
         one.devices[0].nvlink_peers[0] is one.devices[1].uuid or one.devices[1].nvlink_peers[0] is one.devices[0].uuid
     )
+
+
+def test_equal_parts_of_templates_and_policies_are_stored_once() -> None:
+    cache = Cache()
+    FLEET.fill(cache)
+    one, other = (cache.workloads.items[f"uid-job-00000{number}"].model for number in (0, 1))
+    assert one is not None
+    assert other is not None
+    mine, theirs = (w.spec.pod_spec["containers"][0] for w in (one, other))
+
+    assert mine is theirs
+    assert mine == FLEET.workload(0)["spec"]["template"]["spec"]["containers"][0]
+    assert one.spec.pod_template["metadata"] != other.spec.pod_template["metadata"]
+    assert one.spec.placement is other.spec.placement
+
+
+def test_values_that_only_compare_as_equal_are_not_stored_once() -> None:
+    different: tuple[Any, ...] = (1, True, 1.0, "1", None, [], {}, 1)
+    templates: list[dict[str, Any]] = [{"spec": {"a": [{"b": value}]}} for value in different]
+    found = [
+        decode.workload({**(body := FLEET.workload(0)), "spec": {**body["spec"], "template": template}}).model
+        for template in templates
+    ]
+    assert [repr(w.spec.template) for w in found if w is not None] == [repr(template) for template in templates]
+
+
+def test_fields_of_a_compact_model_need_a_fraction_of_the_memory() -> None:
+    plain = GPUTelemetry.model_validate(without_unread(FLEET.telemetry(0)))
+    small = decode.telemetry(FLEET.telemetry(0)).model
+    assert plain.status is not None
+    assert small.status is not None
+
+    assert 3 * sys.getsizeof(vars(small.status.devices[0])) < sys.getsizeof(vars(plain.status.devices[0]))
 
 
 def test_other_pods_with_equal_requests_share_them() -> None:

@@ -138,6 +138,24 @@ def test_pod_has_the_response_of_its_scheduler(reason: str) -> None:
     assert (found.unschedulable, found.scheduler) == ("no", "default-scheduler")
 
 
+@pytest.mark.parametrize(
+    ("ends", "grace", "requested"),
+    [
+        ("2026-01-01T00:00:30Z", 30, datetime(2026, 1, 1, tzinfo=UTC)),
+        ("2026-01-01T00:00:00Z", 0, datetime(2026, 1, 1, tzinfo=UTC)),
+        ("2026-01-01T00:00:00Z", 10**18, None),
+        ("soon", 30, None),
+        (None, None, None),
+    ],
+)
+def test_pod_has_the_time_at_which_its_deletion_was_requested(
+    ends: str | None, grace: int | None, requested: datetime | None
+) -> None:
+    meta = {**META, "deletionTimestamp": ends, "deletionGracePeriodSeconds": grace}
+
+    assert decode_pod.pod({"metadata": meta}).deletion_requested == requested
+
+
 def test_pod_has_the_volume_claims_that_kube_scheduler_binds() -> None:
     created = {"uid": "u", "namespace": "ml", "name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}
     named = {"name": "data", "persistentVolumeClaim": {"claimName": "data-1"}}

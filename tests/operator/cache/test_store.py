@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from gpufleet_operator.cache import decode
 from gpufleet_operator.cache.cache import Cache, OtherPodStore
 from gpufleet_operator.cache.store import TombstoneStore
 from gpufleet_operator.model.objects import BoundPod, Node, PodDeletion, PodPhase
+from gpufleet_operator.model.pod_state.containers import Container, Termination
 from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_testing.operator import make
 
@@ -130,6 +133,35 @@ def test_a_deleted_pod_is_recorded_with_its_last_state() -> None:
         over.uid: PodDeletion.TERMINATED,
     }
     assert cache.pods.items == {}
+
+
+@pytest.mark.parametrize(
+    ("finished", "seen", "how"),
+    [
+        (-1, "running", PodDeletion.SUCCEEDED),
+        (0, "running", PodDeletion.TERMINATED),
+        (1, "stopping", PodDeletion.TERMINATED),
+        (0, "succeeded", PodDeletion.SUCCEEDED),
+    ],
+    ids=["before the request", "in the same second", "after the request", "seen before the request"],
+)
+def test_pod_that_was_stopped_has_not_succeeded(finished: int, seen: str, how: PodDeletion) -> None:
+    """A program that catches SIGTERM exits with 0, and the kubelet reports Succeeded for an evicted pod."""
+    cache, requested = Cache(), make.NOW
+    ended = Container("main", terminated=Termination(0, finished_at=requested + timedelta(seconds=finished)))
+    last = make.running_pod(
+        "a", phase=PodPhase.SUCCEEDED, containers=(ended,), deleting=True, deletion_requested=requested
+    )
+    before = {
+        "running": make.running_pod("a"),
+        "stopping": replace(last, phase=PodPhase.RUNNING, containers=()),
+        "succeeded": replace(last, deleting=False, deletion_requested=None),
+    }
+    cache.pods.put(before[seen])
+
+    cache.pods.record_deletion(last)
+
+    assert cache.pods.deleted == {last.uid: how}
 
 
 def test_a_pod_that_returns_is_not_deleted() -> None:

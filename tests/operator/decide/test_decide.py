@@ -7,6 +7,7 @@ import pytest
 
 from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
+from gpufleet_common import timestamps
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.state_types import Backoff, PassState
@@ -47,7 +48,8 @@ def test_reservation_from_before_a_crash_is_verified_and_released() -> None:
 
     (proof,) = actions.reserves
     assert (proof.uid, proof.generation, proof.added, proof.removed) == (telemetry.uid, telemetry.generation, (), ())
-    assert proof.assignments == telemetry.assignments
+    (proven,), (stored,) = proof.assignments, telemetry.assignments
+    assert proven == stored.model_copy(update={"decided_at": timestamps.micros(make.NOW)}), "the generation rises"
     (release,) = actions.releases
     assert release.after == {"node-1"}
     assert "GPU-1-1" in str(release.patch)

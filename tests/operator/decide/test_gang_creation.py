@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import pytest
+
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.gang_creation import due_creations, remove_incomplete_gangs, retry_when_freed
 from gpufleet_operator.decide.replicas import assess
 from gpufleet_operator.ledger.ledger import read_ledger
-from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.objects import Pod, ResourceQuota, Workload
 from gpufleet_operator.model.replica import RemovalReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Backoff, PassState
@@ -26,11 +29,12 @@ def backing_off(*workloads: Workload, message: str = QUOTA, seconds: float = 30)
 
 
 def assessed(snapshot: Snapshot) -> Sequence[WorkloadReplicas]:
-    return assess(snapshot, snapshot.previous_state, read_ledger(snapshot, snapshot.previous_state))
+    state = snapshot.previous_state
+    return assess(snapshot, state, read_ledger(snapshot, state), WorkloadGuard())
 
 
 def due(snapshot: Snapshot) -> tuple[str, ...]:
-    return due_creations(snapshot, snapshot.previous_state, assessed(snapshot))
+    return due_creations(snapshot, snapshot.previous_state, assessed(snapshot)).due
 
 
 def test_gang_that_waits_for_quota_is_tried_before_a_younger_one() -> None:
@@ -41,6 +45,16 @@ def test_gang_that_waits_for_quota_is_tried_before_a_younger_one() -> None:
 def test_gang_that_waits_for_quota_is_not_tried_because_of_an_older_one() -> None:
     first, second = gang("first"), gang("second", YOUNG)
     assert due(make.snapshot(first, second, state=backing_off(second))) == ("uid-first",)
+
+
+def test_gang_is_held_while_another_one_has_no_response() -> None:
+    first, second = gang("first"), gang("second", YOUNG)
+    single = make.workload("single", created=YOUNG)
+    state = PassState(in_flight=frozenset({"create/uid-first", "create/uid-single", "status/uid-second"}))
+    snapshot = make.snapshot(first, second, single, state=state)
+    found = due_creations(snapshot, state, assessed(snapshot))
+    assert not found.due
+    assert found.held == {"uid-second"}
 
 
 def test_single_replica_does_not_cause_an_attempt_of_a_gang() -> None:
@@ -54,31 +68,51 @@ def test_gang_that_another_rule_rejects_keeps_its_backoff() -> None:
     assert due(make.snapshot(first, second, state=state)) == ("uid-second",)
 
 
-def test_backoff_ends_when_a_pod_of_another_workload_is_gone() -> None:
-    waiting, other = gang("waiting"), make.workload("other")
-    before = make.snapshot(waiting, other, make.running_pod(other), make.telemetry(), state=backing_off(waiting))
-    state = retry_when_freed(before, before.previous_state)
+def quota(used: int, *, hard: int = 4, namespace: str = "ml") -> ResourceQuota:
+    return ResourceQuota("uid-q", str(100 + used), namespace, {"pods": str(hard)}, {"pods": str(used)})
+
+
+def after(state: PassState, *objects: Workload | Pod, quotas: Sequence[ResourceQuota], seconds: float = 0) -> PassState:
+    """Returns the state of a pass that sees these quotas."""
+    now = make.NOW + timedelta(seconds=seconds)
+    found = {each.uid: each for each in quotas}
+    return retry_when_freed(make.snapshot(*objects, state=state, quotas=found, now=now), state)
+
+
+@pytest.mark.parametrize(
+    ("later", "ends"),
+    [
+        pytest.param([quota(3)], True, id="used-falls"),
+        pytest.param([quota(4, hard=5)], True, id="raised"),
+        pytest.param([], True, id="deleted"),
+        pytest.param([quota(4)], False, id="unchanged"),
+        pytest.param([quota(5)], False, id="used-rises"),
+    ],
+)
+def test_backoff_ends_when_the_quota_has_more_room(later: Sequence[ResourceQuota], ends: bool) -> None:
+    waiting = gang("waiting")
+    state = after(backing_off(waiting), waiting, quotas=[quota(4)])
+    assert state.is_backing_off("create/uid-waiting", make.NOW)
+    state = after(state, waiting, quotas=later)
+    assert state.is_backing_off("create/uid-waiting", make.NOW) is not ends
+
+
+def test_backoff_remains_when_the_quota_of_another_namespace_has_more_room() -> None:
+    waiting = gang("waiting")
+    state = after(backing_off(waiting), waiting, quotas=[quota(4, namespace="other")])
+    state = after(state, waiting, quotas=[quota(3, namespace="other")])
     assert state.is_backing_off("create/uid-waiting", make.NOW)
 
-    after = make.snapshot(waiting, other, make.telemetry(), state=state)
-    assert not retry_when_freed(after, state).is_backing_off("create/uid-waiting", make.NOW)
 
-
-def test_backoff_ends_when_a_pod_of_an_earlier_attempt_is_gone() -> None:
+def test_backoff_remains_when_the_gang_gave_the_room_back() -> None:
+    """The quota is recalculated some time after the gated pod is gone."""
     waiting = gang("waiting")
-    ending = make.running_pod(waiting, deleting=True)
-    before = make.snapshot(waiting, ending, make.telemetry(), state=backing_off(waiting))
-    state = retry_when_freed(before, before.previous_state)
-    after = make.snapshot(waiting, make.telemetry(), state=state)
-    assert not retry_when_freed(after, state).is_backing_off("create/uid-waiting", make.NOW)
-
-
-def test_backoff_remains_when_a_gated_pod_of_the_gang_is_gone() -> None:
-    waiting = gang("waiting")
-    before = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=backing_off(waiting))
-    state = retry_when_freed(before, before.previous_state)
-    after = make.snapshot(waiting, make.telemetry(), state=state)
-    assert retry_when_freed(after, state).is_backing_off("create/uid-waiting", make.NOW)
+    state = after(backing_off(waiting), waiting, make.pod(waiting), quotas=[quota(4)])
+    state = after(state, waiting, quotas=[quota(4)], seconds=2)
+    state = after(state, waiting, quotas=[quota(3)], seconds=5)
+    assert state.is_backing_off("create/uid-waiting", make.NOW + timedelta(seconds=5))
+    state = after(state, waiting, quotas=[quota(2)], seconds=11)
+    assert not state.is_backing_off("create/uid-waiting", make.NOW + timedelta(seconds=11))
 
 
 def test_pods_of_an_incomplete_gang_are_taken_back() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
+from gpufleet_api.names import DRA_DRIVER, RESOURCE, SHARED_RESOURCE, Reclaim, Transport
 from gpufleet_api.telemetry import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.decide import decide
@@ -18,7 +18,9 @@ from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator import make, results
+from gpufleet_testing.operator.dra import claims
 from gpufleet_testing.operator.fields import AssignmentFields, WorkloadSpecFields
+from gpufleet_testing.operator.make import HolderMemory, reclaimable, using
 
 TOTAL = 81559
 SLOT = PodNeeds(cpu_milli=100, memory_bytes=2**20, extended={SHARED_RESOURCE: 1})
@@ -249,3 +251,60 @@ def test_promises_never_exceed_a_device_and_its_uses_never_mix(rounds: list[list
             assert len(found) == 1 or all(a.memory_mib is not None for a in found), f"{uuid} is used in both ways"
             assert sum(a.memory_mib or 0 for a in found) <= TOTAL
             assert sum(a.compute_percent or 0 for a in found) <= 100
+
+
+@pytest.mark.parametrize(
+    ("chosen", "default", "expected"),
+    [
+        (None, Reclaim.NEVER, None),
+        (None, Reclaim.USED, Reclaim.USED),
+        ("Never", Reclaim.USED, None),
+        ("Used", Reclaim.NEVER, Reclaim.USED),
+    ],
+)
+def test_reservation_says_whether_its_promise_may_be_reclaimed(
+    chosen: str | None, default: Reclaim, expected: Reclaim | None
+) -> None:
+    workload = make.workload(devices=shared(), placement={"reclaim": chosen} if chosen else {})
+    limits = Limits(default_reclaim=default)
+
+    (a,) = assigned(decide(make.snapshot(workload, make.pod(workload, needs=SLOT), make.telemetry(), limits=limits)))
+
+    assert a.reclaim is expected
+
+
+@pytest.mark.parametrize(("driver", "expected"), [(DRA_DRIVER, Reclaim.USED), ("gpu.nvidia.com", None)])
+def test_claim_of_another_driver_keeps_its_promise(driver: str, expected: Reclaim | None) -> None:
+    workload = make.workload(devices=shared(), placement={"reclaim": "Used"})
+    node, pod = make.telemetry(transport=Transport.DRA), claims.claiming(make.pod(workload))
+
+    (a,) = assigned(decide(make.snapshot(workload, pod, node, limits=Limits(dra_driver=driver))))
+
+    assert a.reclaim is expected
+
+
+@pytest.mark.parametrize("strategy", ["Best", "Pack"])
+@pytest.mark.parametrize("reclaims", [False, True], ids=["Never", "Used"])
+def test_unused_promise_is_given_to_others_only_with_consent(strategy: str, *, reclaims: bool) -> None:
+    holder = make.running_pod("s", needs=SLOT)
+    promised = part(holder, "GPU-1-0", memory=60_000)
+    promised = reclaimable(promised) if reclaims else promised
+    telemetry = make.telemetry(devices=1, assignments=[promised], held={"GPU-1-0": [promised]}, memoryUsedMiB=9000)
+    telemetry = using(telemetry, {holder.name: HolderMemory(8500)})
+    owner = make.workload("s", devices=shared(60_000))
+    workload = make.workload(devices=shared(70_000), placement={"strategy": strategy})
+
+    actions = decide(make.snapshot(owner, holder, workload, make.pod(needs=SLOT), telemetry))
+
+    assert [a.memory_mib for a in assigned(actions)] == ([60_000, 70_000] if reclaims else [])
+
+
+def test_gated_reservation_on_reclaimed_memory_is_kept() -> None:
+    holder, waiting = make.running_pod("s", needs=SLOT), make.pod(needs=SLOT)
+    stored = [reclaimable(part(holder, "GPU-1-0", memory=60_000)), part(waiting, "GPU-1-0", memory=70_000)]
+    telemetry = make.telemetry(devices=1, assignments=stored, held={"GPU-1-0": stored[:1]})
+    owner, workload = make.workload("s", devices=shared(60_000)), make.workload(devices=shared(70_000))
+
+    actions = decide(make.snapshot(owner, holder, workload, waiting, telemetry))
+
+    assert [release.pod_uid for release in actions.releases] == [waiting.uid]

@@ -34,3 +34,14 @@ def test_entries_of_deleted_objects_are_dropped() -> None:
 
     assert not advanced.rejections.backoffs
     assert not advanced.rejections.counted_pods
+
+
+def test_generation_of_a_reservation_is_that_of_its_present_node() -> None:
+    """A pod that gets devices of another node would never be confirmed by the generation of the first one."""
+    pod = make.pod()
+    first = advance(make.snapshot(pod, make.telemetry("node-1", generation=50, assignments=[make.assignment(pod)])))
+    there = make.assignment(pod, "GPU-2-0")
+    moved = make.snapshot(pod, make.telemetry("node-2", generation=7, assignments=[there]), state=first)
+    assert advance(moved).first_generation == {pod.uid: ("node-2", 7)}
+    later = make.snapshot(pod, make.telemetry("node-2", generation=9, assignments=[there]), state=advance(moved))
+    assert advance(later).first_generation == {pod.uid: ("node-2", 7)}

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_api.names import RESOURCE
+from gpufleet_operator.cache.compact import compact
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.pod_state.containers import Container
@@ -205,3 +206,43 @@ def test_other_pods_may_request_any_amount(name: str, amount: str) -> None:
     actions = decide(make.snapshot(good, make.pod(good), *map(make.telemetry, NODES), other_requests=others))
 
     assert [r.name for r in actions.releases] == ["good-0-a"]
+
+
+def test_workloads_with_equal_templates_share_one_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels and volumes differ from job to job: each has its own hash, and an error in labels is its own."""
+    build, built = podbuild.build, []
+
+    def counted(workload: Workload, *rest: Any, **options: Any) -> Any:
+        built.append(workload.name)
+        return build(workload, *rest, **options)
+
+    def job(name: str, label: str = "app") -> Workload:
+        spec = {**FULL["spec"], "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]}
+        template = {"metadata": {"labels": {label: name}}, "spec": spec}
+        workload = make.workload(name, template=template)
+        assert workload.model is not None
+        return replace(workload, model=compact(workload.model))
+
+    monkeypatch.setattr(podbuild, "build", counted)
+    jobs = [job("job-1"), job("job-2"), job("job-3", label=RESOURCE)]
+
+    checks = make.checks(*jobs)
+
+    assert built == ["job-1"]
+    first, second, third = (checks[each.uid] for each in jobs)
+    assert first.pod_type == second.pod_type is not None
+    assert (first.errors, second.errors) == ((), ())
+    assert first.template_hash != second.template_hash == make.checks(jobs[1])[jobs[1].uid].template_hash
+    assert len(third.errors) == 1
+    assert RESOURCE in third.errors[0]
+
+
+def test_templates_with_other_containers_are_checked_each() -> None:
+    """Also if one of the parts is malformed in the second one only."""
+    malformed = {**FULL, "spec": {**FULL["spec"], "overhead": {"cpu": "x"}}}
+    good, bad = make.workload("good", template=FULL), make.workload("bad", template=malformed)
+
+    checks = make.checks(good, bad)
+
+    assert not checks[good.uid].errors
+    assert "overhead[cpu]" in checks[bad.uid].errors[0]

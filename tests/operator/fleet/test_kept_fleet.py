@@ -96,6 +96,15 @@ def test_picks_of_an_unfinished_pass_are_taken_back() -> None:
     assert not kept.fleet.nodes["n"].devices[0].held
 
 
+def test_earmarks_of_a_pass_end_with_the_next_update() -> None:
+    kept, node = KeptFleet(), device_node("n", "a")
+    kept.fill([node], make.NOW, STALE_AFTER)
+    kept.fleet.earmark(["a"], "ml/big")
+
+    assert updated(kept, node) == []
+    assert kept.fleet.earmarks == {}
+
+
 def test_device_on_two_nodes_needs_all_nodes_in_their_order() -> None:
     kept = KeptFleet()
     kept.fill([device_node("n1", "a"), device_node("n2", "b"), device_node("n3", "c")], make.NOW, STALE_AFTER)

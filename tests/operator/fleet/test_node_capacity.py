@@ -21,7 +21,8 @@ def test_bound_released_and_reserved_pods_count_once() -> None:
     )
     node = make.node(allocatable={"cpu": 8000, "memory": 8 * 2**30, "pods": 10, RESOURCE: 4, "example.com/nic": 2})
     others = {"node-1": {"cpu": 500, "memory": 2**30, "pods": 2}}
-    snapshot = make.snapshot(running, released, reserved, elsewhere, over, telemetry, node, other_requests=others)
+    pods = (running, released, reserved, elsewhere, over)
+    snapshot = make.snapshot(make.workload("c"), *pods, telemetry, node, other_requests=others)
 
     used = node_capacity.requested_per_node(snapshot, ledger.read_ledger(snapshot, PassState()))
     facts = node_capacity.node_without_devices(node, used["node-1"])

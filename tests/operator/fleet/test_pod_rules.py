@@ -100,6 +100,20 @@ def test_spread_has_a_domain_per_node_with_devices() -> None:
     assert (rule.counts, rule.counts_replicas, rule.max_skew, rule.min_domains) == ({"node-1": 2}, True, 2, 3)
 
 
+def test_pods_that_restrict_nothing_are_read_when_a_new_pod_does() -> None:
+    """The template of a pod that does not exist yet may have rules, although no pod on the nodes has any."""
+    pods = [PlacedPod("node-1", bound_traits("ml", {"app": "x"}, {}))]
+    read = iter(pods)
+    unread = PlacedPods(NODES, read, restrict=False)
+    assert unread.rules(pod_traits("ml", {"app": "x"}, {}), PodNeeds()) == ()
+    assert next(read, None) == pods[0], "not read without a need"
+
+    own, again = pod_traits("ml", {"app": "x"}, spread()), PlacedPods(NODES, iter(pods), restrict=False)
+    assert again.rules(own, PodNeeds()) == PlacedPods(NODES, pods).rules(own, PodNeeds())
+    (rule,) = again.rules(own, PodNeeds())
+    assert (len(rule.domains), rule.counts) == (3, {"node-1": 1})
+
+
 def test_spread_that_ignores_affinity_counts_nodes_without_devices() -> None:
     """kube-scheduler does so as well, although the pod is pinned: with this policy it checks the constraint itself."""
     pods = placed(("cpu", {}), nodes=(*NODES, CPU_NODE))

@@ -1,12 +1,17 @@
 """Requests and responses, and the error of each response."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import httpx2
 import pytest
+from aiohttp import web
+from lightkube.config.kubeconfig import KubeConfig
+from lightkube.config.models import Cluster, User
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_operator.kube import errors, patches
@@ -15,14 +20,14 @@ from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.writer import ApiWriter
 from gpufleet_operator.model.objects import NodeCondition
 from gpufleet_operator.model.report_actions import WriteNodeCondition, WriteTelemetryConditions
+from gpufleet_testing.operator.http_apiserver import HandledRequests
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
 def connect(handler: Handler, clock: ServerClock | None = None) -> Api:
-    http = httpx2.AsyncClient(base_url="http://api", transport=httpx2.MockTransport(handler))
-    return Api(http, clock or ServerClock(lambda: NOW))
+    return Api(HandledRequests(handler), clock or ServerClock(lambda: NOW))
 
 
 def status(code: int, reason: str = "", message: str = "no") -> httpx2.Response:
@@ -55,11 +60,43 @@ async def test_each_status_code_has_its_error(code: int, reason: str, kind: type
     assert caught.value.code == code
 
 
+async def test_a_hundred_requests_that_hang_delay_no_other() -> None:
+    """As with webhooks that hang in several namespaces, and without a limit of the client."""
+    hanging, released = asyncio.Semaphore(0), asyncio.Event()
+
+    async def respond(request: web.Request) -> web.Response:
+        if request.path == "/hangs":
+            hanging.release()
+            await released.wait()
+        return web.json_response({})
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", respond)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    config = KubeConfig.from_one(cluster=Cluster(server=url), user=User(token="t")).get()
+    assert config is not None
+    api = Api.connect(config, ServerClock())
+    requests = [asyncio.create_task(api.get("/hangs")) for _ in range(110)]
+    try:
+        async with asyncio.timeout(10):
+            for _ in requests:
+                await hanging.acquire()
+            assert await api.get("/answers") == {}
+    finally:
+        released.set()
+        await asyncio.gather(*requests)
+        await api.close()
+        await runner.cleanup()
+
+
 async def test_no_response_is_unavailable() -> None:
     def handler(_: httpx2.Request) -> httpx2.Response:
-        raise httpx2.ReadTimeout("late")
+        raise aiohttp.SocketTimeoutError("late")
 
-    with pytest.raises(errors.UnavailableError, match="ReadTimeout: late"):
+    with pytest.raises(errors.UnavailableError, match="SocketTimeoutError: late"):
         await connect(handler).get("/x")
 
 
@@ -99,9 +136,11 @@ async def test_a_watch_yields_events_and_bookmarks() -> None:
     assert await watch(lines) == [("ADDED", {"a": 1}), ("BOOKMARK", {"b": 2})]
 
 
-async def test_an_error_within_a_watch_is_raised() -> None:
-    with pytest.raises(errors.GoneError, match="too old"):
-        await watch([{"type": "ERROR", "object": {"code": 410, "message": "too old"}}])
+@pytest.mark.parametrize("code", [410, 401, 403, 500, 504, None])
+async def test_an_error_within_a_watch_has_the_objects_listed_again(code: int | None) -> None:
+    status = {"message": "no leader"} if code is None else {"code": code, "message": "no leader"}
+    with pytest.raises(errors.GoneError, match="no leader"):
+        await watch([{"type": "ERROR", "object": status}])
 
 
 async def test_a_watch_requests_bookmarks_from_its_version() -> None:
@@ -267,6 +306,26 @@ class TestReports:
         (entry,) = json.loads(request.content)["status"]["conditions"]
         assert entry["type"] == "GPUHealthy"
         assert (entry.get("status"), entry.get("$patch")) == ((None, "delete") if removed else ("False", None))
+
+    @pytest.mark.parametrize(("uid", "kind"), [("uid-2", errors.NotFoundError), ("uid-1", errors.InvalidWriteError)])
+    async def test_object_that_was_created_again_is_not_found(self, uid: str, kind: type[errors.ApiError]) -> None:
+        """The apiserver reports another uid as an invalid object, as it does a rejected field."""
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            if request.method == "GET":
+                return httpx2.Response(200, json={"metadata": {"name": "train", "uid": uid}})
+            return status(422, "Invalid", "metadata.uid: Invalid value: field is immutable")
+
+        writer, meta = ApiWriter(connect(handler)), {"name": "train", "namespace": "ml", "uid": "uid-1"}
+
+        for write in (
+            writer.apply_service({"metadata": meta}),
+            writer.apply_telemetry_status("train", {"metadata": meta}),
+            writer.patch_node_status("train", {"metadata": meta}),
+        ):
+            with pytest.raises(errors.ApiError) as caught:
+                await write
+            assert type(caught.value) is kind
 
     async def test_eviction_names_the_uid(self) -> None:
         writer, sent = self.recorded()

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpufleet_api.names import Reclaim
 from gpufleet_api.telemetry import Assignment
 from gpufleet_operator.ledger.conflicts import Occupancy
 from gpufleet_operator.model.objects import Reservation
@@ -50,3 +51,23 @@ def test_shares_never_conflict_even_if_they_exceed_the_device() -> None:
     assert occupancy.fits(on_node_1(shared(200)))
     assert occupancy.fits(Reservation("node-2", shared(300))), "another node"
     assert occupancy.conflicts(on_node_1(make.assignment(make.pod())))
+
+
+def test_reservation_by_learned_demand_counts_with_it() -> None:
+    learned = make.shared_assignment("a", 800).model_copy(update={"demand_mib": 300})
+    limits = {("node-1", "GPU-1-0"): 1000}
+    occupancy = Occupancy(limits, [on_node_1(learned)])
+
+    assert occupancy.fits(on_node_1(shared(700)))
+    assert not occupancy.fits(on_node_1(shared(701)))
+    assert Occupancy(limits, [on_node_1(shared(700))]).fits(on_node_1(learned))
+
+
+def test_memory_that_others_may_get_does_not_count() -> None:
+    reclaimable = make.shared_assignment("a", 800).model_copy(update={"reclaim": Reclaim.USED})
+    occupancy = Occupancy({("node-1", "GPU-1-0"): 1000}, [on_node_1(reclaimable)])
+
+    assert occupancy.fits(on_node_1(shared(1000)))
+    occupancy.add(on_node_1(shared(700)))
+    assert not occupancy.fits(on_node_1(shared(400)))
+    assert occupancy.fits(on_node_1(shared(300)))

@@ -33,7 +33,8 @@ def test_reservation_of_an_existing_pod_is_active() -> None:
     gated, released, running = make.pod("a"), make.released_pod("b"), make.running_pod("c")
     assignments = [make.assignment(p, f"GPU-1-{i}") for i, p in enumerate((gated, released, running))]
 
-    found = read(make.snapshot(gated, released, running, make.telemetry(devices=3, assignments=assignments)))
+    telemetry = make.telemetry(devices=3, assignments=assignments)
+    found = read(make.snapshot(make.workload("a"), gated, released, running, telemetry))
 
     assert uids(found) == ({gated.uid, released.uid, running.uid}, set(), set())
 
@@ -215,6 +216,7 @@ def test_older_of_two_reservations_of_a_gated_pod_is_kept() -> None:
     older = make.assignment(pod, "GPU-2-0", decided_at="2026-01-01T00:00:00.000000Z")
     found = read(
         make.snapshot(
+            make.workload(),
             pod,
             make.telemetry("node-1", assignments=[make.assignment(pod)]),
             make.telemetry("node-2", assignments=[older]),

@@ -78,7 +78,7 @@ def test_check(kubelet: tuple[str, ...], agent: tuple[str, ...], report: Report,
 
 def test_report_covers_a_reservation_by_its_first_generation() -> None:
     """The latest generation of the object may be younger."""
-    seen = PassState(first_generation={"uid-train-0-a": 3})
+    seen = PassState(first_generation={"uid-train-0-a": ("node-1", 3)})
 
     assert check(("GPU-1-2",), (), covered=3, generation=9, state=seen).state == "Mismatch"
 

@@ -1,6 +1,7 @@
 """Steps in any order with crashes anywhere: hypothesis searches for a run that breaks an invariant."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import hypothesis.strategies as st
@@ -9,11 +10,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from gpufleet_operator.kube.errors import UnavailableError
-from gpufleet_operator.model.node_leases import NodeLease, NodeLeases
+from gpufleet_testing.hypothesis_profiles import histories
 from gpufleet_testing.operator import invariants
 from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.process import OperatorProcess
+from gpufleet_testing.operator.process import LIMITS, OperatorProcess
 
 DEVICES = st.one_of(
     st.builds(lambda count: {"count": count}, st.integers(1, 2)),
@@ -34,13 +35,14 @@ RUN_POLICIES = st.builds(
     st.sampled_from([None, None, 5]),
 )
 WORKLOADS = st.builds(
-    lambda replicas, devices, gang, shares, strategy, restart_policy, run_policy, names: {
+    lambda replicas, devices, gang, shares, strategy, restart_policy, run_policy, names, priority: {
         "replicas": replicas,
         "devices": devices,
         "placement": {"gang": gang, "strategy": strategy},
         "restart_policy": restart_policy,
         "runPolicy": run_policy,
         "network": {"enableDNSHostnames": names},
+        "priority": priority,
         **({"distribution": {"items": 100, "mode": "Proportional"}} if gang and shares else {}),
     },
     st.integers(1, 3),
@@ -51,7 +53,10 @@ WORKLOADS = st.builds(
     st.sampled_from(["Always", "OnFailure", "Never"]),
     RUN_POLICIES,
     st.booleans(),
+    st.sampled_from([None, None, 0, 100]),
 )
+LIMITS_OF_QUEUE = replace(LIMITS, reserve_after=timedelta(seconds=3))
+"""Devices are earmarked within a run."""
 LATE = timedelta(seconds=20)
 """Age of the renewal of a kubelet that has missed one and whose lease is still valid."""
 
@@ -73,16 +78,11 @@ class OperatorMachine(RuleBasedStateMachine):
             self.submit(spec)
 
     def start_operator(self) -> None:
-        self.operator = OperatorProcess(self.world, checked=True)
+        self.operator = OperatorProcess(self.world, LIMITS_OF_QUEUE, checked=True)
         self.read_leases()
 
     def read_leases(self) -> None:
-        """As the poller of leases does."""
-        renewed = {name: self.world.now - LATE * (name in self.late) for name in self.world.kubelets}
-        leases = dict.fromkeys(renewed, NodeLease("time", timedelta(seconds=40)))
-        cache = self.operator.cache
-        cache.node_leases = NodeLeases(self.world.now, leases=leases, renewed_at=renewed)
-        cache.tracker.note_nodes(set(renewed))
+        self.operator.read_leases(dict.fromkeys(self.late, LATE))
 
     def submit(self, spec: Json) -> None:
         self.number += 1
@@ -235,12 +235,13 @@ class OperatorMachine(RuleBasedStateMachine):
             self.runner.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.histories
+@pytest.mark.timeout(20 * histories(15))
 def test_any_order_of_steps_settles() -> None:
     run_state_machine_as_test(
         OperatorMachine,
         settings=settings(
-            max_examples=15,
+            max_examples=histories(15),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

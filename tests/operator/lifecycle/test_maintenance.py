@@ -4,20 +4,12 @@ from typing import Any
 
 from gpufleet_api.names import WAITING_FOR_ANNOTATION
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.process import OperatorProcess
+from gpufleet_testing.operator.process import OperatorProcess, moment
 
 
 async def passes(cluster: FakeCluster, operator: OperatorProcess, number: int = 1) -> None:
     for _ in range(number):
-        for _ in range(2):
-            operator.hear(1000)
-            await operator.act()
-        cluster.scheduler()
-        for node in cluster.kubelets:
-            cluster.kubelet(node)
-            cluster.agent(node)
-        cluster.collector()
-        cluster.advance(1)
+        await moment(cluster, operator)
 
 
 def cordon(cluster: FakeCluster, node: str, **entry: Any) -> None:

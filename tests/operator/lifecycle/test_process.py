@@ -12,7 +12,8 @@ import pytest
 
 from gpufleet_common import logs
 from gpufleet_operator.kube.errors import NotFoundError, UnauthorizedError
-from gpufleet_operator.main import StopSignal, main, run
+from gpufleet_operator.main import main, run
+from gpufleet_operator.runtime.watches.run_kopf import StopSignal
 from gpufleet_operator.settings import OperatorSettings
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.http_apiserver import KINDS, serving, until

@@ -6,7 +6,7 @@ from typing import Any
 from gpufleet_operator.kube.errors import InvalidWriteError
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.process import OperatorProcess
+from gpufleet_testing.operator.process import OperatorProcess, moment
 
 GANG = {"replicas": 4, "placement": {"gang": True}}
 
@@ -24,16 +24,7 @@ class _QuotaOnCreation(FakeCluster):
 
 async def live(world: FakeCluster, operator: OperatorProcess, seconds: int) -> None:
     for _ in range(seconds):
-        operator.hear(1000)
-        await operator.act()
-        operator.hear(1000)
-        await operator.act()
-        world.scheduler()
-        for node in world.kubelets:
-            world.kubelet(node)
-            world.agent(node)
-        world.collector()
-        world.advance(1)
+        await moment(world, operator)
 
 
 def pods(world: FakeCluster, workload: str) -> int:
@@ -64,6 +55,46 @@ async def test_second_gang_waits_without_pods_and_runs_when_the_first_is_deleted
     world.remove("workloads", "ml/first")
     await live(world, operator, 6)
     assert (pods(world, "first"), pods(world, "second"), pods(world, "third")) == (0, 4, 0)
+
+
+async def test_gang_runs_when_the_quota_is_recalculated_long_after_the_pods_ended() -> None:
+    """As on a busy control plane. Retries with backoff come after 15 s and then after 31 s."""
+
+    class BusyControllerManager(FakeCluster):
+        busy = False
+
+        def quota_controller(self) -> None:
+            if not self.busy:
+                super().quota_controller()
+
+    world = BusyControllerManager(1, 8)
+    world.max_pods = {"ml": 4}
+    operator = OperatorProcess(world)
+    world.submit("first", **GANG)
+    await live(world, operator, 5)
+    world.submit("second", **GANG)
+    await live(world, operator, 60)
+    world.busy = True
+    world.remove("workloads", "ml/first")
+    await live(world, operator, 20)
+    assert (pods(world, "first"), pods(world, "second")) == (0, 0)
+    assert ready(world, "second")[0] == "QuotaExceeded"
+
+    world.busy = False
+    await live(world, operator, 3)
+    assert pods(world, "second") == 4
+
+
+async def test_gang_runs_when_the_quota_is_raised() -> None:
+    world = FakeCluster(1, 8)
+    world.max_pods = {"ml": 3}
+    operator = OperatorProcess(world)
+    world.submit("gang", **GANG)
+    await live(world, operator, 60)
+    assert pods(world, "gang") == 0
+    world.max_pods = {"ml": 4}
+    await live(world, operator, 3)
+    assert pods(world, "gang") == 4
 
 
 async def test_gang_over_the_quota_leaves_it_to_a_single_pod() -> None:

@@ -70,7 +70,7 @@ def broken_binding(world: FakeCluster) -> None:
 
 def broken_admission(world: FakeCluster) -> None:
     world.reject_admission.update(world.kubelets)
-    world.admission_reason = "SysctlForbidden"
+    world.admission_reason, world.admission_message = "SysctlForbidden", 'forbidden sysctl: "kernel.msgmax"'
 
 
 def absent_plugin(world: FakeCluster) -> None:
@@ -131,9 +131,23 @@ def everything(world: FakeCluster, operator: OperatorProcess, number: int) -> Op
     return OperatorProcess(world)
 
 
+def volumes_are_in_use(world: FakeCluster) -> None:
+    world.binding_message = "0/2 nodes are available: 2 node(s) exceed max volume count."
+    broken_binding(world)
+
+
+def volume_is_elsewhere(world: FakeCluster) -> None:
+    world.binding_message = "0/2 nodes are available: 2 node(s) had volume node affinity conflict."
+    broken_binding(world)
+
+
 @pytest.mark.parametrize(
     ("disturb", "breaks"),
     [
+        (pod_of_another_ends, volumes_are_in_use),
+        (label_changes, volume_is_elsewhere),
+        (everything, volumes_are_in_use),
+        (everything, volume_is_elsewhere),
         (label_changes, broken_admission),
         (pod_of_another_ends, broken_admission),
         (operator_restarts, broken_admission),
@@ -145,7 +159,7 @@ def everything(world: FakeCluster, operator: OperatorProcess, number: int) -> Op
 async def test_six_workloads_that_cannot_run_make_few_pods_while_others_change(
     disturb: Disturbance, breaks: Callable[[FakeCluster], None]
 ) -> None:
-    """Each minute, in ten minutes: none of it is named by the rejections, and the counts survive a restart."""
+    """Each minute, in ten minutes, also what the rejections name. The counts survive a restart."""
     world = FakeCluster(2, 10)
     operator = OperatorProcess(world)
     for number in range(10):
@@ -166,8 +180,9 @@ async def test_six_workloads_that_cannot_run_make_few_pods_while_others_change(
         assert condition(world, f"w{number}", "Ready")["reason"] == "PlacementBackOff"
 
 
-async def test_change_that_a_rejection_names_is_tried_after_a_minute() -> None:
-    world = FakeCluster(1, 1)
+@pytest.mark.parametrize("dra", [0, 1], ids=["DevicePlugin", "DRA"])
+async def test_change_that_a_rejection_names_is_tried_after_a_minute(dra: int) -> None:
+    world = FakeCluster(1, 1, dra=dra)
     world.binding_message = "0/1 nodes are available: 1 node(s) had untolerated taint {a: b}."
     broken_binding(world)
     operator = OperatorProcess(world)

@@ -71,6 +71,7 @@ async def test_changed_template_rolls_and_keeps_devices(spec: Json) -> None:
     for _ in range(40):
         await moment(cluster, operator)
         invariants.check_always(cluster)
+        assert condition(cluster, "Placed")[0] == "True", "the devices are kept"
 
     assert set(images(cluster).values()) == {"newer"}
     assert devices(cluster) == before

@@ -8,7 +8,7 @@ import pytest
 from gpufleet_api.names import ATTEMPT_LABEL
 from gpufleet_operator.kube.errors import UnavailableError
 from gpufleet_testing.operator import invariants
-from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault
+from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault, faulty_writes
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.process import OperatorProcess
 
@@ -96,7 +96,7 @@ async def test_each_failure_counts_once_if_any_write_fails(
     writes = 10**6 - counted.left
     assert writes > 10
 
-    for at in range(0, writes, step):
+    for at in faulty_writes(writes, kind, after=after, step=step):
         found = await fail_twice(Run(spec, WriteFault(at, kind, after=after)), second)
 
         assert found == (2, "Failed", 0), f"fault at write {at}"

@@ -7,7 +7,7 @@ import pytest
 from gpufleet_operator.kube.errors import UnavailableError
 from gpufleet_testing.hypothesis_profiles import THOROUGH
 from gpufleet_testing.operator import invariants
-from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault
+from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault, faulty_writes
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.process import OperatorProcess, RestartingOperator, moment
 
@@ -51,14 +51,23 @@ def end(world: FakeCluster) -> tuple[object, ...]:
 SPECS = {"shares": SHARES, "many": MANY, "parts": PARTS} | ({"gang": GANG} if THOROUGH else {})
 """Workloads of the test below. One of shares is a gang as well, and does all that a gang does."""
 
+FAULTS = [(spec, 0, after, crashes) for spec in SPECS for after in (False, True) for crashes in (True, False)]
+"""Workload, number of nodes with transport DRA, whether the write is done, whether the operator crashes."""
+FAULTS += [("shares", 1, True, True), ("parts", 2, True, False)]
+FAULTS += [("shares", 2, True, False), ("many", 1, True, True), ("gang", 1, False, False)] if THOROUGH else []
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
-@pytest.mark.parametrize("crashes", [True, False], ids=["crash", "lost answer"])
-async def test_fault_at_any_write_leads_to_the_same_end(spec: Json, after: bool, crashes: bool) -> None:
+
+def _id(value: object) -> str:
+    return {0: "", 1: "both transports", 2: "claims"}.get(value, str(value)) if type(value) is int else str(value)
+
+
+@pytest.mark.parametrize(("name", "dra", "after", "crashes"), FAULTS, ids=_id)
+async def test_fault_at_any_write_leads_to_the_same_end(name: str, dra: int, after: bool, crashes: bool) -> None:
+    spec, kind = SPECS[name], Crash if crashes else UnavailableError
+
     async def run(at: int | None) -> tuple[object, int]:
-        cluster = FakeCluster(2, 3)
-        planned = WriteFault(10**6 if at is None else at, Crash if crashes else UnavailableError, after=after)
+        cluster = FakeCluster(2, 3, dra=dra)
+        planned = WriteFault(10**6 if at is None else at, kind, after=after)
         cluster.fault = planned
         operator = RestartingOperator(cluster)
         await live(cluster, operator, spec)
@@ -70,9 +79,7 @@ async def test_fault_at_any_write_leads_to_the_same_end(spec: Json, after: bool,
 
     expected, writes = await run(None)
     assert writes > 10
-    # A crash before a write finds what a crash after the previous write finds.
-    same_as_after_the_previous = crashes and not after and not THOROUGH
-    for at in range(1 if same_as_after_the_previous else writes):
+    for at in faulty_writes(writes, kind, after=after):
         assert (await run(at))[0] == expected, f"fault at write {at}"
 
 

@@ -59,6 +59,13 @@ def test_young_pod_is_explained_after_two_seconds() -> None:
     assert len(decide(make.later(waiting(pod), actions, 1)).reports.pods) == 1
 
 
+def test_pod_of_a_deleted_workload_is_no_warning() -> None:
+    action = explained(decide(make.snapshot(make.pod(waiting_for="Devices", has_annotations=True), BUSY)))
+
+    assert (action.reason, action.warning) == ("WaitingForGPUWorkload", False)
+    assert action.note == "its GPUWorkload was deleted, so the garbage collector deletes the pod"
+
+
 def test_pod_that_is_released_is_not_explained() -> None:
     actions = decide(make.snapshot(make.workload(), make.pod(), make.telemetry()))
 

@@ -10,12 +10,14 @@ from prometheus_client import CollectorRegistry
 
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError
+from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError, from_status
 from gpufleet_operator.kube.events import ObjectEventRecorder
-from gpufleet_operator.model.actions import Actions, CreatePod, EvictPod
+from gpufleet_operator.model.actions import Actions, CreatePod, EvictPod, WorkloadName
 from gpufleet_operator.model.objects import BoundPod
+from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.state_types import Limits
-from gpufleet_operator.runtime.executor import Executor, WriteOutcome
+from gpufleet_operator.runtime.executor import Executor
+from gpufleet_operator.runtime.jobs import WriteOutcome
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.operator import make
@@ -59,6 +61,19 @@ class Evicting:
         self.about.append((involved["kind"], involved["name"], body["reason"]))
 
 
+async def test_preemption_is_an_event_of_both_workloads() -> None:
+    cluster: Any = Evicting()
+    preemptor = WorkloadName("ml", "high", "uid-high")
+    eviction = EvictPod(
+        "uid-low", "low", "ml", "low-0", "u", "preempted by ml/high", RemovalReason.PREEMPTED, beneficiary=preemptor
+    )
+    target = Executor(cluster, Cache(), ServerClock(lambda: NOW), ObjectEventRecorder(cluster, "test"))
+
+    await target.run(Actions(evictions=(eviction,)))
+
+    assert cluster.about == [("GPUWorkload", "low", "Preempted"), ("GPUWorkload", "high", "Preempting")]
+
+
 async def test_eviction_of_a_pod_without_a_workload_is_an_event_of_the_pod() -> None:
     cluster: Any = Evicting()
     cache, clock = Cache(), ServerClock(lambda: NOW)
@@ -88,9 +103,27 @@ async def test_a_failed_creation_is_an_outcome(error: ApiError, expected: dict[s
     assert outcomes == [WriteOutcome(actions.creates[0], **expected)]
 
 
-async def test_an_unexpected_response_ends_the_process() -> None:
-    with pytest.raises(ApiError, match="Unauthorized"):
-        await executor(ApiError("Unauthorized", 401), Cache()).run(creates(1))
+@pytest.mark.parametrize("code", [302, 401, 405, 406, 410, 415, 423, 425])
+async def test_unforeseen_status_of_a_write_is_its_failure(code: int) -> None:
+    actions = creates(1)
+
+    outcomes = await executor(from_status(code, {"message": "no"}), Cache()).run(actions)
+
+    assert outcomes == [WriteOutcome(actions.creates[0], failure="no")]
+
+
+async def test_write_is_not_sent_without_the_lease() -> None:
+    class Unreachable:
+        """Fails the test when a write arrives."""
+
+    cluster: Any = Unreachable()
+    clock = ServerClock(lambda: NOW)
+    target = Executor(cluster, Cache(), clock, ObjectEventRecorder(cluster, "test"), may_write=lambda: False)
+    actions = creates(2)
+
+    outcomes = await target.run(actions)
+
+    assert outcomes == [WriteOutcome(action, unsent=True) for action in actions.creates]
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -111,7 +144,7 @@ async def test_every_write_counts_as_progress(first: bool) -> None:
     api: Any = cluster
     reconciler = Reconciler(
         cache,
-        Executor(api, cache, clock, ObjectEventRecorder(api, "test")),
+        Executor(api, cache, clock, ObjectEventRecorder(api, "test"), patience_seconds=20),
         Limits(),
         clock,
         Metrics(CollectorRegistry()),

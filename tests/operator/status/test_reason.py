@@ -1,4 +1,4 @@
-"""The column REASON: that of Ready, or of the condition that takes its place."""
+"""The columns REASON and MESSAGE: those of Ready, or of the condition that takes its place."""
 
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_operator.decide.decide import decide
@@ -7,7 +7,9 @@ from gpufleet_testing.operator import make, results
 
 
 def reason(status: WorkloadStatus) -> tuple[str | None, bool]:
-    """The reason, and whether there is a condition Ready."""
+    """The reason, and whether there is a condition Ready. MESSAGE shows the first condition, which has the reason."""
+    assert status.conditions[0].reason == status.reason
+    assert status.conditions[0].message
     return status.reason, any(c.type == "Ready" for c in status.conditions)
 
 

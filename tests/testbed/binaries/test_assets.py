@@ -5,7 +5,7 @@ import pytest
 
 from gpufleet_testbed.binaries.assets import Assets, find_assets
 from gpufleet_testbed.errors import HostError
-from gpufleet_testbed.versions import CONTAINERD, ETCD
+from gpufleet_testbed.versions import CONTAINERD, ETCD, KUBERNETES
 from gpufleet_testing.testbed import RecordedProgress
 
 Script = Callable[[str, str], Path]
@@ -35,6 +35,25 @@ def test_a_binary_that_does_not_run_is_named(tmp_path: Path, script: Script, pro
     script("etcd", "echo wrong machine >&2; exit 126")
     with pytest.raises(HostError, match="does not run: wrong machine"):
         find_assets(tmp_path, progress, tools=(ETCD,), environ={"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("shown", "fix"),
+    [
+        ("Kubernetes v1.34.1", "set GPUFLEET_CLUSTER_KUBERNETES=1.34"),
+        ("Kubernetes v1.33.9", f"put {KUBERNETES.version} there"),
+    ],
+)
+def test_own_binaries_of_another_kubernetes_are_named(
+    tmp_path: Path, script: Script, progress: RecordedProgress, shown: str, fix: str
+) -> None:
+    for name, _ in KUBERNETES.commands:
+        script(name, f"echo {shown if name == 'kubelet' else KUBERNETES.version}")
+    with pytest.raises(HostError) as caught:
+        find_assets(tmp_path, progress, tools=(KUBERNETES,), environ={"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)})
+    (problem,) = caught.value.problems
+    found = shown.removeprefix("Kubernetes v").rpartition(".")[0]
+    assert str(problem) == f"{tmp_path / 'kubelet'} is of Kubernetes {found}, not 1.36. Fix: {fix}"
 
 
 def test_search_path_has_each_folder_once_and_first() -> None:

@@ -4,7 +4,15 @@ import pytest
 
 from gpufleet_testbed.binaries import go_build
 from gpufleet_testbed.errors import HostError
-from gpufleet_testbed.versions import CONTAINERD, ETCD, KIND_TOOLS, KUBERNETES, LOCAL_TOOLS, Tool
+from gpufleet_testbed.versions import (
+    CONTAINERD,
+    ETCD,
+    KIND_TOOLS,
+    KUBERNETES_RELEASES,
+    LOCAL_TOOLS,
+    KubernetesRelease,
+    Tool,
+)
 from gpufleet_testing.testbed import FakeRunner
 
 
@@ -27,9 +35,12 @@ def test_go_names_binaries_built_together_after_their_packages(tool: Tool) -> No
         assert all(name == package.rpartition("/")[2] for name, package in tool.commands)
 
 
-def test_kubernetes_binaries_know_their_version() -> None:
-    (flags,) = [word for word in go_build.build_command("go", KUBERNETES, Path("o")) if word.startswith("-ldflags=")]
-    assert f"-X=k8s.io/component-base/version.gitVersion={KUBERNETES.version}" in flags
+@pytest.mark.parametrize("release", KUBERNETES_RELEASES.values(), ids=lambda release: release.minor)
+def test_kubernetes_binaries_know_their_version(release: KubernetesRelease) -> None:
+    command = go_build.build_command("go", release.tool, Path("o"))
+    (flags,) = [word for word in command if word.startswith("-ldflags=")]
+    assert f"-X=k8s.io/component-base/version.gitVersion={release.tool.version}" in flags
+    assert f"-X=k8s.io/client-go/pkg/version.gitMinor={release.minor.partition('.')[2]}" in flags
 
 
 def test_key_follows_modules_sums_source_flags_and_machine(tmp_path: Path) -> None:

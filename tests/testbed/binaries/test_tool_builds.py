@@ -6,7 +6,7 @@ import pytest
 from gpufleet_testbed.binaries.go_build import binary_paths
 from gpufleet_testbed.binaries.tool_builds import ToolBuilds
 from gpufleet_testbed.errors import ClusterError
-from gpufleet_testbed.versions import CONTAINERD, ETCD, HELM, KUBERNETES, Tool
+from gpufleet_testbed.versions import CONTAINERD, ETCD, HELM, KUBERNETES, Tool, local_tools
 from gpufleet_testbed.waiting import wait_until
 from gpufleet_testing.testbed import FakeGo, RecordedProgress
 
@@ -45,7 +45,19 @@ def test_modules_are_built_in_order_and_one_at_a_time(tmp_path: Path) -> None:
     with builds(tmp_path, go, KUBERNETES, ETCD, CONTAINERD, HELM):
         pass
     assert go.most_running == 1
-    assert go.built == ["kubernetes", "etcd", "containerd", "helm"]
+    assert go.built == ["kubernetes-1.36", "etcd", "containerd", "helm"]
+
+
+def test_versions_are_built_from_their_own_modules_beside_each_other(tmp_path: Path) -> None:
+    go = FakeGo()
+    kubelets = set()
+    for minor in ("1.34", "1.37"):
+        with builds(tmp_path, go, *local_tools(minor)) as done:
+            pass
+        kubelets.add(done.paths["kubelet"])
+    assert len(kubelets) == 2
+    assert all(kubelet.is_file() for kubelet in kubelets)
+    assert go.built == ["kubernetes-1.34", "etcd", "containerd", "coredns", "helm", "kubernetes-1.37"]
 
 
 def test_a_tool_can_be_used_while_others_are_built(tmp_path: Path) -> None:
@@ -87,7 +99,7 @@ def test_an_error_of_the_caller_stops_the_builds(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert go.stopped == ["kubernetes"]
+    assert go.stopped == ["kubernetes-1.36"]
     assert go.built == []
     assert folders(tmp_path) == {".lock"}
 

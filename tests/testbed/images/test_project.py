@@ -83,10 +83,19 @@ def test_archives_have_one_digest_and_old_ones_are_pruned(tmp_path: Path) -> Non
 
 def test_the_dockerfile_is_the_same_image(pyproject: dict[str, Any]) -> None:
     text = (repository_root() / "Dockerfile").read_text()
-    for name, target in pyproject["project"]["scripts"].items():
-        assert re.search(rf"\b{name} +{re.escape(target.partition(':')[0])}\b", text), name
-    for extra in ("operator", "agent", "cli"):
-        assert f"--extra {extra}" in text
+    everything = text[text.index("FROM source AS all-code") : text.index("FROM $BASE AS python")]
+    for name in pyproject["project"]["scripts"]:
+        assert re.search(rf"\s{name}\s", everything), name
+    packages = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    for folder in {package.partition("/")[0] for package in packages}:
+        assert f"COPY {folder} {folder}\n" in text
+        assert f" {folder} " in everything
+    assert f"dependencies {' '.join(sorted(('agent', 'operator', 'cli'), key=text.index))}" in text
     assert "USER 65532:65532" in text
     for name, value in project.IMAGE_CONFIG.env.items():
         assert f"{name}={value}" in text, name
+
+
+def test_the_dockerfile_needs_no_newer_frontend() -> None:
+    text = (repository_root() / "Dockerfile").read_text()
+    assert not re.search(r"^# *syntax *=|<<|--mount", text, re.MULTILINE)

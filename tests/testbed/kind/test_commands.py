@@ -15,14 +15,14 @@ def test_workers_are_named_as_kind_names_them() -> None:
 
 
 def test_create_pins_the_image_and_waits() -> None:
-    command = commands.create("gpufleet", ROOT, Path("/kubeconfig"))
+    command = commands.create("gpufleet", ROOT, Path("/kubeconfig"), KIND_NODE_IMAGE)
     assert command[:3] == ["kind", "create", "cluster"]
     assert set(command[3:]) == {
         "--name=gpufleet",
         f"--image={KIND_NODE_IMAGE}",
         "--config=/cache/kind/kind.yaml",
         "--kubeconfig=/kubeconfig",
-        "--wait=180s",
+        "--wait=300s",
     }
 
 
@@ -36,7 +36,9 @@ def test_worker_mounts_driver_and_kubelet_folders() -> None:
     ]
     assert second["extraMounts"][0]["hostPath"].endswith("gpufleet-worker2/driver")
     (patch,) = content["kubeadmConfigPatches"]
-    assert yaml.safe_load(patch)["nodeStatusUpdateFrequency"] == "5s"
+    kubelet = yaml.safe_load(patch)
+    assert kubelet["nodeStatusUpdateFrequency"] == "5s"
+    assert kubelet["failCgroupV1"] is False
 
 
 def test_audit_policy_is_added_to_kinds_arguments() -> None:
@@ -70,10 +72,11 @@ def test_images_and_removal() -> None:
         "--name=c",
         "--nodes=a,b",
     ]
-    assert commands.build_image("localhost/x:1", Path("/src")) == [
+    assert commands.build_image(Path("/src"), "localhost/x:1") == [
         "docker",
         "build",
         "--quiet",
+        "--network=host",
         "--tag",
         "localhost/x:1",
         "/src",

@@ -1,5 +1,7 @@
 """The kind provider with a fake engine: what it asks for, in which order, and what it rejects."""
 
+import gc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from gpufleet_testbed.binaries.assets import Assets
 from gpufleet_testbed.config import ClusterConfig
 from gpufleet_testbed.errors import ClusterError, ConflictError, HostError, NotRunningError
 from gpufleet_testbed.kind.lifecycle import KindLifecycle
-from gpufleet_testbed.versions import KIND_TOOLS
+from gpufleet_testbed.kind.node_image.build import node_image_name
+from gpufleet_testbed.versions import KIND_NODE_IMAGE, KIND_TOOLS
 from gpufleet_testing.testbed import FakeRunner, FakeSystem, RecordedProgress
 
 CONFIG = ClusterConfig(nodes=2, project_image=False)
@@ -37,6 +40,7 @@ def test_up_loads_the_small_image_on_every_node(kind: KindLifecycle, runner: Fak
         ["info"],
         ["get", "clusters"],
         ["create", "cluster"],
+        ["wait", "nodes"],
         ["load", "image-archive"],
         ["load", "image-archive"],
     ]
@@ -51,6 +55,32 @@ def test_the_project_image_is_built_saved_and_loaded(kind: KindLifecycle, runner
     words = [" ".join(call[:2]) for call in runner.calls]
     assert words.index("docker build") < words.index("docker save")
     assert runner.calls[-1][1:3] == ["load", "image-archive"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [(None, KIND_NODE_IMAGE), ("mirror.example/node:1", "mirror.example/node:1"), ("build", node_image_name())],
+)
+def test_nodes_have_the_chosen_image(
+    kind: KindLifecycle, runner: FakeRunner, chosen: str | None, expected: str
+) -> None:
+    kind.up(replace(CONFIG, kind_node_image=chosen), detach=True)
+    (create,) = (call for call in runner.calls if call[1:3] == ["create", "cluster"])
+    assert f"--image={expected}" in create
+
+
+def test_later_commands_need_the_chosen_provider_and_image(kind: KindLifecycle) -> None:
+    assert kind.up(CONFIG, detach=True).environment == {"GPUFLEET_CLUSTER_PROVIDER": "kind"}
+    kind.down()
+    found = kind.up(replace(CONFIG, kind_node_image="build"), detach=True).environment
+    assert found == {"GPUFLEET_CLUSTER_PROVIDER": "kind", "GPUFLEET_KIND_NODE_IMAGE": "build"}
+
+
+def test_cluster_with_another_node_image_is_rejected(kind: KindLifecycle, runner: FakeRunner) -> None:
+    kind.up(CONFIG, detach=True)
+    running(runner)
+    with pytest.raises(ConflictError, match="kind_node_image is None, not build"):
+        kind.up(replace(CONFIG, kind_node_image="build"), detach=True)
 
 
 def test_a_matching_cluster_is_taken_over(kind: KindLifecycle, runner: FakeRunner) -> None:
@@ -136,6 +166,25 @@ def test_node_actions_are_docker_and_systemd(kind: KindLifecycle, runner: FakeRu
         "docker start gpufleet-worker",
         "/bin/kubectl get --raw /api/v1/nodes/gpufleet-worker/proxy/healthz",
     ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_release_waits_for_the_end_of_the_monitor(kind: KindLifecycle) -> None:
+    cluster = kind.up(CONFIG, detach=False)
+    assert cluster.owned
+    cluster.release()
+    del cluster
+    gc.collect()  # of a process that was not waited for, this warns
+
+
+def test_logs_of_other_nodes_are_kept_when_one_node_has_none(kind: KindLifecycle, runner: FakeRunner) -> None:
+    cluster = kind.up(CONFIG, detach=True)
+    runner.answer("/bin/kind", "export", status=1)
+    with pytest.raises(ClusterError, match="kind exported no logs"):
+        cluster.collect_logs()
+    (cluster.log_dir / "gpufleet-worker").mkdir(parents=True)
+    (cluster.log_dir / "gpufleet-worker" / "kubelet.log").write_text("x")
+    assert cluster.collect_logs() == cluster.log_dir
 
 
 def test_a_command_in_a_node_has_its_limit_inside(kind: KindLifecycle, runner: FakeRunner) -> None:

@@ -29,8 +29,9 @@ def test_state_round_trip(layout: Layout, tmp_path: Path) -> None:
     ("wanted", "binaries", "expected"),
     [
         (STATE.config, STATE.binaries, []),
-        (replace(STATE.config, project_image=False, provider=Provider.AUTO), STATE.binaries, []),
+        (replace(STATE.config, project_image=False), STATE.binaries, []),
         (replace(STATE.config, nodes=3), STATE.binaries, ["nodes is 2, not 3"]),
+        (replace(STATE.config, kubernetes="1.34"), STATE.binaries, ["kubernetes is 1.36, not 1.34"]),
         (replace(STATE.config, node_status_seconds=1), STATE.binaries, ["node_status_seconds is 10, not 1"]),
         (STATE.config, {**STATE.binaries, "etcd": "/two/etcd"}, ["different builds of etcd"]),
     ],

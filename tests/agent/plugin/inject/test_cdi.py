@@ -168,7 +168,7 @@ def test_no_devices_no_file_and_nothing_is_left_at_the_end(make: Callable[..., C
     file.write(())
     assert not path.exists()
     file.write(DEVICES)
-    path.with_suffix(".part").write_text("half")
+    path.with_name(f"{path.name}.part").write_text("half")
     file.remove()
     assert list(path.parent.iterdir()) == []
     file.remove()

@@ -73,6 +73,23 @@ def test_each_strategy_fills_its_own_field(
     assert not answer.mounts
 
 
+def test_volume_mounts_name_devices_without_the_variable(tmp_path: Path) -> None:
+    settings = injection_settings(tmp_path, DeviceListStrategy.VOLUME_MOUNTS)
+    answer = DeviceInjector(settings, lambda: DEVICES, VersionSignal()).response(("GPU-0", "GPU-2"))
+    assert dict(answer.envs) == {"NVIDIA_VISIBLE_DEVICES": "/var/run/nvidia-container-devices"}
+    assert [(mount.host_path, mount.container_path, mount.read_only) for mount in answer.mounts] == [
+        ("/dev/null", f"/var/run/nvidia-container-devices/{uuid}", True) for uuid in ("GPU-0", "GPU-2")
+    ]
+
+
+def test_directories_of_the_driver_are_mounted_read_only(tmp_path: Path) -> None:
+    mounts = ((Path("/home/kubernetes/bin/nvidia"), Path("/usr/local/nvidia")),)
+    settings = injection_settings(tmp_path, ENVVAR, container_mounts=mounts)
+    (mount,) = DeviceInjector(settings, lambda: DEVICES, VersionSignal()).response(("GPU-0",)).mounts
+    assert (mount.host_path, mount.container_path) == ("/home/kubernetes/bin/nvidia", "/usr/local/nvidia")
+    assert mount.read_only
+
+
 async def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(tmp_path: Path) -> None:
     injection = await prepared(injection_settings(tmp_path, ENVVAR, pass_device_specs=True))
     specs = injection.response(("GPU-0", "GPU-1")).devices

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from gpufleet_e2e.demo import scenario
+from gpufleet_e2e.demo import scenario, tables
 from gpufleet_e2e.demo.context import DemoContext
 from gpufleet_e2e.demo.steps import placement
 from gpufleet_e2e.demo.terminal import Terminal, make_console
@@ -20,6 +20,7 @@ from gpufleet_e2e.proof import (
     WaitTimeoutError,
     WorkloadEvidence,
 )
+from gpufleet_e2e.proof.compare import CHECKED_SOURCES
 from gpufleet_testbed import Cluster
 
 
@@ -44,6 +45,7 @@ class FakeCollector:
     ready: bool = True
     others: dict[str, WorkloadEvidence] = field(default_factory=dict)
     """Of workloads that have their own."""
+    sources: tuple[Source, ...] = CHECKED_SOURCES
 
     def complete(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:
         return self.others.get(name, self.workload)
@@ -102,6 +104,38 @@ def test_workload_with_agreeing_sources_is_verified(make: Make) -> None:
     assert "single: 1 Bound" in shown(context)
     assert "ok  2 devices in 2 containers: all six sources agree" in shown(context)
     assert scenario.summarize(context.terminal, context.problems) == 0
+
+
+def test_source_that_the_cluster_lacks_is_neither_checked_nor_shown(make: Make, workload: WorkloadEvidence) -> None:
+    """Kubelets before Kubernetes 1.36 write no allocatedResourcesStatus."""
+    old = [
+        replace(replica, says={source: said for source, said in replica.says.items() if source != Source.POD_STATUS})
+        for replica in workload.replicas
+    ]
+    context = make(replace(workload, replicas=tuple(old)))
+    collector = cast("FakeCollector", context.collector)
+    collector.sources = tuple(source for source in CHECKED_SOURCES if source is not Source.POD_STATUS)
+    placement.place(context, "single")
+    assert context.problems == []
+    assert "ok  2 devices in 2 containers: all five sources agree" in shown(context)
+    assert [tables.COLUMNS[source] for source in context.shown_sources] == [
+        "picked",
+        "reserved",
+        "annot.",
+        "env",
+        "kubelet",
+    ]
+
+
+def test_claim_counts_as_a_source(make: Make, workload: WorkloadEvidence) -> None:
+    claimed = [
+        replace(replica, says={**replica.says, Source.CLAIM: replica.says[Source.STATUS]})
+        for replica in workload.replicas
+    ]
+    context = make(replace(workload, replicas=tuple(claimed)))
+    placement.place(context, "single")
+    assert context.problems == []
+    assert "ok  2 devices in 2 containers: all seven sources agree" in shown(context)
 
 
 def test_differing_source_ends_in_exit_code_1(make: Make, workload: WorkloadEvidence) -> None:

@@ -7,27 +7,22 @@ from datetime import timedelta
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, given, settings
 from prometheus_client import CollectorRegistry
 
 from gpufleet_api.telemetry import CordonedDevice
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.decide.incremental.decide_changes import decide_changes
-from gpufleet_operator.decide.incremental.kept import Kept
 from gpufleet_operator.decide.incremental.region import close
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import Actions
-from gpufleet_operator.model.cluster.changes import Changes
-from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
-from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
-from gpufleet_testing.hypothesis_profiles import examples
+from gpufleet_testing.hypothesis_profiles import histories
 from gpufleet_testing.operator import make
 from gpufleet_testing.operator.decisions import AppliedDecisions
-from gpufleet_testing.operator.from_scratch import compare
+from gpufleet_testing.operator.from_scratch import checked_decision
 from gpufleet_testing.operator.synthetic import SyntheticFleet
 
 NODES, RUNNING, WAITING = 3, 6, 3
@@ -36,33 +31,24 @@ NODES, RUNNING, WAITING = 3, 6, 3
 class SmallFleet:
     """Three nodes, six running workloads and three that wait for memory that no device has."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
         self.now = make.NOW
         self.cache = Cache()
         self.fleet = SyntheticFleet(NODES, RUNNING, WAITING, self.now)
         self.fleet.fill(self.cache)
         self.applied = AppliedDecisions(self.fleet, self.cache)
-        self.looked_at: list[Snapshot] = []
         self.version = 1000
         self.submitted = RUNNING + WAITING
         self.reconciler = Reconciler(
             self.cache,
             self.applied,
-            Limits(),
+            limits or Limits(),
             ServerClock(lambda: self.now),
             Metrics(CollectorRegistry()),
             name_seed=lambda: "seed",
             resync_interval_seconds=10,
-            decide=self.decide,
+            decide=checked_decision,
         )
-
-    def decide(
-        self, snapshot: Snapshot, kept: Kept | None, changes: Changes, index: ClusterIndex
-    ) -> tuple[Actions, Kept | None]:
-        expected = decide(snapshot)
-        found, kept = decide_changes(snapshot, kept, changes, index)
-        compare(snapshot, expected, found)
-        return found, kept
 
     def run_pass(self) -> Actions:
         self.now += timedelta(milliseconds=50)
@@ -117,6 +103,14 @@ class SmallFleet:
             self.fleet.submit(self.cache, self.submitted, devices={"count": count}, placement=_placement(number))
             self.submitted += 1
 
+    def submit_gang(self, number: int) -> None:
+        """It waits for all devices of a node, which are earmarked for it later. Some have a higher priority."""
+        if self.submitted < RUNNING + WAITING + 6:
+            placement = {"gang": True, "minRuntimeSeconds": 5 * (number % 3)}
+            self.fleet.submit(self.cache, self.submitted, devices={"count": 8}, placement=placement)
+            self._put_pod(f"uid-{self.fleet.pod_name(self.submitted)}", priority=number % 3)
+            self.submitted += 1
+
     def suspend(self, number: int) -> None:
         """Of a workload that waits."""
         stored = self.cache.workloads.items.get(f"uid-{self.fleet.workload_name(RUNNING + number % WAITING)}")
@@ -149,6 +143,7 @@ CHANGES: tuple[Callable[[SmallFleet, int], None], ...] = (
     SmallFleet.node_unschedulable,
     SmallFleet.other_pod,
     SmallFleet.submit,
+    SmallFleet.submit_gang,
     SmallFleet.time_passes,
     SmallFleet.listed,
     SmallFleet.pod_is_gone,
@@ -158,7 +153,8 @@ HISTORIES = st.lists(
 )
 
 
-@settings(examples(8), suppress_health_check=list(HealthCheck))
+@pytest.mark.histories
+@settings(max_examples=histories(8), suppress_health_check=list(HealthCheck))
 @given(HISTORIES)
 def test_decision_on_any_history_is_that_on_the_whole_cluster(
     history: list[list[tuple[Callable[[SmallFleet, int], None], int]]],
@@ -221,6 +217,18 @@ def test_new_workload_gets_devices_of_a_node_outside_of_its_region(monkeypatch: 
     assert [r.workload_uid for r in actions.releases] == ["uid-job-000009"]
     assert [reserve.node for reserve in actions.reserves] == [actions.releases[0].node]
     assert len(found) == 2, "the second region has the picked node"
+
+
+def test_pass_looks_at_the_first_of_the_queue_from_the_start(monkeypatch: Any) -> None:
+    fleet = SmallFleet(Limits(reserve_after=timedelta(0)))
+    fleet.fleet.submit(fleet.cache, RUNNING + WAITING, devices={"count": 8}, placement={"gang": True})
+    found = regions(fleet, monkeypatch)
+
+    fleet.pod_readiness(1)
+    fleet.run_pass()
+
+    (region,) = found
+    assert region.workloads >= {"uid-job-000001", "uid-job-000009"}
 
 
 def test_workload_that_waits_gets_a_device_that_becomes_free() -> None:

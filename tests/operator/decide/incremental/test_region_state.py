@@ -12,7 +12,7 @@ BACKOFF = Backoff(1, make.NOW, make.NOW + timedelta(seconds=1))
 STATE = PassState(
     rejections=Rejections(backoffs={("w", 0, "n"): BACKOFF, ("other", 0, "n"): BACKOFF}, counted_pods=frozenset({"p"})),
     write_backoffs={"reserve/n": BACKOFF},
-    first_generation={"p": 1, "q": 2},
+    first_generation={"p": ("n", 1), "q": ("n", 2)},
     seen_holding=frozenset({"p", "q"}),
     status_written={"w": make.NOW, "other": make.NOW},
     reported={"explain/p": Reported(make.NOW), "explain/q": Reported(make.NOW)},
@@ -31,7 +31,7 @@ def test_each_field_of_the_state_has_one_kind_of_key() -> None:
 def test_part_of_the_state_has_the_entries_of_the_region() -> None:
     part = restricted(thawed(STATE), KEYS)
 
-    assert part.first_generation == {"p": 1}
+    assert part.first_generation == {"p": ("n", 1)}
     assert part.seen_holding == {"p"}
     assert part.rejections.backoffs.keys() == {("w", 0, "n")}
     assert part.reported.keys() == {"explain/p"}
@@ -40,11 +40,11 @@ def test_part_of_the_state_has_the_entries_of_the_region() -> None:
 
 def test_merged_state_has_the_region_after_the_pass_and_the_rest_as_before() -> None:
     part = restricted(STATE, KEYS)
-    after = replace(part, first_generation={"gone": 3}, seen_holding=frozenset(), rejections=Rejections())
+    after = replace(part, first_generation={"gone": ("n", 3)}, seen_holding=frozenset(), rejections=Rejections())
 
     merged = merge(thawed(STATE), KEYS, after)
 
-    assert merged.first_generation == {"q": 2, "gone": 3}
+    assert merged.first_generation == {"q": ("n", 2), "gone": ("n", 3)}
     assert merged.seen_holding == {"q"}
     assert merged.rejections.backoffs.keys() == {("other", 0, "n")}
     assert merged.status_written == STATE.status_written

@@ -279,6 +279,17 @@ class TestEnd:
             assert results.condition(actions.statuses[0], "Reconciling")[0] == "False"
 
 
+@pytest.mark.parametrize(("policy", "state"), [("Always", "Pending"), ("OnFailure", "Succeeded")])
+def test_service_whose_pod_went_with_exit_code_0_runs_again(policy: str, state: str) -> None:
+    """An evicted pod went, as Succeeded, before a status said that it was being deleted."""
+    gone = make.running_pod()
+    train = workload(policy, status=stored(placement(pod=gone)))
+
+    actions = decide(make.snapshot(train, make.telemetry(), deleted_pods={gone.uid: PodDeletion.SUCCEEDED}))
+
+    assert results.states(actions) == [state]
+
+
 class TestGangTimeout:
     def test_incomplete_gang_starts_again_after_its_timeout(self) -> None:
         runs = make.running_pod(replica=0)

@@ -1,6 +1,6 @@
 """Rejected pods: excluded nodes, retry pauses, and when they are dropped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.decide.retries.observed_node import NodeObserver
 from gpufleet_operator.decide.retries.pause_rules import PLUGIN_ERROR, active_pause, excluded_nodes
 from gpufleet_operator.decide.retries.rejections import (
     add_rejection,
@@ -34,15 +35,20 @@ def fleet(
 
 
 def rejected(
-    *nodes: str, reason: RemovalReason = RemovalReason.UNSCHEDULABLE, pod_reason: str = "", message: str = "no"
+    *nodes: str,
+    reason: RemovalReason = RemovalReason.UNSCHEDULABLE,
+    pod_reason: str = "",
+    message: str = "no",
+    seconds: Sequence[float] = (),
 ) -> Rejections:
-    """One pod of replica 0 after the other, each rejected by a node, all in one second."""
+    """One pod of replica 0 after the other, each rejected by a node, by default all in one second."""
     rejections = Rejections(generations={WORKLOAD.uid: 1})
     for number, node in enumerate(nodes):
+        at = fleet(seconds=seconds[number] if seconds else 0)
         pod = make.pod(suffix=f"{number}", reason=pod_reason)
         replicas = (Replica(0, PlacementState.PENDING, pod=pod),)
         assessed = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), replicas, (Removal(pod, 0, reason, message, node),))
-        rejections = count_rejections(fleet(), rejections, [assessed])
+        rejections = count_rejections(at, rejections, [assessed])
     return rejections
 
 
@@ -91,10 +97,10 @@ def test_three_consecutive_rejections_pause_retries_for_ten_minutes(nodes: list[
     assert [is_paused(rejections, seconds) for seconds in (0, 599, 600)] == [paused, paused, False]
 
 
-@pytest.mark.parametrize(("message", "seconds"), [("Insufficient cpu", 60), ("SysctlForbidden", 600)])
-def test_untried_nodes_are_tried_after_a_minute_if_they_may_differ(message: str, seconds: float) -> None:
+@pytest.mark.parametrize(("message", "tries", "seconds"), [("Insufficient cpu", 2, 60), ("SysctlForbidden", 3, 600)])
+def test_untried_nodes_are_tried_after_a_minute_if_they_may_differ(message: str, tries: int, seconds: float) -> None:
     """A rejection may be a race for the resources of one node of thousands."""
-    rejections = rejected("node-1", "node-1", "node-1", message=message)
+    rejections = rejected(*["node-1"] * tries, message=message)
 
     assert [is_paused(rejections, at) for at in (seconds - 1, seconds)] == [True, False]
     at = fleet(seconds=60)
@@ -121,7 +127,7 @@ def test_plugin_error_ends_when_the_node_offers_other_devices() -> None:
     thrice = rejected(*THREE_TRIES, reason=RemovalReason.REJECTED, pod_reason=PLUGIN_ERROR, message="Allocate failed")
     allocatable = replace(fleet(), nodes={**fleet().nodes, "node-1": make.node("node-1", allocatable={"cpu": 1})})
 
-    assert [is_paused(thrice, seconds, allocatable) for seconds in (59, 60)] == [True, False]
+    assert [is_paused(thrice, seconds, allocatable) for seconds in (599, 600)] == [True, False]
 
 
 def test_plugin_errors_of_a_gang_at_the_same_time_are_one_try() -> None:
@@ -182,7 +188,7 @@ CHANGES = (LABEL, TAINT, ALLOCATABLE, DEVICES, ENDED)
 def test_a_node_is_tried_during_a_pause_if_what_the_rejection_names_changed(message: str, named: str) -> None:
     occupied = replace(fleet(), other_requests={"node-1": {"pods": 1, "cpu": 100}})
     rejections = Rejections()
-    for number, node in enumerate(THREE_NODES):
+    for number, node in enumerate(THREE_NODES[: 2 if named else 3]):
         removal = Removal(make.pod(suffix=f"{number}"), 0, RemovalReason.UNSCHEDULABLE, message, node)
         assessed = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), (), (removal,))
         rejections = count_rejections(occupied, rejections, [assessed])
@@ -195,11 +201,41 @@ def test_a_node_is_tried_during_a_pause_if_what_the_rejection_names_changed(mess
     assert all(is_paused(rejections, 59, change(occupied)) for _, change in CHANGES), "not before a minute is over"
 
 
-def test_each_retry_during_a_pause_doubles_the_time_to_the_next() -> None:
-    changed = LABEL[1](fleet())
-    rejections = rejected(*THREE_NODES, "node-1", message="node(s) didn't match Pod's node affinity/selector")
+LABELS_DIFFER = "node(s) didn't match Pod's node affinity/selector"
 
-    assert [is_paused(rejections, seconds, changed) for seconds in (119, 120)] == [True, False]
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0, 0], 60),
+        ([0, 0, 60], 600),
+        ([0, 0, 600], 720),
+        ([0, 0, 60, 600], 840),
+        ([0, 0, 60, 600, 840], 1320),
+        ([0, 0, 60, 600, 840, 1440], 2040),
+    ],
+)
+def test_change_is_tried_later_each_time_and_within_three_pods(times: list[float], expected: float) -> None:
+    """The delay is a minute, doubled with each rejection; three pods in ten minutes are the limit."""
+    changed = LABEL[1](fleet())
+    rejections = rejected(*["node-1"] * len(times), message=LABELS_DIFFER, seconds=times)
+
+    assert [is_paused(rejections, seconds, changed) for seconds in (expected - 1, expected)] == [True, False]
+
+
+def test_pods_of_a_gang_that_were_created_together_are_one_try() -> None:
+    gang = make.workload(replicas=3, placement={"gang": True})
+    pods = [make.pod(replica=index, suffix=f"{index}") for index in range(3)]
+    removals = [Removal(p, i, RemovalReason.UNSCHEDULABLE, LABELS_DIFFER, "node-1") for i, p in enumerate(pods)]
+    rejections, began = Rejections(), fleet(workload=gang)
+    replicas = tuple(Replica(index, PlacementState.PENDING) for index in range(3))
+    for number, removal in enumerate(removals):
+        assessed = WorkloadReplicas(gang, make.spec(gang), replicas, (removal,))
+        rejections = count_rejections(replace(began, now=make.NOW + timedelta(seconds=number)), rejections, [assessed])
+
+    (pause,) = rejections.pauses.values()
+    assert (pause.count, pause.earlier) == (3, ())
+    assert pause.retry_from - pause.at == timedelta(minutes=2)
 
 
 def test_a_new_node_is_tried_during_a_pause() -> None:
@@ -209,8 +245,9 @@ def test_a_new_node_is_tried_during_a_pause() -> None:
         nodes={**found.nodes, "node-3": make.node("node-3")},
         telemetry={**found.telemetry, "node-3": make.telemetry("node-3")},
     )
+    rejections = rejected(*THREE_NODES, "node-1", seconds=[0, 0, 0, 600])
 
-    assert [is_paused(rejected(*THREE_NODES), seconds, grown) for seconds in (59, 60)] == [True, False]
+    assert [is_paused(rejections, seconds, grown) for seconds in (719, 720)] == [True, False]
 
 
 def test_pods_that_start_or_never_ran_do_not_end_a_pause() -> None:
@@ -250,3 +287,22 @@ def test_an_allocation_that_is_taken_back_starts_the_minute_again() -> None:
     rejections = count_rejections(fleet(pod, seconds=31), rejections, [good])
 
     assert count_rejections(fleet(pod, seconds=90), rejections, [good]).pauses
+
+
+def test_pods_are_read_once_for_all_rejections() -> None:
+    """Reading them, and making a set of all nodes, for each rejection is quadratic when many pods are rejected."""
+
+    class Counted(dict[str, Pod]):
+        reads = 0
+
+        def items(self) -> Any:
+            self.reads += 1
+            return super().items()
+
+    workloads = [make.workload(f"w-{number}") for number in range(5)]
+    pods = Counted({pod.uid: pod for pod in (make.running_pod(one) for one in workloads)})
+    observer = NodeObserver(replace(make.snapshot(*workloads, make.telemetry()), pods=pods))
+    found = [observer.observe("node-1", one.uid, frozenset()) for one in workloads]
+    assert pods.reads == 1
+    assert [len(each.running) for each in found] == [4] * 5
+    assert observer.names is observer.names

@@ -7,15 +7,17 @@ from random import Random
 
 import pytest
 
-from gpufleet_api.names import API_VERSION
-from gpufleet_testing.hypothesis_profiles import THOROUGH
+from gpufleet_api.names import API_VERSION, Transport
+from gpufleet_testing.hypothesis_profiles import histories
 from gpufleet_testing.operator import invariants
 from gpufleet_testing.operator.apiserver import Crash, WriteFault
 from gpufleet_testing.operator.cluster import FakeCluster
+from gpufleet_testing.operator.faults.lagging import LaggingOperator
 from gpufleet_testing.operator.owners import FakeOwner
-from gpufleet_testing.operator.process import OperatorProcess
 
-SEEDS = range(40 if THOROUGH else 3)
+pytestmark = pytest.mark.histories
+
+SEEDS = range(histories(3))
 STEPS = 120
 PAUSE_SECONDS = 700
 """More than `Limits.max_retry_pause`."""
@@ -26,12 +28,12 @@ _STEPS = ["operator"] * 5 + ["owners", "scheduler", "kubelet"] * 3 + ["crash", "
 class World:
     """A cluster with a Job, a Deployment and a StatefulSet, and the operator, which may crash."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, transport: Transport) -> None:
         self.random = Random(seed)  # noqa: S311 - a seeded sequence, not a secret
-        self.cluster = FakeCluster(2, 3)
-        self.operator = OperatorProcess(self.cluster, checked=True)
+        self.cluster = FakeCluster(2, 3, dra=2 if transport is Transport.DRA else 0)
+        self.operator = LaggingOperator(self.cluster, self.random, checked=True)
         self.owners = {
-            name: FakeOwner(self.cluster, kind, name, 2, workload=name)
+            name: FakeOwner(self.cluster, kind, name, 2, workload=name, transport=transport)
             for name, kind in (("job", "Job"), ("web", "ReplicaSet"), ("db", "StatefulSet"))
         }
         self.costs = 0
@@ -46,11 +48,9 @@ class World:
 
     async def step(self) -> None:
         cluster, random = self.cluster, self.random
-        what = random.choice(
-            ["operator"] * 5 + ["owners", "scheduler", "kubelet"] * 3 + ["crash", "lose", "pod", "node"]
-        )
+        what = random.choice(_STEPS)
         if what == "operator":
-            self.operator.hear(random.choice([0, 2, 100]))
+            self.operator.hear_some()
             await self.operator.act()
         elif what == "owners":
             for owner in self.owners.values():
@@ -73,12 +73,12 @@ class World:
         cluster.advance(random.choice([0, 1, 6]))
 
     async def _crash(self) -> None:
-        self.operator.hear(100)
+        self.operator.hear_some()
         self.cluster.fault = WriteFault(self.random.randrange(6), Crash, after=self.random.random() < 0.5)
         try:
             await self.operator.act()
         except Crash:
-            self.operator = OperatorProcess(self.cluster, checked=True)
+            self.operator = LaggingOperator(self.cluster, self.random, checked=True)
         self.cluster.fault = None
 
     def _end_a_pod(self) -> None:
@@ -102,9 +102,10 @@ class World:
             await invariants.settle(self.cluster, self.operator, rounds=4)
 
 
+@pytest.mark.parametrize("transport", Transport)
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_any_order_leads_to_placed_pods_and_costs_no_job(seed: int) -> None:
-    world = World(seed)
+async def test_any_order_leads_to_placed_pods_and_costs_no_job(seed: int, transport: Transport) -> None:
+    world = World(seed, transport)
     for _ in range(STEPS):
         await world.step()
         invariants.check_always(world.cluster)

@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 
-from gpufleet_api.names import API_VERSION
+from gpufleet_api.names import API_VERSION, Transport
 from gpufleet_operator.kube.errors import UnavailableError
 from gpufleet_testing.operator import invariants
-from gpufleet_testing.operator.apiserver import Crash, WriteFault
+from gpufleet_testing.operator.apiserver import Crash, WriteFault, faulty_writes
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.owners import FakeOwner
 from gpufleet_testing.operator.process import OperatorProcess, RestartingOperator, moment
+
+QUIET_MOMENTS = 3
 
 
 def adopt(cluster: FakeCluster, **spec: Any) -> None:
@@ -22,9 +24,15 @@ def adopt(cluster: FakeCluster, **spec: Any) -> None:
 async def moments(
     cluster: FakeCluster, operator: OperatorProcess | RestartingOperator, owner: FakeOwner, number: int
 ) -> None:
+    """Runs steps of every component, at most until three in a row change nothing and no decision is due."""
+    quiet = 0
     for _ in range(number):
+        before = invariants.Moment(cluster)
         owner.step()
-        await moment(cluster, operator)
+        due = await moment(cluster, operator)
+        quiet = 0 if due is not None or before.differs(cluster) else quiet + 1
+        if quiet == QUIET_MOMENTS:
+            return
 
 
 def states(cluster: FakeCluster) -> list[str]:
@@ -127,7 +135,36 @@ async def test_rejected_job_counts_nothing_with_a_fault_at_any_write(after: bool
 
     writes = await run(None)
     assert writes > 8
-    for at in range(writes):
+    for at in faulty_writes(writes, Crash if crashes else UnavailableError, after=after):
+        await run(at)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
+@pytest.mark.parametrize("crashes", [True, False], ids=["crash", "lost answer"])
+async def test_rejected_pod_with_a_claim_stays_with_a_fault_at_any_write(after: bool, crashes: bool) -> None:
+    """kube-scheduler rejects node-1. The pods keep their uid, and get devices of node-2 by other claims."""
+
+    async def run(at: int | None) -> int:
+        cluster = FakeCluster(2, 2, dra=2)
+        cluster.reject_binding = {"node-1"}
+        planned = WriteFault(10**6 if at is None else at, Crash if crashes else UnavailableError, after=after)
+        cluster.fault = planned
+        owner = FakeOwner(cluster, "Job", "own", 2, transport=Transport.DRA)
+        operator = RestartingOperator(cluster)
+        adopt(cluster, replicas=2, placement={"gang": True})
+        owner.step()
+        before = {p["metadata"]["uid"] for p in cluster.of("pods")}
+        await moments(cluster, operator, owner, 30)
+        invariants.check_always(cluster)
+        assert owner.failed == 0, f"fault at write {at}"
+        assert {p["metadata"]["uid"] for p in cluster.of("pods")} == before, f"fault at write {at}"
+        assert states(cluster) == ["Allocated"] * 2, f"fault at write {at}"
+        assert {node for node, _ in cluster.ledger()} == {"node-2"}, f"fault at write {at}"
+        return 10**6 - planned.left
+
+    writes = await run(None)
+    assert writes > 8
+    for at in faulty_writes(writes, Crash if crashes else UnavailableError, after=after):
         await run(at)
 
 

@@ -5,11 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.objects import Service
+from gpufleet_testing.hypothesis_profiles import histories
 from gpufleet_testing.operator import make
 
 NODES = ("node-1", "node-2")
@@ -44,6 +46,8 @@ def without_empty(groups: Mapping[str, Any] | set[str]) -> Any:
     return {key: value for key, value in groups.items() if value} if isinstance(groups, Mapping) else groups
 
 
+@pytest.mark.histories
+@settings(max_examples=histories(100))
 @given(STEPS)
 def test_index_after_any_history_is_that_of_existing_objects(steps: list[tuple[str, int, int]]) -> None:
     cache, again = Cache(), Cache()

@@ -49,6 +49,18 @@ def test_too_few_devices_take_precedence_over_a_missing_resource() -> None:
     assert "16" in told.nearest.message
 
 
+@pytest.mark.parametrize(
+    "needs",
+    [DeviceNeeds(include_uuids=frozenset({"GPU-2"})), DeviceNeeds(exclude_uuids=frozenset({"GPU-0", "GPU-1"}))],
+    ids=["included", "not excluded"],
+)
+def test_nearest_device_is_one_that_the_uuids_allow(needs: DeviceNeeds) -> None:
+    busy = [replace(device(f"GPU-{index}", index), held=True) for index in range(2)]
+    told = diagnosis([NodeState("node-1", (*busy, device("GPU-2", 2, healthy=False)), free_pods=10)], needs)
+    assert told.nearest is not None
+    assert told.nearest.device == "GPU-2"
+
+
 def test_missing_resource_is_reported_if_devices_suffice() -> None:
     devices = tuple(device(f"GPU-{index}", index) for index in range(2))
     node = NodeState("node-1", devices, free_pods=10, free_extended={GPU: 1})

@@ -7,16 +7,8 @@ from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.explain.diagnosis import rejection_codes
-from gpufleet_operator.placement.model import (
-    FilterReason,
-    MatchExpression,
-    NodeSelectorTerm,
-    NodeState,
-    Request,
-    Share,
-    Taint,
-    Toleration,
-)
+from gpufleet_operator.placement.model import FilterReason, NodeState, Request, Share, Taint
+from gpufleet_operator.placement.node_rules import MatchExpression, NodeSelectorTerm, Toleration
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.node_scores import node_scores
 from gpufleet_operator.placement.search.query import Query

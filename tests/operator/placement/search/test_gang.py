@@ -148,7 +148,7 @@ def test_share_is_counted_for_the_next_replica(
 @pytest.mark.parametrize("gang", [True, False])
 def test_the_roomiest_device_serves_each_replica_of_two_shares(topology: Topology, gang: bool) -> None:
     """The cool pair is taken first, and then the third device, which has room for two, is alone."""
-    peers = frozenset({"GPU-0", "GPU-1", "GPU-2"})
+    peers = ("GPU-0", "GPU-1", "GPU-2")
     devices = [
         make_device(f"GPU-{i}", i, temperature_celsius=30, sharers=1, promised_memory_mib=40_000, nvlink_peers=peers)
         for i in range(2)

@@ -1,4 +1,6 @@
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +73,26 @@ def test_processes_are_found_in_all_hierarchies_and_depths(v1: tuple[Hierarchy, 
         folder.mkdir(parents=True)
         (folder / "cgroup.procs").write_text(pids)
     assert cgroups.processes(v1, "a") == {1, 2, 3}
+
+
+def test_cgroup_that_is_removed_meanwhile_is_skipped(
+    v1: tuple[Hierarchy, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, pid in (("gone", 1), ("stays", 2)):
+        folder = v1[0].mount / "a" / name
+        folder.mkdir(parents=True)
+        (folder / "cgroup.procs").write_text(f"{pid}\n")
+    read = os.scandir
+
+    def scandir(path: str | Path) -> Any:
+        if Path(path).name == "gone":
+            Path(path, "cgroup.procs").unlink()
+            Path(path).rmdir()
+        return read(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    assert cgroups.processes(v1, "a") == {2}
 
 
 def test_removing_removes_the_whole_tree(v1: tuple[Hierarchy, ...]) -> None:

@@ -12,6 +12,7 @@ from gpufleet_testbed.local.setup.config_files import (
     kubeconfig,
     kubelet_config,
 )
+from gpufleet_testbed.versions import KUBERNETES_RELEASES
 
 
 def test_kubeconfig_needs_no_other_file() -> None:
@@ -24,7 +25,7 @@ def test_kubeconfig_needs_no_other_file() -> None:
 
 
 def test_each_kubelet_has_its_own_address_and_cgroup(layout: Layout) -> None:
-    first, second = (json.loads(kubelet_config(layout, node, 10)) for node in layout.node_layouts)
+    first, second = (json.loads(kubelet_config(layout, node, 10, {})) for node in layout.node_layouts)
     assert (first["address"], second["address"]) == ("10.244.0.11", "10.244.0.12")
     assert first["cgroupRoot"] == f"/{cgroup_name(layout.root)}/node-1"
     assert second["cgroupRoot"] == f"/{cgroup_name(layout.root)}/node-2"
@@ -32,8 +33,16 @@ def test_each_kubelet_has_its_own_address_and_cgroup(layout: Layout) -> None:
     assert first["nodeStatusUpdateFrequency"] == "10s"
 
 
+def test_old_kubelets_need_a_feature_gate_for_short_restarts(layout: Layout) -> None:
+    gates = {
+        minor: json.loads(kubelet_config(layout, layout.node(1), 10, release.kubelet_feature_gates))["featureGates"]
+        for minor, release in KUBERNETES_RELEASES.items()
+    }
+    assert gates == {"1.34": {"KubeletCrashLoopBackOffMax": True}, "1.35": {}, "1.36": {}, "1.37": {}}
+
+
 def test_pods_ask_coredns_for_names_of_the_cluster(layout: Layout) -> None:
-    kubelet = json.loads(kubelet_config(layout, layout.node(1), 10))
+    kubelet = json.loads(kubelet_config(layout, layout.node(1), 10, {}))
     zone, _, block = corefile(layout).partition(" {\n")
     assert zone == kubelet["clusterDomain"] == "cluster.local"
     (server,) = kubelet["clusterDNS"]

@@ -38,7 +38,10 @@ def test_a_good_machine_has_no_problems(good: FakeSystem, tmp_path: Path) -> Non
 def test_other_system_needs_kind(good: FakeSystem) -> None:
     good.name, good.machine = "Darwin", "arm64"
     (problem,) = preflight.basic_problems(good, ROOT, CONFIG)
-    assert str(problem) == "the local provider runs on Linux on x86_64 or aarch64, not Darwin arm64. Fix: use kind"
+    assert (
+        str(problem)
+        == "the local provider runs on Linux on x86_64 or aarch64, not Darwin arm64. Fix: use such a machine"
+    )
 
 
 def test_missing_root_and_missing_packages_are_named_together(good: FakeSystem) -> None:

@@ -1,28 +1,28 @@
 """Preemption is a proposal: who would have to go, as few and as unimportant as can be."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet, place, propose
-from gpufleet_operator.placement.model import NodeState, PodNeeds, PotentialVictim, Request, Share
-from gpufleet_operator.placement.preempt import without
+from gpufleet_operator.placement.contention.removal import without
+from gpufleet_operator.placement.model import HolderPod, NodeState, PodNeeds, Request, Share
 from gpufleet_testing.hypothesis_profiles import examples
 from gpufleet_testing.placement.builders import make_device, make_node, make_request
 
 
 def crowded(
-    name: str, potential_victims: list[tuple[str, int, int]], devices: int = 8, free_cpu_milli: int = 64_000
+    name: str, holders: list[tuple[str, int, int]], devices: int = 8, free_cpu_milli: int = 64_000
 ) -> NodeState:
     """A node whose holders (name, priority, devices) hold its first devices as a whole."""
     made, given_, at = [], [], 0
-    for who, priority, count in potential_victims:
+    for who, priority, count in holders:
         given_.append(
-            PotentialVictim(
-                who, priority, tuple(f"GPU-{name}-{i}" for i in range(at, at + count)), None, PodNeeds(1_000)
-            )
+            HolderPod(who, priority, tuple(f"GPU-{name}-{i}" for i in range(at, at + count)), None, PodNeeds(1_000))
         )
         at += count
     for i in range(devices):
@@ -30,7 +30,7 @@ def crowded(
         made.append(
             make_device(f"GPU-{name}-{i}", i, held=held, memory_used_mib=60_000 if held else 0, process_count=int(held))
         )
-    return make_node(name, made, potential_victims=tuple(given_), free_cpu_milli=free_cpu_milli)
+    return make_node(name, made, holders=tuple(given_), free_cpu_milli=free_cpu_milli)
 
 
 def victims(fleet: Fleet, request: Request) -> list[str]:
@@ -43,6 +43,12 @@ def test_the_fewest_of_the_least_important_go() -> None:
     assert victims(fleet, make_request(count=4, priority=10)) == ["low-4"]
     assert victims(fleet, make_request(count=2, priority=10)) in (["low-1"], ["low-2"], ["low-4"])
     assert victims(fleet, make_request(count=6, priority=10)) in (["low-1", "low-4"], ["low-2", "low-4"])
+
+
+def test_among_equal_pods_the_one_with_fewest_devices_goes() -> None:
+    fleet = Fleet.of([crowded("a", [("a-big", 0, 4)], devices=4), crowded("b", [("b-small", 0, 1)], devices=1)])
+
+    assert victims(fleet, make_request(count=1, priority=10)) == ["b-small"]
 
 
 def test_two_unimportant_ones_go_before_one_important_one() -> None:
@@ -106,19 +112,19 @@ def test_a_sharer_gives_back_its_share_only() -> None:
         utilization_percent=40,
         process_count=2,
     )
-    potential_victims = tuple(PotentialVictim(name, 0, ("GPU-a",), share) for name in ("x", "y"))
-    node = make_node("a", [device], potential_victims=potential_victims)
-    left = without(node, potential_victims[:1]).devices[0]
+    holders = tuple(HolderPod(name, 0, ("GPU-a",), share) for name in ("x", "y"))
+    node = make_node("a", [device], holders=holders)
+    left = without(node, holders[:1]).devices[0]
     assert (left.sharers, left.promised_memory_mib, left.memory_used_mib) == (1, 30_000, 20_000)
-    idle = without(node, potential_victims).devices[0]
+    idle = without(node, holders).devices[0]
     assert (idle.sharers, idle.memory_used_mib, idle.utilization_percent, idle.process_count) == (0, 0, 0, 0)
     assert victims(Fleet.of([node]), make_request(share=Share(40_000, 10), priority=1)) in (["x"], ["y"])
     assert victims(Fleet.of([node]), make_request(priority=1)) == ["x", "y"]
 
 
 def test_a_share_that_no_sample_shows_yet_comes_back_as_well() -> None:
-    low = PotentialVictim("low", 0, ("GPU-a-0",), Share(30_000, 50), PodNeeds(1_000))
-    fleet = Fleet.of([make_node("a", 1, potential_victims=(low,))])
+    low = HolderPod("low", 0, ("GPU-a-0",), Share(30_000, 50), PodNeeds(1_000))
+    fleet = Fleet.of([make_node("a", 1, holders=(low,))])
     fleet.hold("a", ["GPU-a-0"], low.pod, low.share)
     assert victims(fleet, make_request(priority=10)) == ["low"]
     left = without(fleet.nodes["a"], [low]).devices[0]
@@ -137,24 +143,24 @@ def test_released_share_is_subtracted_from_in_flight_before_promised() -> None:
         in_flight_memory_mib=10_000,
         in_flight_compute_percent=30,
     )
-    low = PotentialVictim("low", 0, ("GPU-a",), Share(15_000, 30))
-    left = without(make_node("a", [device], potential_victims=(low,)), [low]).devices[0]
+    low = HolderPod("low", 0, ("GPU-a",), Share(15_000, 30))
+    left = without(make_node("a", [device], holders=(low,)), [low]).devices[0]
     assert (left.in_flight_memory_mib, left.promised_memory_mib, left.memory_used_mib) == (0, 25_000, 35_000)
     assert (left.in_flight_compute_percent, left.promised_compute_percent, left.utilization_percent) == (0, 30, 35)
 
 
 @examples(20)
 @given(
-    potential_victims=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=4),
+    holders=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=4),
     count=st.integers(1, 8),
     priority=st.integers(0, 4),
 )
-def test_no_other_set_of_victims_is_better(potential_victims: list[tuple[int, int]], count: int, priority: int) -> None:
-    named = [(f"h{i}", prio, size) for i, (prio, size) in enumerate(potential_victims)]
+def test_no_other_set_of_victims_is_better(holders: list[tuple[int, int]], count: int, priority: int) -> None:
+    named = [(f"h{i}", prio, size) for i, (prio, size) in enumerate(holders)]
     node = crowded("a", named, devices=12)
     request = make_request(count=count, priority=priority)
     found = propose(Fleet.of([node]), request)
-    lower = [h for h in node.potential_victims if h.priority < priority]
+    lower = [h for h in node.holders if h.priority < priority]
     helping = [
         gone
         for size in range(len(lower) + 1)
@@ -199,12 +205,12 @@ def test_victims_on_several_nodes_are_the_cheapest(
     held: list[list[tuple[int, int]]], wanted: tuple[int, int, int, bool]
 ) -> None:
     nodes = [
-        crowded(name, [(f"{name}-{i}", prio, size) for i, (prio, size) in enumerate(potential_victims)], devices=6)
-        for name, potential_victims in zip("ab", held, strict=False)
+        crowded(name, [(f"{name}-{i}", prio, size) for i, (prio, size) in enumerate(holders)], devices=6)
+        for name, holders in zip("ab", held, strict=False)
     ]
     replicas, count, priority, gang = wanted
     request = make_request(replicas=replicas, count=count, priority=priority, gang=gang)
-    lower = {h.name: h.priority for n in nodes for h in n.potential_victims if h.priority < priority}
+    lower = {h.name: h.priority for n in nodes for h in n.holders if h.priority < priority}
     reached = {
         frozenset(gone): len(place(_left(nodes, gone), request).picks)
         for size in range(len(lower) + 1)
@@ -227,4 +233,64 @@ def test_victims_on_several_nodes_are_the_cheapest(
 
 
 def _left(nodes: list[NodeState], gone: Collection[str]) -> Fleet:
-    return Fleet.of(without(n, [h for h in n.potential_victims if h.name in gone]) for n in nodes)
+    return Fleet.of(without(n, [h for h in n.holders if h.name in gone]) for n in nodes)
+
+
+def one_each(name: str, *holders: HolderPod) -> NodeState:
+    """A node with one device for each of these pods."""
+    devices = [make_device(f"GPU-{name}-{i}", i, held=True) for i in range(len(holders))]
+    placed = tuple(replace(h, devices=(d.uuid,), uid=h.uid or h.name) for h, d in zip(holders, devices, strict=True))
+    return make_node(name, devices, holders=placed)
+
+
+def test_pods_of_a_gang_are_evicted_together() -> None:
+    gang = [HolderPod(f"gang-{i}", 0, (), group="uid-gang") for i in range(2)]
+    fleet = Fleet.of([one_each("a", gang[0]), one_each("b", gang[1])])
+
+    assert victims(fleet, make_request(priority=1)) == ["gang-0", "gang-1"]
+    both = propose(fleet, make_request(replicas=2, priority=1, gang=True))
+    assert both is not None
+    assert len(both.victims) == 2, "what the first replica needs serves the second one"
+
+
+def test_single_pod_is_evicted_before_a_gang() -> None:
+    gang = [HolderPod(f"gang-{i}", 0, (), group="uid-gang") for i in range(2)]
+    fleet = Fleet.of([one_each("a", gang[0]), one_each("b", gang[1]), one_each("c", HolderPod("single", 0, ()))])
+
+    assert victims(fleet, make_request(priority=1)) == ["single"]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        HolderPod("gang-1", 5, (), group="uid-gang"),
+        HolderPod("gang-1", 0, (), group="uid-gang", evictable=False),
+        HolderPod("gang-1", 0, (), group="uid-gang", protected_until=101.0),
+        HolderPod("gang-1", 0, (), group="uid-gang", uid="blocked"),
+    ],
+    ids=["not lower", "not evictable", "in its minimum runtime", "blocked by a budget"],
+)
+def test_gang_with_a_pod_that_stays_is_not_evicted(second: HolderPod) -> None:
+    fleet = Fleet.of([one_each("a", HolderPod("gang-0", 0, (), group="uid-gang")), one_each("b", second)])
+
+    assert propose(fleet, make_request(priority=1), now=100.0, blocked={"blocked"}) is None
+
+
+def test_pod_that_is_ending_is_waited_for() -> None:
+    leaving = HolderPod("leaving", 9, (), leaving=True)
+    fleet = Fleet.of([one_each("a", HolderPod("low", 0, ())), one_each("b", leaving)])
+
+    found = propose(fleet, make_request(priority=1))
+
+    assert found is not None
+    assert found.victims == ()
+    assert [pick.node for pick in found.picks] == ["b"]
+    assert victims(fleet, make_request(replicas=2, priority=1, gang=True)) == ["low"]
+
+
+def test_devices_earmarked_for_another_request_are_not_proposed() -> None:
+    fleet = Fleet.of([one_each("a", HolderPod("a-low", 0, ())), one_each("b", HolderPod("b-low", 0, ()))])
+    fleet.earmark(["GPU-a-0"], "ml/other")
+
+    assert victims(fleet, make_request(priority=1)) == ["b-low"]
+    assert propose(fleet, make_request(replicas=2, priority=1, gang=True)) is None

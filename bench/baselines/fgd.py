@@ -1,6 +1,6 @@
 """Places arrivals by FGD, the best published rule on the trace of bench/packing.py, for comparison.
 
-    uv run bench/fgd.py --nodes N.csv --arrivals A.csv [B.csv ...] [--out placements.csv] [--json]
+    uv run bench/baselines/fgd.py --nodes N.csv --arrivals A.csv [B.csv ...] [--out placements.csv] [--json]
 
 Fragmentation Gradient Descent ("Beware of Fragmentation", USENIX ATC 2023): device parts that pods of the usual mix
 can't use are fragments. A pod is placed where fragments grow least. As published, only CPU and devices count, the mix

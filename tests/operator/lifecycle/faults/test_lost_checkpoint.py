@@ -2,20 +2,12 @@
 
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.process import OperatorProcess
+from gpufleet_testing.operator.process import OperatorProcess, moment
 
 
 async def live(world: FakeCluster, operator: OperatorProcess, seconds: int) -> None:
     for _ in range(seconds):
-        for _ in range(2):
-            operator.hear(1000)
-            await operator.act()
-        world.scheduler()
-        for node in world.kubelets:
-            world.kubelet(node)
-            world.agent(node)
-        world.collector()
-        world.advance(1)
+        await moment(world, operator)
 
 
 def allocated(world: FakeCluster) -> Json:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from gpufleet_agent.runtime.trim_memory import file_ranges
+from gpufleet_common.trim_memory import file_ranges
 
 SMAPS = """\
 55d0c8a00000-55d0c8a01000 r--p 00000000 fe:00 18  /usr/bin/python3
@@ -40,7 +40,7 @@ def test_only_unchanged_code_and_constants_of_files_are_released() -> None:
 def test_process_releases_memory_and_continues() -> None:
     script = """
 import json, pathlib, ssl
-from gpufleet_agent.runtime.trim_memory import release_file_pages
+from gpufleet_common.trim_memory import release_file_pages
 rss = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1])
 ssl.create_default_context()
 before = rss()
@@ -52,10 +52,30 @@ print(released > 2**20, after < before, json.loads(json.dumps({"still": ssl.crea
     assert done.stdout == "True True {'still': True}\n"
 
 
+def test_free_heap_below_used_memory_is_returned() -> None:
+    script = """
+import ctypes, pathlib
+from gpufleet_common.trim_memory import release_free_heap
+rss = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+blocks = [libc.malloc(100_000) for _ in range(500)]
+for block in blocks:
+    ctypes.memset(block, 1, 100_000)
+for block in blocks[:-1]:
+    libc.free(block)
+before = rss()
+release_free_heap()
+print(before - rss() > 8000)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    assert done.stdout == "True\n"
+
+
 def test_threads_share_one_heap() -> None:
     script = """
 import ctypes, threading
-from gpufleet_agent.runtime.trim_memory import share_one_heap
+from gpufleet_common.trim_memory import share_one_heap
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.fdopen.restype = ctypes.c_void_p

@@ -1,0 +1,1 @@
+"""Jobs on shared GPUs, and what a run with them costs."""

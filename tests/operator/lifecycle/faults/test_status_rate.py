@@ -1,0 +1,74 @@
+"""Statuses have a rate of their own, so that many that change together do not delay placement."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpufleet_operator.runtime.pacing.token_bucket import TokenBucket
+from gpufleet_testing.operator.apiserver import Json
+from gpufleet_testing.operator.cluster import FakeCluster
+from gpufleet_testing.operator.process import OperatorProcess
+
+NUMBER = 12
+RATE, BURST = 2, 3
+
+
+class CountingCluster(FakeCluster):
+    """Records the names of the workloads whose statuses are written."""
+
+    def __init__(self) -> None:
+        super().__init__(1, NUMBER)
+        self.written: list[str] = []
+
+    async def patch_workload_status(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
+        self.written.append(name)
+        return await super().patch_workload_status(namespace, name, patch)
+
+
+def limited(cluster: FakeCluster) -> OperatorProcess:
+    def clock() -> float:
+        return cluster.now.timestamp()
+
+    return OperatorProcess(cluster, status_budget=TokenBucket(RATE, BURST, clock))
+
+
+async def step(cluster: FakeCluster, operator: OperatorProcess) -> None:
+    operator.hear(1000)
+    await operator.act()
+    cluster.advance(1)
+
+
+async def test_placement_does_not_wait_for_statuses() -> None:
+    cluster = CountingCluster()
+    operator = limited(cluster)
+    for number in range(NUMBER):
+        cluster.submit(f"w-{number}")
+    for _ in range(3):
+        await step(cluster, operator)
+    assert len(cluster.released) == NUMBER
+    assert len(cluster.written) == BURST + 2 * RATE
+
+
+async def test_status_that_waited_is_the_latest_and_each_is_written() -> None:
+    cluster = CountingCluster()
+    operator = limited(cluster)
+    for number in range(NUMBER):
+        cluster.submit(f"w-{number}")
+    for _ in range(20):
+        await step(cluster, operator)
+    assert set(cluster.written) == {f"w-{number}" for number in range(NUMBER)}
+    assert len(cluster.written) == NUMBER + BURST, "only those of the first pass, before the release, have two"
+    for number in range(NUMBER):
+        (placement,) = cluster.objects["workloads", f"ml/w-{number}"]["status"]["placements"]
+        assert placement["state"] == "Reserved"
+        assert placement["score"]["total"] > 0, "it is that of the pass that picked the device"
+
+
+async def test_pass_is_due_while_statuses_wait() -> None:
+    cluster = CountingCluster()
+    operator = limited(cluster)
+    for number in range(NUMBER):
+        cluster.submit(f"w-{number}")
+    operator.hear(1000)
+    due = await operator.act()
+    assert due is not None
+    assert (due - cluster.now).total_seconds() <= 0.1

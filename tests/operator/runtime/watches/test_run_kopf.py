@@ -1,0 +1,156 @@
+"""The process goes on when a watch of kopf fails, and ends when no retry can help."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import kopf
+import pytest
+
+from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.kube.errors import InvalidWriteError
+from gpufleet_operator.runtime.watches.run_kopf import StopSignal, run_kopf, watchers
+from gpufleet_testing.operator.cluster import FakeCluster
+from gpufleet_testing.operator.http_apiserver import HttpApiserver, serving, until
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
+
+
+KINDS = 3
+"""GPUWorkloads, GPUTelemetry and pods."""
+
+
+class Watched:
+    """A cluster that kopf watches."""
+
+    def __init__(self, server: HttpApiserver, cache: Cache) -> None:
+        self.cluster, self.server, self.cache = server.cluster, server, cache
+        self.failures = 0
+        self.relists = 0
+        self.rejection: Exception | None = None
+        """Raised by the lists before a new start."""
+
+    def fail(self) -> None:
+        self.failures += 1
+
+    async def relist(self) -> None:
+        self.relists += 1
+        if self.rejection is not None:
+            raise self.rejection
+
+    async def submit(self, name: str) -> None:
+        self.cluster.submit(name)
+        await self.server.notify()
+
+    async def break_watches(self, kind: str, code: int) -> None:
+        """Has the watches of a kind end with an error event."""
+        self.server.broken[kind] = code
+        await self.server.notify()
+
+    async def heal(self, kind: str, task: asyncio.Task[None]) -> None:
+        """Returns when all kinds are watched again, and an event has arrived."""
+        del self.server.broken[kind]
+        await self.submit("late")
+        await until(lambda: (self.sees("late") and len(watchers()) == KINDS) or task.done())
+        assert not task.done(), task
+
+    def sees(self, name: str) -> bool:
+        return any(workload.name == name for workload in self.cache.workloads.items.values())
+
+
+@asynccontextmanager
+async def watching() -> AsyncIterator[tuple[Watched, asyncio.Task[None]]]:
+    async with serving(FakeCluster(1, 1)) as (server, config), asyncio.timeout(30):
+        watched = Watched(server, Cache())
+        task = asyncio.create_task(
+            run_kopf(watched.cache, config, relist=watched.relist, failed=watched.fail, base_seconds=0.01)
+        )
+        try:
+            await watched.submit("early")
+            await until(lambda: watched.sees("early") or task.done())
+            yield watched, task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("workloads", 500), ("telemetry", 504), ("pods", 403), ("workloads", 410)])
+async def test_watch_goes_on_after_an_error_event(kind: str, code: int) -> None:
+    async with watching() as (watched, task):
+        await watched.break_watches(kind, code)
+        if code != 410:  # kopf lists again by itself
+            await until(lambda: watched.failures >= 2 or task.done())
+            assert watched.relists >= 1
+        await watched.heal(kind, task)
+
+
+async def test_no_task_of_a_failed_kopf_is_left() -> None:
+    """kopf itself leaves the watchers of the other kinds, whose number would grow with each failure."""
+    async with watching() as (watched, task):
+        assert len(watchers()) == KINDS
+        await watched.break_watches("workloads", 500)
+        await until(lambda: watched.failures >= 3 or task.done())
+        await watched.heal("workloads", task)
+        assert len(watchers()) == KINDS
+    assert not watchers()
+
+
+async def test_tasks_that_were_started_later_go_on() -> None:
+    """`kopf.run_tasks` would cancel them."""
+    async with watching() as (watched, task):
+        other = asyncio.create_task(asyncio.Event().wait())
+        await watched.break_watches("workloads", 500)
+        await until(lambda: watched.relists >= 1 or task.done())
+        await watched.heal("workloads", task)
+        assert not other.done()
+        other.cancel()
+
+
+async def test_watching_continues_after_a_task_of_kopf_was_cancelled() -> None:
+    async with watching() as (watched, task):
+        (observer,) = (each for each in asyncio.all_tasks() if each.get_name() == "resource observer")
+        observer.cancel()
+        await until(lambda: watched.failures == 1 or task.done())
+        await watched.submit("late")
+        await until(lambda: (watched.sees("late") and len(watchers()) == KINDS) or task.done())
+        assert not task.done(), task
+
+
+async def test_rejected_list_ends_it() -> None:
+    async with watching() as (watched, task):
+        watched.rejection = InvalidWriteError("cannot list resource gpuworkloads", 403)
+        await watched.break_watches("workloads", 403)
+        with pytest.raises(InvalidWriteError, match="cannot list"):
+            await task
+
+
+async def test_invalid_credentials_end_it() -> None:
+    async with watching() as (watched, task):
+        watched.server.rejects_credentials = True
+        await watched.break_watches("workloads", 410)
+        with pytest.raises(kopf.LoginError):
+            await task
+
+
+async def test_error_of_a_watch_is_reported_by_kopf_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio reports it as well, when the task is garbage: kopf retrieves the error of the first watch that fails."""
+    reported: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "default_exception_handler", reported.append)
+    async with watching() as (_, task):
+        for each in (*watchers(), task):
+            loop.call_exception_handler({"message": "Task exception was never retrieved", "future": each})
+    assert [context["future"] for context in reported] == [task]
+
+
+async def test_signal_ends_it_during_a_pause() -> None:
+    async with watching() as (watched, task):
+        watched.relist = asyncio.Event().wait  # type: ignore[method-assign,assignment]  # never returns
+        await watched.break_watches("workloads", 500)
+        await until(lambda: watched.failures >= 1 or task.done())
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StopSignal):
+            await task
