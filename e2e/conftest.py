@@ -4,21 +4,25 @@
 cluster` and `make demo`, and ends with the tests, unless it ran before (`python -m gpufleet_testbed up` with this name
 and network).
 `fleet` is the chart installed on it, with simulated GPUs: 16 in the first node, 8 in the second. `namespace` belongs to
-one test; clearing it checks the invariants of every test.
+one test; clearing it checks the invariants of every test. A module that uses `transport` runs with each of them.
 """
 
 import re
 import secrets
-from collections import Counter
 from collections.abc import Generator, Iterator
+from functools import partial
 
 import pytest
 
+from gpufleet_e2e.file_order import expected_seconds
+from gpufleet_e2e.kubernetes_features import reason_to_skip
 from gpufleet_e2e.proof.testbed import collector_for
 from gpufleet_e2e.support import diagnostics
 from gpufleet_e2e.support.api import Api
-from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.claims import serves_claims
+from gpufleet_e2e.support.fleet import READY_SECONDS, Fleet
 from gpufleet_e2e.support.gpus import Gpus
+from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 from gpufleet_e2e.support.watchdog import Watchdog, holders_by_kubelets
 from gpufleet_testbed import Cluster, ClusterConfig, cache_dir, up
@@ -37,7 +41,8 @@ def cluster_config(worker: int) -> ClusterConfig:
         worker: Number of the pytest-xdist worker, from 0.
     """
     name = "e2e" if worker == 0 else f"e2e-{worker + 1}"
-    return ClusterConfig(name=name, network=f"10.{_FIRST_NETWORK + worker}.0.0/16", nodes=len(GPUS))
+    network = f"10.{_FIRST_NETWORK + worker}.0.0/16"
+    return ClusterConfig.from_environment(name=name, network=network, nodes=len(GPUS))
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +73,20 @@ def fleet(cluster: Cluster) -> Iterator[Fleet]:
     api.close()
 
 
+@pytest.fixture(scope="module", params=["DevicePlugin", "DRA"])
+def transport(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The transport of all nodes: the tests of a module run with one, then with the other."""
+    transport = str(request.param)
+    if transport == "DevicePlugin":
+        yield transport
+        return
+    fleet.install(values={"transport": transport})
+    for node in fleet.nodes:
+        eventually(partial(serves_claims, fleet, node), within=READY_SECONDS)
+    yield transport
+    fleet.install()
+
+
 @pytest.fixture
 def namespace(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[TestNamespace]:
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
@@ -77,12 +96,18 @@ def namespace(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[TestName
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts files of few tests first: their tests are the long ones, and workers take whole files.
+    """Skips tests that need a newer Kubernetes, and puts files that take long first.
 
-    A long file that starts last would leave the other workers idle.
+    The tests of a file stay together, in their order.
     """
-    sizes = Counter(item.path for item in items)
-    items.sort(key=lambda item: sizes[item.path])
+    kubernetes = ClusterConfig.from_environment().kubernetes
+    for item in items:
+        features = [feature for mark in item.iter_markers("kubernetes") for feature in mark.args]
+        chosen = item.callspec.params.get("transport") if hasattr(item, "callspec") else None
+        if reason := reason_to_skip(features, kubernetes, chosen):
+            item.add_marker(pytest.mark.skip(reason=reason))
+    seconds = expected_seconds((item.path, getattr(item, "fixturenames", ())) for item in items)
+    items.sort(key=lambda item: (-seconds[item.path], item.path))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -53,6 +53,21 @@ CHANGES: dict[str, tuple[JsonObject, str]] = {
 }
 
 
+APPLIED: dict[str, JsonObject] = {
+    "requirements": {
+        "requirements": {
+            "models": ["m"],
+            "includeUUIDs": ["GPU-1"],
+            "excludeUUIDs": ["GPU-2"],
+            "nodeSelector": {"a": "b"},
+        }
+    },
+    "placement": {"placement": {"weights": {"memory": 1}, "strategy": "Pack"}},
+    "runPolicy": {"runPolicy": {"backoffLimit": 3}},
+    "updateStrategy": {"updateStrategy": {"maxUnavailable": 2}},
+}
+
+
 @pytest.fixture(scope="module")
 def full_workload(admin: Client) -> JsonObject:
     """Creates a suspended workload with every field set."""
@@ -132,7 +147,11 @@ def test_defaults_are_filled_in(admin: Client) -> None:
             "topology": "None",
             "gang": False,
             "gangTimeoutSeconds": 600,
+            "scaleUp": False,
+            "minRuntimeSeconds": 0,
             "onDegraded": "Ignore",
+            "onPressure": "Ignore",
+            "demand": "Promised",
             "weights": {"memory": 40, "utilization": 30, "temperature": 20, "power": 10},
         },
     }
@@ -187,6 +206,24 @@ def test_two_managers_keep_their_devices_in_one_list(admin: Client, telemetry_pa
     assert [one["uuid"] for one in gone["status"]["devices"]] == ["GPU-2"]
 
 
+def test_last_cordon_is_removed_by_its_owner(admin: Client, telemetry_path: str) -> None:
+    """As Flux, Terraform and `kubectl apply --server-side` remove what they left out."""
+    entry = {"uuid": "GPU-1", "reason": "fan"}
+    assert admin.apply(telemetry_path, telemetry(spec={"cordoned": [entry]}), manager="ann", dry_run=None).allowed
+    removed = admin.apply(telemetry_path, telemetry(), manager="ann", dry_run=None)
+    assert removed.allowed, removed.message
+    assert not removed.body.get("spec", {}).get("cordoned")
+
+
+@pytest.mark.parametrize("field", APPLIED)
+def test_applied_field_is_removed_by_its_owner(admin: Client, field: str) -> None:
+    name = f"applied-{field.lower()}"
+    path = f"{WORKLOADS}/{name}"
+    assert admin.apply(path, workload(name, **APPLIED[field]), manager="flux", dry_run=None).allowed
+    removed = admin.apply(path, workload(name), manager="flux", dry_run=None)
+    assert removed.allowed, removed.message
+
+
 @pytest.mark.usefixtures("operator_stopped")  # it also writes conditions
 def test_two_managers_keep_their_conditions(admin: Client, full_workload: JsonObject) -> None:
     path = f"{WORKLOADS}/immutable/status"
@@ -223,10 +260,10 @@ def test_crds_are_accepted_by_strict_validation_and_complete(installed: Cluster)
     crds = repository_root() / "crds"
     words = ("--server-side", "--dry-run=server", "--validate=strict", f"--filename={crds}")
     # Without a conflict with helm's fields: the server stores them unchanged, so that GitOps tools see no drift.
-    assert installed.kubectl("apply", *words).stdout.count("serverside-applied (server dry run)") == 2
+    assert installed.kubectl("apply", *words).stdout.count("serverside-applied (server dry run)") == 3
     listing = json.loads(installed.kubectl("get", "crd", "--output=json").stdout)["items"]
     ours = [one for one in listing if one["spec"]["group"] == "gpufleet.dev"]
-    assert len(ours) == 2
+    assert len(ours) == 3
     for one in ours:
         conditions = {condition["type"]: condition["status"] for condition in one["status"]["conditions"]}
         assert conditions["Established"] == "True"

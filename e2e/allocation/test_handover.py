@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 import pytest
 
 from gpufleet_e2e.faults.fault_injection import BLOCKED_LABELS, release_blocked
-from gpufleet_e2e.proof import Source
 from gpufleet_e2e.proof.api_reader import describe_conditions
 from gpufleet_e2e.support.api import JsonObject
 from gpufleet_e2e.support.fleet import Fleet
@@ -73,16 +72,6 @@ def test_mismatch_without_the_mechanism_is_detected(namespace: TestNamespace, fl
     reserved, held = messages[0].split(", but kubelet reports ")
     assert all(uuid in held for uuid in first), f"it should hold the first one's devices {first}: {messages[0]}"
     assert not any(uuid in reserved for uuid in first), messages[0]
-
-
-def test_sixteen_pods_on_one_node_in_parallel(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: hand-over under a burst. Sixteen workloads fill the node in parallel; each pod has its own device."""
-    names = [f"burst-{number}" for number in range(16)]
-    _apply_in_parallel(namespace, [gpuworkload(name, node=fleet.nodes[0]) for name in names])
-    evidence = namespace.verify(*names, within=90)
-    picked = {uuid for one in evidence.values() for uuid in one.replicas[0].picked}
-    assert picked == set(fleet.gpus[fleet.nodes[0]].uuids)
-    assert all(one.replicas[0].says[Source.ENVIRONMENT].devices for one in evidence.values())
 
 
 def _overtaken(

@@ -21,7 +21,7 @@ def test_container_reuses_the_devices_of_its_init_container(namespace: TestNames
     limits = {"resources": {"limits": {"gpufleet.dev/gpu": "2"}}}
     pod["spec"]["initContainers"] = [{"name": "first", "image": IMAGE, "command": ["true"], **limits}]
     fleet.api.create(pods(namespace.name), pod)
-    eventually(lambda: _running(namespace, "init"), within=30)
+    namespace.wait_running("init", within=30)
     assert _visible(namespace, "init")[0] in fleet.gpus[node].uuids[:2]
 
 
@@ -33,10 +33,10 @@ def test_unmanaged_pods_share_one_device(namespace: TestNamespace, fleet: Fleet)
         pod["spec"]["containers"] = [container(resources={"limits": {SHARED: "1"}})]
         fleet.api.create(pods(namespace.name), pod)
     whole = plain_pod("whole", count=7, nodeSelector={"kubernetes.io/hostname": node})
-    eventually(lambda: _running(namespace, "left"), within=30)
-    eventually(lambda: _running(namespace, "right"), within=30)
+    namespace.wait_running("left", within=30)
+    namespace.wait_running("right", within=30)
     fleet.api.create(pods(namespace.name), whole)
-    eventually(lambda: _running(namespace, "whole"), within=30)
+    namespace.wait_running("whole", within=30)
     assert _visible(namespace, "left") == _visible(namespace, "right")
     assert len(_visible(namespace, "left")) == 1
     assert sorted(_visible(namespace, "left") + _visible(namespace, "whole")) == sorted(fleet.gpus[node].uuids)
@@ -101,11 +101,6 @@ def _holders(fleet: Fleet, node: str, pods_: int) -> dict[str, list[JsonObject]]
     names = {holder["pod"] for holders in found.values() for holder in holders}
     assert len(names) == pods_, f"the status lists {sorted(names)}"
     return found
-
-
-def _running(namespace: TestNamespace, pod: str) -> None:
-    status = namespace.fleet.api.get(f"{pods(namespace.name)}/{pod}")["status"]
-    assert status["phase"] == "Running", f"{pod} is {status['phase']}: {status.get('message')}"
 
 
 def _visible(namespace: TestNamespace, pod: str) -> list[str]:

@@ -19,7 +19,7 @@ def test_kube_scheduler_rejects_the_pinned_pod(namespace: TestNamespace, fleet: 
     first, second = fleet.nodes
     best, other = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
     fleet.gpus[second].report(other, utilization_percent=60)
-    eventually(lambda: _reports(fleet, second, other, 60), within=10)
+    eventually(lambda: fleet.check_readings(second, other, utilization_percent=60), within=10)
     _block(namespace, first)
     namespace.apply(gpuworkload("apart", uuids=(best, other), template=_apart_from_blocker(namespace)))
     rejected = namespace.wait_for("apart", lambda found: bool(_rejections(found)), 20)
@@ -53,7 +53,7 @@ def test_kubelet_rejects_the_pod(namespace: TestNamespace, fleet: Fleet) -> None
     first, second = fleet.nodes
     lost, good = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
     fleet.gpus[second].report(good, utilization_percent=60)
-    eventually(lambda: _reports(fleet, second, good, 60), within=10)
+    eventually(lambda: fleet.check_readings(second, good, utilization_percent=60), within=10)
     namespace.apply(gpuworkload("retry", uuids=(lost, good), template=pod_spec(schedulerName=BY_HAND)))
     before = eventually(lambda: _released(namespace, "retry"), within=15)
     assert namespace.reservation("retry")["devices"] == [lost]
@@ -96,7 +96,7 @@ def _block(namespace: TestNamespace, node: str) -> None:
     """Runs the pod that `_apart_from_blocker` may not share a node with."""
     blocker = plain_pod("blocker", labels={"app": "blocker"}, nodeSelector={HOSTNAME: node})
     namespace.fleet.api.create(pods(namespace.name), blocker)
-    eventually(lambda: _running(namespace, "blocker"), within=20)
+    namespace.wait_running("blocker", within=20)
 
 
 def _apart_from_blocker(namespace: TestNamespace) -> JsonObject:
@@ -112,11 +112,6 @@ def _rejections(workload: JsonObject) -> list[JsonObject]:
     return list(workload.get("status", {}).get("explanation", {}).get("nodeRejections", []))
 
 
-def _running(namespace: TestNamespace, pod: str) -> None:
-    status = namespace.fleet.api.get(f"{pods(namespace.name)}/{pod}")["status"]
-    assert status["phase"] == "Running", f"{pod} is {status['phase']}"
-
-
 def _released(namespace: TestNamespace, name: str, not_uid: str = "") -> JsonObject:
     pod = namespace.pod(name)
     assert pod["metadata"]["uid"] != not_uid, "the old pod still exists"
@@ -130,12 +125,6 @@ def _bind(namespace: TestNamespace, pod: JsonObject, node: str) -> None:
     target = {"apiVersion": "v1", "kind": "Node", "name": node}
     binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
     namespace.fleet.api.create(f"{pods(namespace.name)}/{name}/binding", binding)
-
-
-def _reports(fleet: Fleet, node: str, uuid: str, percent: int) -> None:
-    devices = fleet.telemetry(node)["status"]["devices"]
-    said = next(one["utilizationPercent"] for one in devices if one["uuid"] == uuid)
-    assert said == percent, f"{uuid} is reported at {said}%"
 
 
 def _offers(fleet: Fleet, node: str, count: int) -> None:

@@ -6,19 +6,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gpufleet_e2e.support.api import BINDINGS, NAMESPACES, NODES, POLICIES, TELEMETRY, pods
-from gpufleet_e2e.support.fleet import AGENTS, Fleet
+from gpufleet_e2e.support.fleet import AGENTS, OPERATOR_PROCESS, Fleet
 from gpufleet_e2e.support.install import NAMESPACE
-from gpufleet_e2e.support.manifests import GATE, plain_pod
+from gpufleet_e2e.support.manifests import GATE, gpuworkload, plain_pod
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.programs.command_line import CommandLine
 from gpufleet_e2e.support.sandbox import TestNamespace
 
 JsonObject = dict[str, Any]
 
-CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gpuworkloads.gpufleet.dev"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+CRD = f"{CRDS}/gpuworkloads.gpufleet.dev"
+NEWER_CRD = f"{CRDS}/gputelemetries.gpufleet.dev"
+MISSING_CRD = f"{CRDS}/gpudemands.gpufleet.dev"
+LATER = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/later"
 FIELD = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/completionTime"
 ENFORCE = "pod-security.kubernetes.io/enforce"
 SOON_SECONDS = 20
+NOT_READY_SECONDS = 60
 LABELS = {"kubernetes.io/os": "none", "nvidia.com/gpu.present": "true"}
 """Of nodes without kubelet: no DaemonSet of the cluster selects them."""
 
@@ -29,7 +34,7 @@ def test_good_cluster_has_no_problem(cli: CommandLine) -> None:
 
 def _good(cli: CommandLine) -> None:
     done = cli.run("doctor")
-    assert (done.code, done.out) == (0, "no problem found; 16 checks passed\n"), done
+    assert (done.code, done.out) == (0, "no problem found; 17 checks passed\n"), done
 
 
 def test_every_seeded_fault_is_found_with_cause_and_cure(
@@ -37,7 +42,7 @@ def test_every_seeded_fault_is_found_with_cause_and_cure(
 ) -> None:
     """Mechanism: the operator is stopped, so that it repairs nothing; Nodes without kubelet have telemetry."""
     with _stopped_operator(fleet), ExitStack() as seeded:
-        for seed in (_nodes, _policies, _crd, _namespace, _runtime_class):
+        for seed in (_nodes, _policies, _crd, _newer_crd, _missing_crd, _namespace, _runtime_class):
             seeded.enter_context(seed(fleet))
         gated = plain_pod("lost", schedulingGates=[{"name": GATE}])
         fleet.api.create(pods(namespace.name), gated)
@@ -50,10 +55,13 @@ def test_every_seeded_fault_is_found_with_cause_and_cure(
         ("AgentMissing", "seed-1"),
         ("AgentMissing", "seed-2"),
         ("AllocatableDiffers", "seed-1"),
+        ("CRDMissing", "gpudemands.gpufleet.dev"),
+        ("CRDNewer", "gputelemetries.gpufleet.dev"),
         ("CRDOlder", "gpuworkloads.gpufleet.dev"),
         ("ClockSkew", "seed-1"),
         ("GatedPodWithoutWorkload", "lost"),
         ("NoDriver", "seed-2"),
+        ("NodeMissing", "seed-5"),
         ("OperatorNotReady", "gpufleet-operator"),
         ("PodSecurityRejectsAgent", NAMESPACE),
         ("PolicyMissing", "own-node"),
@@ -70,6 +78,41 @@ def test_every_seeded_fault_is_found_with_cause_and_cure(
     }
     assert all(one["cause"] and one["cure"] for one in done.json["problems"])
     eventually(lambda: _good(cli), within=60)
+
+
+def test_frozen_agent_is_not_ready(fleet: Fleet, cli: CommandLine) -> None:
+    node = fleet.nodes[0]
+    fleet.freeze_agent(node)
+    try:
+        problem = eventually(lambda: _problem(cli, "AgentNotReady"), within=NOT_READY_SECONDS, every=2)
+    finally:
+        fleet.thaw_agent(node)
+    print(problem)
+    assert problem["object"] == f"node/{node}"
+    assert f"pod {fleet.agent_pod(node)['metadata']['name']}: Running" in problem["cause"]
+    eventually(lambda: _good(cli), within=60, every=2)
+
+
+def test_frozen_operator_is_behind(namespace: TestNamespace, fleet: Fleet, cli: CommandLine) -> None:
+    """Until its probe fails, the operator counts as ready."""
+    node = fleet.node(fleet.operator_pod()["spec"]["nodeName"])
+    (process,) = node.run(["pgrep", "-x", OPERATOR_PROCESS]).stdout.split()
+    node.run(["kill", "-STOP", process])
+    try:
+        namespace.apply(gpuworkload("late"))
+        problem = _problem(cli, "OperatorBehind")
+    finally:
+        node.run(["kill", "-CONT", process])
+    assert f"{namespace.name}/late" in problem["cause"]
+    namespace.wait_ready("late")
+    eventually(lambda: _good(cli), within=60, every=2)
+
+
+def _problem(cli: CommandLine, check: str) -> JsonObject:
+    found = cli.run("doctor", "-o", "json").json["problems"]
+    matching: list[JsonObject] = [one for one in found if one["check"] == check]
+    assert len(matching) == 1, found
+    return matching[0]
 
 
 @contextmanager
@@ -99,11 +142,13 @@ def _nodes(fleet: Fleet) -> Iterator[None]:
         ("seed-4", {}, [], {}, {"agentVersion": "0.0.1"}),
     ]
     try:
+        _seed_telemetry(fleet, "seed-5", {}, {})
         for name, capacity, taints, spec, status in seeds:
             _seed_node(fleet, name, capacity, taints)
             _seed_telemetry(fleet, name, spec, status)
         yield
     finally:
+        fleet.api.delete(f"{TELEMETRY}/seed-5")
         for name, *_ in seeds:
             fleet.api.delete(f"{TELEMETRY}/{name}")
             fleet.api.delete(f"{NODES}/{name}")
@@ -167,6 +212,37 @@ def _crd(fleet: Fleet) -> Iterator[None]:
         yield
     finally:
         fleet.api.patch(CRD, [{"op": "add", "path": FIELD, "value": field}], "json")
+
+
+@contextmanager
+def _newer_crd(fleet: Fleet) -> Iterator[None]:
+    fleet.api.patch(NEWER_CRD, [{"op": "add", "path": LATER, "value": {"type": "string"}}], "json")
+    try:
+        yield
+    finally:
+        fleet.api.patch(NEWER_CRD, [{"op": "remove", "path": LATER}], "json")
+
+
+@contextmanager
+def _missing_crd(fleet: Fleet) -> Iterator[None]:
+    """The kind of which no other test needs objects: they are deleted with it."""
+    body = fleet.api.get(MISSING_CRD)
+    fleet.api.delete(MISSING_CRD)
+    eventually(lambda: _is_gone(fleet, MISSING_CRD), within=SOON_SECONDS)
+    try:
+        yield
+    finally:
+        fleet.api.patch(f"{MISSING_CRD}?fieldManager=helm", _new(body), "apply")
+        eventually(lambda: _is_served(fleet), within=SOON_SECONDS)
+
+
+def _is_gone(fleet: Fleet, path: str) -> None:
+    assert fleet.api.find(path) is None
+
+
+def _is_served(fleet: Fleet) -> None:
+    conditions = fleet.api.get(MISSING_CRD).get("status", {}).get("conditions") or []
+    assert ("Established", "True") in {(one["type"], one["status"]) for one in conditions}, conditions
 
 
 @contextmanager

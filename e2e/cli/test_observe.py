@@ -66,6 +66,14 @@ def _logged(cli: CommandLine, namespace: str, uuid: str) -> None:
     assert done.out == f"on {uuid}\n", done
 
 
+def test_top_of_sixteen_gpus_takes_less_than_a_second(cli: CommandLine, fleet: Fleet) -> None:
+    """The processor time of kubectl, of the plugin and of its kubectl: the elapsed time depends on what else runs."""
+    assert len(cli.run("top", fleet.nodes[0], "-o", "name").out.split()) == 16
+    taken = [cli.cpu_seconds("top", fleet.nodes[0]) for _ in range(3)]
+    print(f"processor time of top: {', '.join(f'{one:.2f} s' for one in taken)}")
+    assert min(taken) < 1
+
+
 def test_credentials_of_an_exec_plugin_and_impersonation_work(cli: CommandLine, fleet: Fleet, tmp_path: Path) -> None:
     """Mechanism: the plugin prints the administrator's certificate, as those of EKS, GKE and AKS print a token."""
     kubeconfig = yaml.safe_load(fleet.cluster.kubeconfig.read_text())

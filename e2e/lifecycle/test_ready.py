@@ -15,6 +15,7 @@ NOT_RUNNING = {
     "image": (container(image=IMAGE), f"ImagePullBackOff: {IMAGE}"),
     "exits": (container(command=("sh", "-c", "exit 1")), "CrashLoopBackOff: exit code 1"),
     "command": (container(command=("/no/such",)), "/no/such"),
+    "memory": (container(command=("tail", "/dev/zero"), resources={"limits": {"memory": "32Mi"}}), "OOMKilled"),
     "probe": (container(readinessProbe=PROBE), "readiness probe does not succeed"),
 }
 REASONS = {"image": "ImagePullBackOff", "exits": "CrashLoopBackOff", "probe": "PodsNotReady"}

@@ -11,12 +11,14 @@ from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.sandbox import TestNamespace
 from gpufleet_e2e.support.watchdog import Watchdog, holders_by_processes
 
-SECONDS = float(os.environ.get("GPUFLEET_E2E_CHURN_SECONDS", "100"))
+SECONDS = float(os.environ.get("GPUFLEET_E2E_CHURN_SECONDS", "60"))
 
 
 @pytest.mark.timeout(SECONDS + 300)
-def test_churn_with_forced_deletions(namespace: TestNamespace, fleet: Fleet) -> None:
+def test_churn_with_forced_deletions(namespace: TestNamespace, fleet: Fleet, transport: str) -> None:
     """Mechanism: reservation by compare-and-swap, hand-over by reading the kubelet, release after the node's report.
+
+    With claims the driver waits for the processes of the pod before.
 
     One watchdog polls the PodResources of every kubelet and another one the processes of this machine that have a
     device in their environment; neither may see a device with two holders. Half of the containers ignore SIGTERM, so
@@ -30,8 +32,8 @@ def test_churn_with_forced_deletions(namespace: TestNamespace, fleet: Fleet) -> 
         took = monotonic() - begin
         namespace.verify(*left, within=60)
         kubelet_reads, process_reads = fleet.watchdog.check(), processes.check()
-    print(f"{took:.0f} s: {dict(churn.done)}; {kubelet_reads} reads of the kubelets, {process_reads} of the processes,")
-    print(f"at most {processes.max_in_use} devices in use")
+    print(f"{transport}, {took:.0f} s: {dict(churn.done)}; at most {processes.max_in_use} devices in use")
+    print(f"{kubelet_reads} reads of the kubelets, {process_reads} of the processes")
     assert kubelet_reads > SECONDS / 4, "the watchdog of the kubelets was too slow"
     assert process_reads > SECONDS, "the watchdog of the processes was too slow"
     assert processes.max_in_use > len(left), "the processes of the pods are not visible on this machine"

@@ -1,4 +1,4 @@
-"""kstatus' own code gives each state of a workload exactly one verdict: what Flux and Config Sync wait for."""
+"""kstatus' own code and Argo CD's interpreter give each state of a workload one verdict: what GitOps tools wait for."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,7 @@ from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import JsonObject, workloads
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.programs.argo_health import health
 from gpufleet_e2e.support.programs.kstatus import statuses
 from gpufleet_e2e.support.sandbox import READY_SECONDS, TestNamespace
 from gpufleet_testing.kstatus import kstatus
@@ -22,6 +23,16 @@ EXPECTED = {
     "no-image": "InProgress",
     "leaves": "Terminating",
 }
+HEALTH = {
+    "runs": "Healthy",
+    "suspended": "Suspended",
+    "completes": "Healthy",
+    "fails": "Degraded",
+    "typo": "Degraded",
+    "waits": "Progressing",
+    "no-image": "Progressing",
+}
+"""Argo CD does not ask for the health of an object that is being deleted."""
 FINALIZER = "example.com/e2e"
 
 
@@ -61,3 +72,18 @@ def test_each_state_has_its_kstatus_status(namespace: TestNamespace) -> None:
         assert objects.condition(bodies[1], "Suspended").get("status") == "True"
 
     eventually(found, within=READY_SECONDS)
+    bodies = [namespace.workload(name) for name in HEALTH]
+    healths = dict(zip(HEALTH, health("GPUWorkload", bodies), strict=True))
+    assert {name: status for name, (status, _) in healths.items()} == HEALTH
+    assert "insufficient" in healths["waits"][1] or "available" in healths["waits"][1]
+    assert "ImagePullBackOff" in healths["no-image"][1] or "ErrImageNeverPull" in healths["no-image"][1]
+    telemetry = [namespace.fleet.telemetry(node) for node in namespace.fleet.nodes]
+    assert {status for status, _ in health("GPUTelemetry", telemetry)} == {"Healthy"}
+    unknown = {
+        "apiVersion": "gpufleet.dev/v1alpha1",
+        "kind": "GPUWorkload",
+        "metadata": {"name": "new", "generation": 1},
+    }
+    assert health("GPUWorkload", [unknown]) == [("Progressing", "Waiting for the operator")]
+    changed = {**bodies[0], "metadata": {**bodies[0]["metadata"], "generation": 99}}
+    assert health("GPUWorkload", [changed])[0][0] == "Progressing"

@@ -33,7 +33,7 @@ def test_node_without_capacity_is_not_picked(
     first, second = fleet.nodes
     best, other = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
     fleet.gpus[second].report(other, utilization_percent=60)
-    eventually(lambda: _reports(fleet, second, other, 60), within=SOON_SECONDS)
+    eventually(lambda: fleet.check_readings(second, other, utilization_percent=60), within=SOON_SECONDS)
     template = _template(fleet, first, resource)
     _fill(namespace, first, template)
     namespace.apply(
@@ -72,18 +72,8 @@ def _fill(namespace: TestNamespace, node: str, template: JsonObject) -> None:
     pod = plain_pod("full")
     pod["spec"] = {**template, "nodeSelector": {"kubernetes.io/hostname": node}}
     namespace.fleet.api.create(pods(namespace.name), pod)
-    eventually(lambda: _running(namespace, "full"), within=20)
-
-
-def _running(namespace: TestNamespace, name: str) -> None:
-    phase = namespace.fleet.api.get(f"{pods(namespace.name)}/{name}")["status"]["phase"]
-    assert phase == "Running", f"{name} is {phase}"
+    namespace.wait_running("full", within=20)
 
 
 def _gone(namespace: TestNamespace, name: str) -> None:
     assert namespace.fleet.api.find(f"{pods(namespace.name)}/{name}") is None, f"{name} is still there"
-
-
-def _reports(fleet: Fleet, node: str, uuid: str, percent: int) -> None:
-    said = next(gpu.utilization_percent for gpu in objects.gpus(fleet.telemetry(node)) if gpu.uuid == uuid)
-    assert said == percent, f"{uuid} is reported at {said}%"

@@ -27,7 +27,7 @@ def test_too_hot_until_it_cools(namespace: TestNamespace, fleet: Fleet) -> None:
         fleet.gpus[node].report(uuid, temperature_celsius=celsius)
     # Both of them: a status may be written after the reading of one device and before that of another.
     for uuid, celsius in ((warm, 84), (hot, 95)):
-        eventually(partial(_reports, fleet, node, uuid, temperature_celsius=celsius), within=SOON_SECONDS)
+        eventually(partial(fleet.check_readings, node, uuid, temperature_celsius=celsius), within=SOON_SECONDS)
     namespace.apply(gpuworkload("cool-only", uuids=(warm, hot), requirements={"maxTemperatureCelsius": 80}))
     message = namespace.wait_condition("cool-only", "Placed", "False", "NoDevicesAvailable")
     print(message)
@@ -94,8 +94,8 @@ def test_too_full_or_too_busy_until_readings_change(namespace: TestNamespace, fl
     fleet.gpus[node].report(near, **obstacle.bad)
     fleet.gpus[node].report(far, **obstacle.other)
     # Both of them: a status may be written after the reading of one device and before that of another.
-    eventually(lambda: _reports(fleet, node, near, **obstacle.bad), within=SOON_SECONDS)
-    eventually(lambda: _reports(fleet, node, far, **obstacle.other), within=SOON_SECONDS)
+    eventually(lambda: fleet.check_readings(node, near, **obstacle.bad), within=SOON_SECONDS)
+    eventually(lambda: fleet.check_readings(node, far, **obstacle.other), within=SOON_SECONDS)
     namespace.apply(gpuworkload("picky", uuids=(near, far), requirements=obstacle.requirements))
     message = namespace.wait_condition("picky", "Placed", "False", "NoDevicesAvailable")
     print(message)
@@ -197,12 +197,6 @@ def _nothing_reserved(namespace: TestNamespace, name: str | None = None) -> None
 
 def _gone(namespace: TestNamespace, name: str) -> None:
     assert not namespace.all_pods(name), f"the pod of {name} is still there"
-
-
-def _reports(fleet: Fleet, node: str, uuid: str, **readings: int) -> None:
-    found = next(gpu for gpu in objects.gpus(fleet.telemetry(node)) if gpu.uuid == uuid)
-    readings_now = {name: getattr(found, name) for name in readings}
-    assert readings_now == readings, f"{uuid} reports {readings_now}"
 
 
 def _healthy(fleet: Fleet, node: str, count: int) -> None:

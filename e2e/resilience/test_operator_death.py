@@ -1,8 +1,11 @@
 """The operator is killed between the reservation and the release of a pod, or is down while objects change."""
 
-from gpufleet_e2e.faults.fault_injection import BLOCKED_LABELS, release_blocked
+from functools import partial
+
+from gpufleet_e2e.faults.fault_injection import BLOCKED_LABELS, release_blocked, reservations_denied, statuses_denied
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import JsonObject
+from gpufleet_e2e.support.claims import claims
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import GATE, gpuworkload
 from gpufleet_e2e.support.polling import eventually
@@ -10,27 +13,6 @@ from gpufleet_e2e.support.sandbox import TestNamespace
 
 UNSEEN_SECONDS = 60
 """Until devices of a pod are free whose end was not reported: a heartbeat, and time for containers to end."""
-
-
-def test_killed_between_reservation_and_release(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: the ledger is only `spec.assignments`, so a new process continues where the old one was killed.
-
-    A policy of the test rejects the release, so that the operator is killed between reservation and release. The new
-    process releases the same pod with the same devices.
-    """
-    with release_blocked(fleet.api, namespace.name):
-        namespace.apply(gpuworkload("train", count=4, labels=BLOCKED_LABELS))
-        reserved = eventually(lambda: namespace.reservation("train"), within=15)
-        fleet.stop_operator()
-    pod = namespace.pod("train")
-    assert _gates(pod) == [GATE]
-    assert pod["metadata"]["uid"] == reserved["podUID"]
-    assert namespace.reservation("train") == reserved, "the reservation changed while the operator was down"
-    fleet.start_operator()
-    (replica,) = namespace.verify("train")["train"].replicas
-    assert replica.picked == tuple(sorted(reserved["devices"]))
-    assert replica.pod_uid == reserved["podUID"]
-    assert namespace.reservation("train") == reserved
 
 
 def test_workload_deleted_after_the_operator_is_killed(namespace: TestNamespace, fleet: Fleet) -> None:
@@ -85,6 +67,65 @@ def test_pods_are_created_and_confirmed_across_restarts(namespace: TestNamespace
     after = namespace.verify("early", "late")["early"].replicas[0]
     assert (after.pod_uid, after.picked) == (before.pod_uid, before.picked)
     assert objects.is_true(namespace.workload("early"), "Ready")
+
+
+def test_killed_after_each_write(namespace: TestNamespace, fleet: Fleet, transport: str) -> None:
+    """Mechanism: what is left to do follows from the stored objects.
+
+    Policies of the test reject the next write of each workload: one has a pod, one a reservation, one a claim too, and
+    one runs without a status that says so. The operator is killed; the next one keeps pods, reservations and claims.
+    It is the last test of the file, as the others run with the device plugin only.
+    """
+    first, second = fleet.nodes
+    created, reserved, claimed, running = "created", "reserved", "claimed", "running"
+    with (
+        release_blocked(fleet.api, namespace.name),
+        reservations_denied(fleet.api, second, namespace.name),
+        statuses_denied(fleet.api, namespace.name, running),
+    ):
+        namespace.apply(
+            gpuworkload(created, count=2, node=second),
+            gpuworkload(reserved, count=2, node=first, labels=BLOCKED_LABELS),
+            gpuworkload(claimed, count=2, node=first, labels=BLOCKED_LABELS),
+            gpuworkload(running, count=2, node=first),
+        )
+        eventually(lambda: _is_running(namespace, running), within=UNSEEN_SECONDS)
+        pods = {name: eventually(partial(namespace.pod, name), within=15) for name in (created, running)}
+        before = {
+            name: eventually(partial(namespace.reservation, name), within=15) for name in (reserved, claimed, running)
+        }
+        made = eventually(lambda: _claims(namespace, 3 if transport == "DRA" else 0), within=15)
+        fleet.stop_operator()
+        assert not objects.is_true(namespace.workload(running), "Ready")
+        if transport == "DRA":  # its creation cannot be delayed: a rejection frees the devices
+            (lost,) = (name for name in made if name.startswith(f"gpufleet-{reserved}"))
+            fleet.api.delete(f"{claims(namespace.name)}/{lost}")
+            del made[lost]
+    assert _gates(namespace.pod(created)) == _gates(namespace.pod(claimed)) == [GATE]
+    fleet.start_operator()
+    found = namespace.verify(created, *before)
+    for name, reservation in before.items():
+        (replica,) = found[name].replicas
+        assert (replica.pod_uid, replica.picked) == (reservation["podUID"], tuple(sorted(reservation["devices"])))
+        # The next process dates it anew to prove, by the generation, that it has it when it releases the pod.
+        assert {**namespace.reservation(name), "decidedAt": None} == {**reservation, "decidedAt": None}
+    for name, pod in pods.items():
+        assert found[name].replicas[0].pod_uid == pod["metadata"]["uid"], f"{name} has another pod"
+    after = _claims(namespace, 4 if transport == "DRA" else 0)
+    assert {name: after[name] for name in made} == made, "a claim was replaced"
+
+
+def _is_running(namespace: TestNamespace, name: str) -> None:
+    assert namespace.pod(name)["status"]["phase"] == "Running"
+
+
+def _claims(namespace: TestNamespace, number: int) -> dict[str, str]:
+    """Returns the uids of all claims, by name."""
+    found = {
+        one["metadata"]["name"]: one["metadata"]["uid"] for one in namespace.fleet.api.list(claims(namespace.name))
+    }
+    assert len(found) == number, f"claims: {sorted(found)}"
+    return found
 
 
 def _gates(pod: JsonObject) -> list[str]:

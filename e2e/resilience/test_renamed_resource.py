@@ -3,12 +3,14 @@
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import JsonObject
 from gpufleet_e2e.support.fleet import Fleet
-from gpufleet_e2e.support.manifests import gpuworkload
+from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
 WHOLE, SHARED = "gpufleet.dev/gpu", "gpufleet.dev/gpu-shared"
 NEW_WHOLE, NEW_SHARED = "acme.dev/gpu", "acme.dev/gpu-shared"
+ABSENT = "acme.dev/link"
+"""A resource that no node has."""
 
 
 def test_gated_pods_follow_and_running_pods_stay(namespace: TestNamespace, fleet: Fleet) -> None:
@@ -22,6 +24,7 @@ def test_gated_pods_follow_and_running_pods_stay(namespace: TestNamespace, fleet
         gpuworkload("runs", node=node),
         gpuworkload("whole", node="nowhere"),
         gpuworkload("part", node="nowhere", devices=shared),
+        gpuworkload("link", template=pod_spec(container(resources={"limits": {ABSENT: "1"}}))),
     )
     (device,) = namespace.devices("runs")
     before = _container(namespace)
@@ -32,7 +35,13 @@ def test_gated_pods_follow_and_running_pods_stay(namespace: TestNamespace, fleet
         fleet.install(values={"resource": NEW_WHOLE, "sharedResource": NEW_SHARED})
         eventually(lambda: _check_requested(namespace, "whole", NEW_WHOLE), within=20)
         eventually(lambda: _check_requested(namespace, "part", NEW_SHARED), within=20)
-        print(namespace.event("whole", "ResourceRenamed"))
+        assert f"pod does not request {NEW_WHOLE}: the resource was renamed" in namespace.event(
+            "whole", "ResourceRenamed"
+        )
+        # The explanation names what a node lacks: this resource and, until the kubelets offer it, that of the GPUs.
+        message = namespace.wait_condition("link", "Placed", "False", "NoDevicesAvailable")
+        print(message)
+        assert f"{ABSENT} on the node" in message
         namespace.wait_ready("runs")
         assert _container(namespace) == before, "a pod that runs was replaced"
         namespace.apply(gpuworkload("new", node=node))

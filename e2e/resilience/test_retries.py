@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from itertools import count
 from typing import Any
@@ -13,7 +14,7 @@ from gpufleet_e2e.faults.other_plugin import other_plugin
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
 from gpufleet_e2e.support.api import NODES, events, pods, workloads
-from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.fleet import OPERATOR, READY_SECONDS, Fleet
 from gpufleet_e2e.support.install import BY_HAND, SCHEDULING_TIMEOUT_SECONDS
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually, never
@@ -21,6 +22,8 @@ from gpufleet_e2e.support.sandbox import TestNamespace
 
 OTHER = "acme.dev/gpu"
 """Not in the list of other vendors' resources that templates may not name."""
+PAUSE_FLAG = "--max-retry-pause-seconds"
+SHORT_PAUSE_SECONDS = 10
 WATCH_SECONDS = 40
 MAX_PODS = 3
 MAX_EVENTS = 10
@@ -85,6 +88,64 @@ def test_six_workloads_that_cannot_run_create_few_pods(namespace: TestNamespace,
             assert len(found) <= MAX_EVENTS, f"{name}: {found}"
         namespace.delete(*expected)
         eventually(lambda: _no_pods(namespace), within=20)
+
+
+def test_pods_in_the_time_of_a_pause_are_three_at_most(
+    namespace: TestNamespace, fleet: Fleet, local_claim: str, short_pause: float
+) -> None:
+    """Mechanism: as above, watched for several pauses with a shorter limit, in which each workload is tried again.
+
+    kube-scheduler names node labels for the volume, and a label of the node changes all the time.
+    """
+    node = fleet.nodes[1]
+    namespace.apply(
+        gpuworkload("sysctl", template=_sysctl()), gpuworkload("volume", node=node, template=_claim(local_claim))
+    )
+    with _changing_label(fleet, node) as change:
+        never(change, for_seconds=3 * short_pause, every=0.5)
+    created = _pods_by_events(namespace, fleet)
+    print({name: sorted(f"{at:%M:%S}" for at in found.values()) for name, found in created.items()})
+    assert len(created["sysctl"]) > MAX_PODS, "it is not tried again"
+    assert len(created["volume"]) > 1, "it is not tried again"
+    for name, found in created.items():
+        times = sorted(found.values())
+        for first, last in zip(times, times[MAX_PODS:], strict=False):
+            assert (last - first).total_seconds() >= short_pause - 1, f"{name}: {times}"
+
+
+def _pods_by_events(namespace: TestNamespace, fleet: Fleet) -> dict[str, dict[str, datetime]]:
+    """Returns when each pod got its first event, by workload and uid: a rejected pod may exist for a moment only."""
+    found: dict[str, dict[str, datetime]] = defaultdict(dict)
+    for event in fleet.api.list(events(namespace.name)):
+        about, at = event["involvedObject"], datetime.fromisoformat(event["metadata"]["creationTimestamp"])
+        if about["kind"] == "Pod":
+            of_workload = found[about["name"].rpartition("-0-")[0]]
+            of_workload[about["uid"]] = min(at, of_workload.get(about["uid"], at))
+    return found
+
+
+@pytest.fixture
+def short_pause(fleet: Fleet) -> Iterator[float]:
+    """A shorter pause after rejections, in seconds."""
+    before = _change_pause(fleet, f"{PAUSE_FLAG}={SHORT_PAUSE_SECONDS}")
+    yield SHORT_PAUSE_SECONDS
+    _change_pause(fleet, before)
+
+
+def _change_pause(fleet: Fleet, argument: str) -> str:
+    """Replaces this argument of the operator and waits until it runs with it; returns the one before."""
+    container = fleet.api.get(OPERATOR)["spec"]["template"]["spec"]["containers"][0]
+    index = next(i for i, one in enumerate(container["args"]) if one.startswith(PAUSE_FLAG))
+    path = f"/spec/template/spec/containers/0/args/{index}"
+    fleet.api.patch(OPERATOR, [{"op": "replace", "path": path, "value": argument}], "json")
+    eventually(lambda: _operator_runs_with(fleet, argument), within=READY_SECONDS)
+    return str(container["args"][index])
+
+
+def _operator_runs_with(fleet: Fleet, argument: str) -> None:
+    pod = fleet.operator_pod()
+    assert argument in pod["spec"]["containers"][0]["args"], "the operator is not replaced yet"
+    assert objects.is_true(pod, "Ready"), pod["status"]
 
 
 def _unbound_claim(namespace: TestNamespace) -> str:

@@ -76,8 +76,7 @@ class Sharers:
         self._pods = {name: pod["metadata"] for name, pod in found.items()}
         self._names = {pod["name"]: name for name, pod in self._pods.items()}
         self._pids = {
-            name: eventually(partial(self._processes, pod["spec"].get("hostname", pod["metadata"]["name"])), within=5)
-            for name, pod in found.items()
+            name: eventually(partial(fleet.processes, self.node, pod), within=5) for name, pod in found.items()
         }
         self._host = int(fleet.node(self.node).run(["pgrep", "-o", "-x", "kubelet"]).stdout)
         self._before = fleet.agent_metric(self.node, EPISODES)
@@ -154,12 +153,3 @@ class Sharers:
             "container": "main",
         }
         return self._fleet.agent_metric(self.node, metric, **of)
-
-    def _processes(self, host: str) -> tuple[int, ...]:
-        """Finds both processes of the pod's container in the node's PID namespace, by a variable of theirs."""
-        listed = self._fleet.node(self.node).run(
-            ["sh", "-c", f"grep -lszx HOSTNAME={host} /proc/[0-9]*/environ"], check=False
-        )
-        found = tuple(int(path.split("/")[2]) for path in listed.stdout.split())
-        assert len(found) == 2, f"processes of {host}: {found} {listed.stderr}"
-        return found

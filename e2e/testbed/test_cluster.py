@@ -63,7 +63,8 @@ class Machine:
             ),
             mounts=frozenset(mounts),
             rules=frozenset(line for line in rules.splitlines() if line.startswith("-A")),
-            cgroups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{cgroup_name(ROOT)}")),
+            # os.walk skips what ends meanwhile: cgroups of other clusters' pods.
+            cgroups=frozenset(path for path, _, _ in os.walk("/sys/fs/cgroup") if Path(path).name == cgroup_name(ROOT)),
             folders=frozenset(
                 str(path) for top in ("/opt", "/run", "/var/lib", "/var/log", "/etc") for path in Path(top).iterdir()
             ),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from gpufleet_e2e.demo import diagnostics, scenario, setup
-from gpufleet_e2e.demo.context import DemoContext
+from gpufleet_e2e.demo.context import DEVICE_PLUGIN, TRANSPORTS, DemoContext
 from gpufleet_e2e.demo.terminal import Terminal, make_console
 from gpufleet_e2e.proof import EvidenceError, WaitTimeoutError
 from gpufleet_e2e.proof.testbed import collector_for
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     terminal = Terminal(make_console(sys.stdout), scenario.STEPS if chosen.action == "up" else 1)
     try:
-        return down(terminal) if chosen.action == "down" else run_exclusively(terminal, chosen.timeout)
+        return (
+            down(terminal) if chosen.action == "down" else run_exclusively(terminal, chosen.timeout, chosen.transport)
+        )
     except KeyboardInterrupt:
         terminal.console.print()
         if status() is None:
@@ -71,10 +73,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="longest single wait",
     )
+    made.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        default=DEVICE_PLUGIN,
+        help="how devices get into containers: by the device plugin, or by ResourceClaims",
+    )
     return made
 
 
-def run_exclusively(terminal: Terminal, timeout_seconds: float) -> int:
+def run_exclusively(terminal: Terminal, timeout_seconds: float, transport: str) -> int:
     """Runs the demo unless another process does: two on one cluster would take each other's GPUs.
 
     Raises:
@@ -85,12 +93,12 @@ def run_exclusively(terminal: Terminal, timeout_seconds: float) -> int:
     if lock is None:
         raise ConflictError(f"{holder(path)} runs the demo; wait until it ends")
     try:
-        return run(terminal, timeout_seconds)
+        return run(terminal, timeout_seconds, transport)
     finally:
         lock.remove()
 
 
-def run(terminal: Terminal, timeout_seconds: float) -> int:
+def run(terminal: Terminal, timeout_seconds: float, transport: str) -> int:
     """Runs the whole demo and returns the exit code; the cluster keeps running, also after a failure."""
     terminal.step(
         "Start a real Kubernetes cluster of two nodes",
@@ -99,12 +107,13 @@ def run(terminal: Terminal, timeout_seconds: float) -> int:
     # Until the demo ends, the cluster ends with this process, kill -9 included, unless it ran before.
     cluster = up(ClusterConfig.from_environment(nodes=NODES))
     try:
-        return _run_on(cluster, terminal, timeout_seconds)
+        return run_on(cluster, terminal, timeout_seconds, transport)
     finally:
         cluster.release()
 
 
-def _run_on(cluster: Cluster, terminal: Terminal, timeout_seconds: float) -> int:
+def run_on(cluster: Cluster, terminal: Terminal, timeout_seconds: float, transport: str) -> int:
+    """Runs the demo on a cluster of two nodes and returns the exit code."""
     terminal.progress(f"{NODES} nodes are ready and have the images")
     terminal.step(
         "Give each node eight different GPUs",
@@ -113,7 +122,7 @@ def _run_on(cluster: Cluster, terminal: Terminal, timeout_seconds: float) -> int
     driver = setup.install_driver(cluster)
     terminal.progress(setup.describe_nodes(cluster))
     with collector_for(cluster) as collector:
-        context = DemoContext(cluster, collector, terminal, timeout_seconds)
+        context = DemoContext(cluster, collector, terminal, timeout_seconds, transport)
         try:
             setup.remove_earlier_demo(context)
             scenario.run_steps(context, driver)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from gpufleet_e2e.demo.terminal import Terminal
-from gpufleet_e2e.proof import Disagreement, EvidenceCollector, FleetEvidence, WorkloadEvidence, objects
+from gpufleet_e2e.proof import Disagreement, EvidenceCollector, FleetEvidence, Source, WorkloadEvidence, objects
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
 from gpufleet_testbed import Cluster, repository_root
 
@@ -18,6 +18,7 @@ JsonObject = dict[str, Any]
 
 WORKLOAD_NAMESPACE = "gpufleet-demo"
 SYSTEM_NAMESPACE = "gpufleet-system"
+DEVICE_PLUGIN, DRA = TRANSPORTS = ("DevicePlugin", "DRA")
 
 
 @dataclass
@@ -29,9 +30,17 @@ class DemoContext:
     terminal: Terminal
     timeout_seconds: float
     """Longest wait of a single step."""
+    transport: str = DEVICE_PLUGIN
+    """How devices get into containers: the chart's value."""
     problems: list[Disagreement] = field(default_factory=list)
     verified: list[str] = field(default_factory=list)
     """Workloads that were verified and not deleted since."""
+
+    @property
+    def shown_sources(self) -> list[Source]:
+        """The sources that every pod of the demo has in this cluster."""
+        checked = [one for one in self.collector.sources if one is not Source.CLAIM or self.transport == DRA]
+        return [Source.STATUS, *checked]
 
     def check(self, *, holds: bool, subject: str, claim: str, otherwise: str = "") -> None:
         """Prints that a claim holds, or notes that it does not and what was seen instead."""

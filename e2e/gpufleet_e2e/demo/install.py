@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpufleet_e2e.demo.context import SYSTEM_NAMESPACE, WORKLOAD_NAMESPACE, DemoContext, JsonObject
+from gpufleet_e2e.demo.context import DEVICE_PLUGIN, DRA, SYSTEM_NAMESPACE, WORKLOAD_NAMESPACE, DemoContext, JsonObject
 from gpufleet_e2e.proof.contract import RESOURCE
 from gpufleet_testbed import repository_root
 from gpufleet_testbed.versions import PROJECT_IMAGE
@@ -29,7 +29,7 @@ def install(context: DemoContext) -> None:
         kubectl("apply", "-f", "-", stdin=text)
     # The agent mounts the kubelet's plugin folder from the host, which only this pod security level allows.
     kubectl("label", "--overwrite", "namespace", SYSTEM_NAMESPACE, PRIVILEGED)
-    words = (*helm_words(repository_root()), f"--timeout={context.timeout_seconds:.0f}s")
+    words = (*helm_words(repository_root(), context.transport), f"--timeout={context.timeout_seconds:.0f}s")
     terminal.command(f"helm {' '.join(words)}".replace(f"{repository_root()}/", ""))
     _drop_unfinished(context)
     since = datetime.now(UTC)
@@ -46,7 +46,14 @@ def install(context: DemoContext) -> None:
 
 
 def _wait_until_offered(context: DemoContext, node: str) -> None:
-    """Waits until the Node object offers as many devices as telemetry reports: kubelets publish it every 10 s."""
+    """Waits until the Node object offers as many devices as telemetry reports: kubelets publish it every 10 s.
+
+    With transport DRA, until the agent can give all of them to claims.
+    """
+    if context.transport == DRA:
+        context.collector.wait_for_telemetry(node, serves_claims, timeout_seconds=context.timeout_seconds)
+        context.terminal.progress(f"the devices of {node} can be claimed")
+        return
     devices = sum(gpu.node == node for gpu in context.fleet().gpus)
     escaped = RESOURCE.replace(".", "\\.")
     path = f"{{.status.allocatable.{escaped}}}"
@@ -62,22 +69,27 @@ def _drop_unfinished(context: DemoContext) -> None:
     asked = context.cluster.helm("status", RELEASE, here, "-o", "json", check=False)
     if asked.returncode == 0 and json.loads(asked.stdout)["info"]["status"].startswith("pending-"):
         context.terminal.progress("an earlier helm was interrupted: removing its pending release")
-        context.cluster.helm("uninstall", RELEASE, here, "--wait", timeout=context.timeout_seconds + 30)
+        # Not the check for active workloads, whose operator may not run.
+        words = ("uninstall", RELEASE, here, "--wait", "--no-hooks")
+        context.cluster.helm(*words, timeout=context.timeout_seconds + 30)
 
 
-def helm_words(root: Path) -> tuple[str, ...]:
+def helm_words(root: Path, transport: str = DEVICE_PLUGIN) -> tuple[str, ...]:
     """Returns helm's arguments. The build annotation restarts the pods of an earlier demo when the code changed."""
-    repository, _, tag = PROJECT_IMAGE.rpartition(":")
+    repository, _, tag = PROJECT_IMAGE.removeprefix("localhost/").rpartition(":")
     build = build_id(root)
     settings = {
-        "image.repository": repository,
         "image.tag": tag,
-        "image.pullPolicy": "IfNotPresent",
+        "agent.image.repository": repository,
+        "operator.image.repository": repository,
         "agent.driver.hostPath": DRIVER_IN_NODE,
         "agent.podAnnotations.build": build,
         "operator.podAnnotations.build": build,
     }
-    sets = tuple(f"--set-string={key}={value}" for key, value in settings.items())
+    if transport != DEVICE_PLUGIN:
+        settings["transport"] = transport
+    # The simulated driver has no device nodes.
+    sets = ("--set=agent.driver.devices=false", *(f"--set-string={key}={value}" for key, value in settings.items()))
     chart = str(root / "charts" / "gpufleet")
     return ("upgrade", "--install", RELEASE, chart, f"--namespace={SYSTEM_NAMESPACE}", *sets, "--wait")
 
@@ -89,6 +101,12 @@ def build_id(root: Path) -> str:
         for path in sorted((root / folder).rglob("*.py")):
             digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def serves_claims(telemetry: JsonObject) -> bool:
+    """Returns whether the agent can give all of its devices to claims."""
+    status = telemetry.get("status", {})
+    return status.get("transport") == DRA and not any("withheld" in device for device in status.get("devices", []))
 
 
 def fresh(telemetry: JsonObject, since: datetime) -> bool:

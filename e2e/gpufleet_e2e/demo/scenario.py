@@ -22,12 +22,35 @@ def run_steps(context: DemoContext, driver: SimulatedDriver) -> None:
     )
     install.install(context)
     placement.show_fleet(context)
+    _place_examples(context)
 
     step(
-        "One GPU for one container (examples/single.yaml)",
-        "The operator picks the exact device. Six sources must name the same UUID:",
+        "The best GPU becomes hot",
+        "Decisions follow live telemetry: the device that was best before is avoided, with a reason.",
     )
-    context.terminal.show(tables.legend_table())
+    thermal.avoid_hot_gpu(context, driver)
+
+    step(
+        "A request that cannot be met (examples/impossible.yaml)",
+        "The workload waits without holding anything, and explains why in numbers.",
+    )
+    show_unplaceable(context, "impossible")
+
+    step(
+        "The agent on a recorded node (examples/recordings/hot.jsonl)",
+        "Hardware is one small interface: a recording replaces the driver, as another vendor's driver could.",
+    )
+    recorded_node.show_recorded_node(context)
+
+
+def _place_examples(context: DemoContext) -> None:
+    step, sources = context.terminal.step, context.shown_sources
+    step(
+        "One GPU for one container (examples/single.yaml)",
+        "The operator picks the exact device. "
+        f"{tables.number_of(sources).capitalize()} sources must name the same UUID:",
+    )
+    context.terminal.show(tables.legend_table(sources))
     placement.place(context, "single")
 
     step(
@@ -58,24 +81,6 @@ def run_steps(context: DemoContext, driver: SimulatedDriver) -> None:
     )
     placement.place_sharers(context, "shared")
 
-    step(
-        "The best GPU becomes hot",
-        "Decisions follow live telemetry: the device that was best before is avoided, with a reason.",
-    )
-    thermal.avoid_hot_gpu(context, driver)
-
-    step(
-        "A request that cannot be met (examples/impossible.yaml)",
-        "The workload waits without holding anything, and explains why in numbers.",
-    )
-    show_unplaceable(context, "impossible")
-
-    step(
-        "The agent on a recorded node (examples/recordings/hot.jsonl)",
-        "Hardware is one small interface: a recording replaces the driver, as another vendor's driver could.",
-    )
-    recorded_node.show_recorded_node(context)
-
 
 def check_everything(context: DemoContext) -> None:
     """Verifies everything that still runs again: no device twice, nothing changed."""
@@ -90,7 +95,7 @@ def check_everything(context: DemoContext) -> None:
             context.note(Disagreement(name, "demo", str(error)))
     fleet = context.fleet()
     placement.show_fleet(context)
-    problems = compare(found, fleet)
+    problems = compare(found, fleet, sources=context.collector.sources)
     context.note(*problems)
     if not problems:
         what = placement.devices_in_containers(found)

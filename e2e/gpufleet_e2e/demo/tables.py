@@ -31,6 +31,7 @@ COLUMNS: Mapping[Source, str] = {
     Source.ENVIRONMENT: "env",
     Source.POD_RESOURCES: "kubelet",
     Source.POD_STATUS: "pod",
+    Source.CLAIM: "claim",
 }
 
 LEGEND: Mapping[Source, str] = {
@@ -40,6 +41,7 @@ LEGEND: Mapping[Source, str] = {
     Source.ENVIRONMENT: "NVIDIA_VISIBLE_DEVICES in the container, by kubectl exec",
     Source.POD_RESOURCES: "the kubelet's PodResources API on the node",
     Source.POD_STATUS: "allocatedResourcesStatus in the pod's status, by the kubelet",
+    Source.CLAIM: "the pod's ResourceClaim, allocated by kube-scheduler",
 }
 """Explains each column of `proof_table`."""
 
@@ -132,11 +134,11 @@ def _holder(gpu: Gpu, holder: str) -> Text:
     return Text(holder or "free", "bold" if holder else "dim") if gpu.healthy else Text("UNHEALTHY", "bold red")
 
 
-def legend_table() -> Table:
+def legend_table(sources: Sequence[Source]) -> Table:
     """Builds a table that explains the columns of `proof_table`."""
     table = _table()
     table.show_header = False
-    for source in Source:
+    for source in sources:
         table.add_row(COLUMNS[source], LEGEND[source])
     return table
 
@@ -146,15 +148,23 @@ def proof_table(workload: WorkloadEvidence, fleet: FleetEvidence) -> Table:
     table = _table(title=f"{workload.title}: device UUIDs (first digits) by source")
     table.add_column("#", justify="right")
     table.add_column("node", no_wrap=True)
-    for source in Source:
+    sources = workload.sources
+    for source in sources:
         table.add_column(COLUMNS[source], no_wrap=True)
     table.add_column("agree?", no_wrap=True)
     short = namer(gpu.uuid for gpu in fleet.gpus)
     for replica in workload.replicas:
-        wrong = compare_replica(replica)
-        cells = [_cell(replica.says.get(source), short, bad=source in wrong) for source in Source]
+        wrong = compare_replica(replica, sources)
+        cells = [_cell(replica.says.get(source), short, bad=source in wrong) for source in sources]
+        if sources[-1:] == (Source.CLAIM,) and Source.CLAIM not in replica.says:
+            cells[-1] = Text("-")
         table.add_row(str(replica.replica), replica.node, *cells, _verdict(not wrong and bool(replica.picked)))
     return table
+
+
+def number_of(sources: Sequence[Source]) -> str:
+    """Returns how many sources must agree, as a word."""
+    return {5: "five", 6: "six", 7: "seven"}[len(sources)]
 
 
 def _cell(statement: Statement | None, short: Namer, *, bad: bool) -> Text:
@@ -210,7 +220,7 @@ def sharing_table(workloads: Sequence[WorkloadEvidence], fleet: FleetEvidence) -
                 "\n".join(short(uuid) for uuid in replica.picked),
                 "\n".join(device_id.partition("::")[2] or "whole" for device_id in ids) or "none",
                 *("-" if mib is None else f"{mib:,}" for mib in (workload.memory_mib, *promised)),
-                _verdict({*promised} == {workload.memory_mib} and not compare_replica(replica)),
+                _verdict({*promised} == {workload.memory_mib} and not compare_replica(replica, workload.sources)),
             )
     return table
 

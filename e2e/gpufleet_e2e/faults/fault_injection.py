@@ -2,15 +2,16 @@
 
 `release_blocked` rejects the removal of the gate from some pods: their reservation is written, and they are not
 released while the block runs. `reservations_denied` rejects reservations on one node; other nodes can be written.
+`statuses_denied` rejects the status of one workload.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from gpufleet_e2e.proof.contract import GROUP, RESOURCE, TELEMETRY
-from gpufleet_e2e.support.api import BINDINGS, POLICIES, Api, JsonObject, Response, pods
+from gpufleet_e2e.proof.contract import GROUP, RESOURCE, TELEMETRY, WORKLOADS
+from gpufleet_e2e.support.api import BINDINGS, POLICIES, Api, JsonObject, Response, pods, workloads
 from gpufleet_e2e.support.api import TELEMETRY as TELEMETRY_PATH
-from gpufleet_e2e.support.manifests import GATE, plain_pod
+from gpufleet_e2e.support.manifests import GATE, gpuworkload, plain_pod
 from gpufleet_e2e.support.polling import eventually
 
 LABEL = "e2e-release-blocked"
@@ -64,6 +65,25 @@ def reservations_denied(api: Api, node: str, namespace: str) -> Iterator[None]:
     path = f"{TELEMETRY_PATH}/{node}"
     with _in_force(api, f"e2e-reservations-{namespace}", spec, lambda: api.try_patch(path, patch, dry_run=True)):
         yield
+
+
+@contextmanager
+def statuses_denied(api: Api, namespace: str, name: str) -> Iterator[None]:
+    """Rejects statuses of the workload of this name in this namespace, and of a probe, while the block runs."""
+    probe = f"{name}-probe"
+    api.create(workloads(namespace), gpuworkload(probe, suspend=True))
+    spec = _policy(
+        resources=(GROUP, "*", f"{WORKLOADS}/status"),
+        condition=f"object.metadata.namespace == '{namespace}' && object.metadata.name in ['{name}', '{probe}']",
+        valid="false",
+    )
+    path = f"{workloads(namespace)}/{probe}"
+    patch = {"status": {"selector": "probe"}}
+    with _in_force(
+        api, f"e2e-statuses-{namespace}", spec, lambda: api.try_patch(f"{path}/status", patch, dry_run=True)
+    ):
+        yield
+    api.delete(path)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from gpufleet_e2e.proof import contract
+from gpufleet_e2e.proof.claims import ClaimEvidence
 from gpufleet_e2e.proof.errors import EvidenceError, WaitTimeoutError
 
 JsonObject = dict[str, Any]
@@ -34,6 +35,13 @@ class ApiReader:
     def __exit__(self, *_: object) -> None:
         self._client.close()  # type: ignore[no-untyped-call]  # published without types
 
+    def kubernetes(self) -> tuple[int, int]:
+        """Reads the version of the apiserver, such as (1, 36). Raises EvidenceError when it cannot be read."""
+        with _named("version of the apiserver"):
+            found = client.VersionApi(self._client).get_code()
+        # Providers append a plus sign.
+        return int(found.major), int(found.minor.rstrip("+"))
+
     def workload(self, namespace: str, name: str) -> JsonObject:
         """Reads a GPUWorkload. Raises EvidenceError when it does not exist."""
         key = (contract.GROUP, contract.VERSION, namespace, contract.WORKLOADS, name)
@@ -45,6 +53,16 @@ class ApiReader:
         key = (contract.GROUP, contract.VERSION, contract.TELEMETRY)
         with _named("GPUTelemetry"):
             return list(cast("JsonObject", self._custom.list_cluster_custom_object(*key))["items"])
+
+    def claim_evidence(self) -> ClaimEvidence:
+        """Reads the driver's ResourceSlices and all ResourceClaims. Raises EvidenceError when they cannot be read."""
+        with _named("ResourceSlices and ResourceClaims"):
+            found = {
+                kind: list(cast("JsonObject", self._custom.list_cluster_custom_object(*contract.DRA, kind))["items"])
+                for kind in ("resourceslices", "resourceclaims")
+            }
+        slices = [one for one in found["resourceslices"] if one["spec"]["driver"] == contract.DRIVER]
+        return ClaimEvidence(slices, found["resourceclaims"])
 
     def pods(self, namespace: str, selector: str) -> list[JsonObject]:
         """Reads pods by label selector. Raises EvidenceError when they cannot be read."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpufleet_e2e.proof import contract, objects
+from gpufleet_e2e.proof.claims import ClaimEvidence
 from gpufleet_e2e.proof.evidence import (
     FleetEvidence,
     Holding,
@@ -44,9 +45,15 @@ class Readings:
     resource: str = contract.RESOURCE
     shared_resource: str = contract.SHARED_RESOURCE
 
-    @property
-    def requested_resource(self) -> str:
-        """The extended resource that the workload's containers request."""
+    claims: ClaimEvidence | None = None
+    """None: no pod of the workload has a claim."""
+    pod_status: bool = True
+    """Whether kubelets write allocatedResourcesStatus."""
+
+    def requested_resource(self, pod: Mapping[str, Any]) -> str:
+        """Returns the extended resource that a pod's containers request, or the driver of its claim."""
+        if pod["spec"].get("resourceClaims"):
+            return contract.DRIVER
         shared = self.workload["spec"].get("devices", {}).get("mode") == "Shared"
         return self.shared_resource if shared else self.resource
 
@@ -91,9 +98,14 @@ def workload(readings: Readings) -> WorkloadEvidence:
         items=spec.get("distribution", {}).get("items"),
         unassigned_items=status.get("unassignedItems", 0),
         memory_mib=spec.get("devices", {}).get("memoryMiB"),
+        reclaims=_shares_its_promise(spec.get("placement", {})),
         open_ended=_is_open_ended(spec),
         stray_pods=strays,
     )
+
+
+def _shares_its_promise(placement: JsonObject) -> bool:
+    return placement.get("reclaim") == "Used" or placement.get("demand") == "Learned"
 
 
 def _is_open_ended(spec: JsonObject) -> bool:
@@ -109,15 +121,19 @@ def _replica(readings: Readings, placement: JsonObject) -> ReplicaEvidence:
     says = {Source.STATUS: objects.statement(placement.get("devices", []))}
     if pod is None:
         gone = Statement(None, f"pod {name or 'of this replica'} does not exist")
-        says |= {source: gone for source in Source if source is not Source.STATUS}
+        says |= {source: gone for source in Source if source not in (Source.STATUS, Source.CLAIM)}
     else:
         says |= {
             Source.RESERVATION: objects.reservation(readings.telemetry, pod["metadata"]["uid"]),
             Source.ANNOTATION: objects.annotation(pod),
             Source.ENVIRONMENT: _visible(reading),
             Source.POD_RESOURCES: _held(readings, pod, container),
-            Source.POD_STATUS: objects.pod_status(pod, container, readings.requested_resource),
         }
+        if readings.pod_status:
+            says[Source.POD_STATUS] = objects.pod_status(pod, container, readings.requested_resource(pod))
+        claimed = readings.claims.of_pod(pod) if readings.claims is not None else None
+        if claimed is not None:
+            says[Source.CLAIM] = claimed
     if pod is not None and uid != pod["metadata"]["uid"]:
         says[Source.STATUS] = Statement(None, f"names pod uid {uid or '(none)'}, the pod's is {pod['metadata']['uid']}")
     line, shard = _log_shard(reading.log)
@@ -150,7 +166,7 @@ def _visible(reading: ContainerReading) -> Statement:
 
 
 def _held(readings: Readings, pod: Mapping[str, Any], container: str) -> Statement:
-    key = (pod["metadata"]["namespace"], pod["metadata"]["name"], container, readings.requested_resource)
+    key = (pod["metadata"]["namespace"], pod["metadata"]["name"], container, readings.requested_resource(pod))
     for holding in readings.holdings:
         if (holding.namespace, holding.pod, holding.container, holding.resource) == key:
             return objects.statement([objects.device_of(one) for one in holding.devices])

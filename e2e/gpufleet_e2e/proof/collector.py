@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,9 +11,9 @@ from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay
 from gpufleet_e2e.proof import assemble, contract, objects
 from gpufleet_e2e.proof.api_reader import ApiReader
 from gpufleet_e2e.proof.assemble import ContainerReading, Readings
-from gpufleet_e2e.proof.compare import incomplete
+from gpufleet_e2e.proof.compare import CHECKED_SOURCES, incomplete
 from gpufleet_e2e.proof.errors import EvidenceError
-from gpufleet_e2e.proof.evidence import FleetEvidence, Holding, WorkloadEvidence
+from gpufleet_e2e.proof.evidence import FleetEvidence, Holding, Source, WorkloadEvidence
 from gpufleet_e2e.proof.podresources import list_pod_resources
 
 RETRY_SECONDS = 0.5
@@ -46,9 +47,19 @@ class EvidenceCollector(ApiReader):
         self._sockets = dict(sockets)
         self._resource = resource
 
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources that must agree here: before Kubernetes 1.36, the kubelet's pod status is off by default."""
+        has_status = self.kubernetes() >= contract.POD_STATUS_SINCE
+        return tuple(source for source in CHECKED_SOURCES if has_status or source is not Source.POD_STATUS)
+
     def holdings(self) -> tuple[Holding, ...]:
         """Reads the devices of every container from every kubelet. Raises EvidenceError when one does not respond."""
-        return tuple(one for node, socket in self._sockets.items() for one in list_pod_resources(node, socket))
+        found = [one for node, socket in self._sockets.items() for one in list_pod_resources(node, socket)]
+        if all(one.resource != contract.DRIVER for one in found):
+            return tuple(found)
+        claims = self.claim_evidence()
+        return tuple(map(claims.resolve, found))
 
     def fleet(self) -> FleetEvidence:
         """Reads all GPUs and all holdings."""
@@ -60,7 +71,16 @@ class EvidenceCollector(ApiReader):
         pods = self.pods(namespace, f"{contract.WORKLOAD_LABEL}={name}")
         containers = self._read_containers(workload, pods)
         return assemble.workload(
-            Readings(workload, pods, self.telemetry(), self.holdings(), containers, self._resource)
+            Readings(
+                workload,
+                pods,
+                self.telemetry(),
+                self.holdings(),
+                containers,
+                self._resource,
+                claims=self.claim_evidence() if any(pod["spec"].get("resourceClaims") for pod in pods) else None,
+                pod_status=Source.POD_STATUS in self.sources,
+            )
         )
 
     def complete(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:

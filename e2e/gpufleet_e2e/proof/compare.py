@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from gpufleet_e2e.proof.evidence import FleetEvidence, ReplicaEvidence, Shard, Source, Statement, WorkloadEvidence
 from gpufleet_e2e.proof.objects import device_of
 
-CHECKED_SOURCES = (Source.RESERVATION, Source.ANNOTATION, Source.ENVIRONMENT, Source.POD_RESOURCES, Source.POD_STATUS)
-"""The sources that must agree with the status."""
+CHECKED_SOURCES = (
+    Source.RESERVATION,
+    Source.ANNOTATION,
+    Source.ENVIRONMENT,
+    Source.POD_RESOURCES,
+    Source.POD_STATUS,
+    Source.CLAIM,
+)
+"""The sources that must agree with the status. A pod without a claim does not have the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +38,7 @@ def compare(
     Args:
         workloads: Each must have all of its replicas, each with the number of devices of the spec.
         fleet: A device must be on the pod's node, and only one container may have it.
-        sources: The sources that must agree with the status; a kubelet before 1.31, for example, has no
-            `Source.POD_STATUS`.
+        sources: The sources that must agree with the status; see `EvidenceCollector.sources`.
     """
     return tuple(_disagreements(workloads, fleet, sources))
 
@@ -41,6 +47,8 @@ def compare_replica(replica: ReplicaEvidence, sources: Sequence[Source] = CHECKE
     """Returns the disagreement of each source with the status of one replica."""
     found = {}
     for source in sources:
+        if source is Source.CLAIM and source not in replica.says:
+            continue
         statement = replica.says.get(source, Statement(None, "not read"))
         if statement.devices is None:
             found[source] = f"has no answer ({statement.problem or 'no reason given'})"
@@ -101,12 +109,16 @@ def _replica_count(workload: WorkloadEvidence) -> Iterator[Disagreement]:
 
 
 def _double_picks(workloads: Iterable[WorkloadEvidence], fleet: FleetEvidence) -> Iterator[Disagreement]:
-    """A device is picked once as a whole, or shared within its memory."""
+    """A device is picked once as a whole, or shared within its memory.
+
+    Memory that others may get when it is not used does not count.
+    """
     pickers: defaultdict[str, list[tuple[str, int | None]]] = defaultdict(list)
     for workload in workloads:
         for replica in workload.replicas:
             for uuid in replica.picked:
-                pickers[uuid].append((f"{workload.title}[{replica.replica}]", workload.memory_mib))
+                promised = 0 if workload.reclaims else workload.memory_mib
+                pickers[uuid].append((f"{workload.title}[{replica.replica}]", promised))
     for uuid, who in sorted(pickers.items()):
         names = " and ".join(name for name, _ in who)
         promises = [promised for _, promised in who if promised is not None]
@@ -122,10 +134,8 @@ def _double_picks(workloads: Iterable[WorkloadEvidence], fleet: FleetEvidence) -
 def _double_holders(fleet: FleetEvidence) -> Iterator[Disagreement]:
     """A device is held by one container, or each of its slots by one."""
     holders: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for holding in fleet.holdings:
-        for device_id in holding.devices:
-            name = f"{holding.namespace}/{holding.pod}/{holding.container}"
-            holders[device_of(device_id)][device_id].append(name)
+    for device_id, name in dict.fromkeys((d, holding.holder) for holding in fleet.holdings for d in holding.devices):
+        holders[device_of(device_id)][device_id].append(name)
     for uuid, by_id in sorted(holders.items()):
         # A device held both as a whole and in slots has too many holders.
         groups = [[who for hands in by_id.values() for who in hands]] if uuid in by_id else list(by_id.values())

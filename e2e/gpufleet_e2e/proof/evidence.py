@@ -22,6 +22,8 @@ class Source(StrEnum):
     """The kubelet's PodResources socket."""
     POD_STATUS = "allocatedResourcesStatus"
     """The pod status, written by the kubelet."""
+    CLAIM = "ResourceClaim"
+    """The allocation in the status of the pod's claim, written by kube-scheduler. Only of pods that have a claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class WorkloadEvidence:
     unassigned_items: int = 0
     memory_mib: int | None = None
     """Memory of each device with mode Shared; None means whole devices."""
+    reclaims: bool = False
+    """Others may get the promised memory that it does not use."""
     open_ended: bool = False
     """Its pods have other owners, and their number is not fixed: replicas may have any index."""
     stray_pods: tuple[str, ...] = ()
@@ -89,6 +93,11 @@ class WorkloadEvidence:
     def title(self) -> str:
         """The workload as namespace/name."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources that were read for any replica."""
+        return tuple(source for source in Source if any(source in replica.says for replica in self.replicas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +134,14 @@ class Holding:
     pod: str
     container: str
     resource: str
+    """An extended resource, or a DRA driver, whose name has no slash."""
     devices: tuple[str, ...]
+
+    @property
+    def holder(self) -> str:
+        """The container. Of a claim the pod: the kubelet lists all devices for each container that uses one of them."""
+        pod = f"{self.namespace}/{self.pod}"
+        return f"{pod}/{self.container}" if "/" in self.resource else pod
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,9 +69,15 @@ def pod_status(pod: JsonObject, container: str, resource: str = contract.RESOURC
     """Returns the devices in the pod's status for one container."""
     for status in pod.get("status", {}).get("containerStatuses", []):
         if status["name"] == container:
-            for entry in status.get("allocatedResourcesStatus", []):
+            entries = status.get("allocatedResourcesStatus", [])
+            for entry in entries if resource != contract.DRIVER else ():
                 if entry["name"] == resource:
                     return statement([device_of(item["resourceID"]) for item in entry.get("resources", [])])
+            claimed = [one for one in entries if one["name"].startswith(f"claim:{contract.POD_CLAIM}")]
+            if resource == contract.DRIVER and claimed:
+                # The ID in CDI ends with the UUID, after the claim's uid and a number.
+                ids = (item["resourceID"].partition("=")[2] for one in claimed for item in one.get("resources", []))
+                return statement([name.split("-", 6)[-1] for name in ids])
     return Statement(None, "no allocatedResourcesStatus for the container")
 
 

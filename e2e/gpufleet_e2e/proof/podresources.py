@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 
+from gpufleet_e2e.proof.claims import raw_device
 from gpufleet_e2e.proof.errors import EvidenceError
 from gpufleet_e2e.proof.evidence import Holding
 from gpufleet_e2e.proof.podresources_pb2 import ListRequest, ListResponse
@@ -22,7 +23,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # the kubelet's limit; grpc's default is 4
 
 
 def list_pod_resources(node: str, socket: Path, *, timeout_seconds: float = 10) -> tuple[Holding, ...]:
-    """Reads every container's device-plugin devices on `node`, one Holding per container and resource.
+    """Reads every container's devices on `node`, one Holding per container and resource or driver.
 
     Raises:
         EvidenceError: The kubelet did not respond.
@@ -58,10 +59,17 @@ def _list(target: str, timeout_seconds: float) -> ListResponse:
 
 
 def holdings(node: str, response: ListResponse) -> tuple[Holding, ...]:
-    """Groups the response, which has one entry per device, by container and resource, in stable order."""
+    """Groups the response, which has one entry per device, by container and resource, in stable order.
+
+    The resource of claimed devices is the name of their driver; `ClaimEvidence` finds their UUIDs.
+    """
     ids: defaultdict[tuple[str, str, str, str], list[str]] = defaultdict(list)
     for pod in response.pods:
         for container in pod.containers:
             for devices in container.devices:
                 ids[pod.namespace, pod.name, container.name, devices.resource] += devices.ids
+            claimed = (one for claim in container.dynamic_resources for one in claim.claim_resources)
+            for one in claimed:
+                raw = raw_device(one.pool_name, one.device_name, one.share_id)
+                ids[pod.namespace, pod.name, container.name, one.driver_name].append(raw)
     return tuple(Holding(node, *key, devices=tuple(sorted(found))) for key, found in sorted(ids.items()))

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%gpufleet_e2e/proof/podresources.proto\x12\x12proof.podresources\"\r\n\x0bListRequest\"5\n\x0cListResponse\x12%\n\x04pods\x18\x01 \x03(\x0b\x32\x17.proof.podresources.Pod\"Y\n\x03Pod\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x31\n\ncontainers\x18\x03 \x03(\x0b\x32\x1d.proof.podresources.Container\"G\n\tContainer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x1b.proof.podresources.Devices\"(\n\x07\x44\x65vices\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%gpufleet_e2e/proof/podresources.proto\x12\x12proof.podresources\"\r\n\x0bListRequest\"5\n\x0cListResponse\x12%\n\x04pods\x18\x01 \x03(\x0b\x32\x17.proof.podresources.Pod\"Y\n\x03Pod\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x31\n\ncontainers\x18\x03 \x03(\x0b\x32\x1d.proof.podresources.Container\"}\n\tContainer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07\x64\x65vices\x18\x02 \x03(\x0b\x32\x1b.proof.podresources.Devices\x12\x34\n\x11\x64ynamic_resources\x18\x05 \x03(\x0b\x32\x19.proof.podresources.Claim\"p\n\x05\x43laim\x12\x12\n\nclaim_name\x18\x02 \x01(\t\x12\x17\n\x0f\x63laim_namespace\x18\x03 \x01(\t\x12:\n\x0f\x63laim_resources\x18\x04 \x03(\x0b\x32!.proof.podresources.ClaimedDevice\"^\n\rClaimedDevice\x12\x13\n\x0b\x64river_name\x18\x02 \x01(\t\x12\x11\n\tpool_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x04 \x01(\t\x12\x10\n\x08share_id\x18\x05 \x01(\t\"(\n\x07\x44\x65vices\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POD']._serialized_start=131
   _globals['_POD']._serialized_end=220
   _globals['_CONTAINER']._serialized_start=222
-  _globals['_CONTAINER']._serialized_end=293
-  _globals['_DEVICES']._serialized_start=295
-  _globals['_DEVICES']._serialized_end=335
+  _globals['_CONTAINER']._serialized_end=347
+  _globals['_CLAIM']._serialized_start=349
+  _globals['_CLAIM']._serialized_end=461
+  _globals['_CLAIMEDDEVICE']._serialized_start=463
+  _globals['_CLAIMEDDEVICE']._serialized_end=557
+  _globals['_DEVICES']._serialized_start=559
+  _globals['_DEVICES']._serialized_end=599
 # @@protoc_insertion_point(module_scope)

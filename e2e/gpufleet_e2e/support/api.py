@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from kubernetes import config
 
@@ -62,6 +62,11 @@ class Api:
         self._client = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]  # published without types
         self._headers = {"Accept": "application/json"} | ({"Impersonate-User": user} if user else {})
 
+    @property
+    def host(self) -> str:
+        """The address of the apiserver."""
+        return str(urlsplit(self._client.configuration.host).hostname)
+
     def call(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Response:
         """Sends one request; a rejection is a response, not an exception."""
         url = f"{self._client.configuration.host}{path}"
@@ -88,9 +93,9 @@ class Api:
         """Lists objects, with options such as `labelSelector="a=b"`."""
         return list(self.get(f"{path}?{urlencode(query)}" if query else path)["items"])
 
-    def create(self, path: str, body: Mapping[str, Any]) -> JsonObject:
+    def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> JsonObject:
         """Creates an object; a rejection fails the test. Unknown fields are rejected."""
-        return _accepted(self.try_create(path, body), path).body
+        return _accepted(self.try_create(path, body, dry_run=dry_run), path).body
 
     def try_create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Response:
         """Creates an object, or returns the rejection. Unknown fields are rejected."""
@@ -120,6 +125,16 @@ class Api:
 def _accepted(response: Response, path: str) -> Response:
     assert response.allowed, f"{path}: {response.status} {response.text}"
     return response
+
+
+def apps(namespace: str, kind: str) -> str:
+    """Returns the path of a kind of the API group apps."""
+    return f"/apis/apps/v1/namespaces/{namespace}/{kind}"
+
+
+def batch(namespace: str, kind: str = "jobs") -> str:
+    """Returns the path of Jobs, or of CronJobs."""
+    return f"/apis/batch/v1/namespaces/{namespace}/{kind}"
 
 
 def pods(namespace: str) -> str:

@@ -2,13 +2,17 @@
 
 from typing import Any
 
-from gpufleet_e2e.support.manifests import SLEEP, container, plain_pod
+from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.manifests import SLEEP, container, plain_pod, pod_spec, written_out
 
 JsonObject = dict[str, Any]
 
 DRIVER = "gpu.gpufleet.dev"
 API = "/apis/resource.k8s.io/v1"
 SLICES = f"{API}/resourceslices"
+CLASSES = f"{API}/deviceclasses"
+OWN_CLASS = "by-hand.e2e"
+"""A DeviceClass of the tests."""
 TRANSPORT_LABEL = "gpufleet.dev/transport"
 
 
@@ -16,7 +20,16 @@ def claims(namespace: str) -> str:
     return f"{API}/namespaces/{namespace}/resourceclaims"
 
 
-def resource_claim(name: str, uuid: str, *, memory: str = "", tolerates: bool = True) -> JsonObject:
+def device_class(name: str = OWN_CLASS, **spec: Any) -> JsonObject:
+    """Builds a DeviceClass with all devices of the driver, as an administrator can."""
+    selectors = [{"cel": {"expression": f'device.driver == "{DRIVER}"'}}]
+    head = {"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": name}}
+    return {**head, "spec": {"selectors": selectors, **spec}}
+
+
+def resource_claim(
+    name: str, uuid: str, *, memory: str = "", tolerates: bool = True, of_class: str = OWN_CLASS
+) -> JsonObject:
     """Builds a claim of one device.
 
     Args:
@@ -24,9 +37,10 @@ def resource_claim(name: str, uuid: str, *, memory: str = "", tolerates: bool = 
         uuid: The only acceptable device.
         memory: Amount for a share, such as `10Gi`; empty: the whole device.
         tolerates: Whether it tolerates the taint of managed devices.
+        of_class: Its DeviceClass; only the operator may create claims of the driver's own.
     """
     expression = f'device.driver == "{DRIVER}" && device.attributes["{DRIVER}"].uuid == "{uuid}"'
-    exactly: JsonObject = {"deviceClassName": DRIVER, "selectors": [{"cel": {"expression": expression}}]}
+    exactly: JsonObject = {"deviceClassName": of_class, "selectors": [{"cel": {"expression": expression}}]}
     if memory:
         exactly["capacity"] = {"requests": {"memory": memory}}
     if tolerates:
@@ -49,3 +63,32 @@ def claiming_pod(name: str, claim: str, *, command: tuple[str, ...] = SLEEP, **s
             **spec,
         },
     )
+
+
+def claiming_spec(workload: str) -> JsonObject:
+    """Builds the spec of a pod of another owner, with the gate and the claim of a workload."""
+    return written_out(pod_spec(), workload, count=1, transport="DRA")
+
+
+def slice_of(fleet: Fleet, node: str) -> JsonObject:
+    """Returns the ResourceSlice of a node."""
+    found = [one for one in fleet.api.list(SLICES) if one["spec"]["driver"] == DRIVER]
+    own: list[JsonObject] = [one for one in found if one["spec"]["nodeName"] == node]
+    assert own, f"{node} has no slice"
+    return own[0]
+
+
+def publishes(fleet: Fleet, node: str, not_uid: str = "") -> None:
+    """Asserts that a node has a slice of all of its devices, with another uid."""
+    found = slice_of(fleet, node)
+    uuids = {device["attributes"]["uuid"]["string"] for device in found["spec"]["devices"]}
+    assert uuids == set(fleet.gpus[node].uuids)
+    assert found["metadata"]["uid"] != not_uid, "the slice of before"
+
+
+def serves_claims(fleet: Fleet, node: str) -> None:
+    """Asserts that all devices of a node can be given to claims."""
+    publishes(fleet, node)
+    status = fleet.telemetry(node)["status"]
+    assert status["transport"] == "DRA"
+    assert not [device["uuid"] for device in status["devices"] if "withheld" in device]

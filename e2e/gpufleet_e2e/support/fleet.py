@@ -43,6 +43,7 @@ class Fleet:
         self,
         agent_args: Sequence[str] = (),
         agent: Mapping[str, object] | None = None,
+        operator: Mapping[str, object] | None = None,
         values: Mapping[str, object] | None = None,
     ) -> None:
         """Installs the chart with the tests' values and waits until every agent reports its node's GPUs.
@@ -50,10 +51,11 @@ class Fleet:
         Args:
             agent_args: Additional arguments of every agent.
             agent: Additional values of the chart's agent.
+            operator: Additional values of the chart's operator.
             values: Additional values of the chart.
         """
         since = datetime.now(UTC)
-        install(self.cluster, agent_args=agent_args, agent=agent, values=values)
+        install(self.cluster, agent_args=agent_args, agent=agent, operator=operator, values=values)
         self.wait_for_telemetry(since, resource=str((values or {}).get("resource", RESOURCE)))
 
     def replace_agents(self) -> None:
@@ -71,6 +73,17 @@ class Fleet:
     def telemetry(self, node: str) -> JsonObject:
         """Reads the node's GPUTelemetry."""
         return self.api.get(f"{TELEMETRY}/{node}")
+
+    def check_healthy(self, node: str, uuid: str) -> None:
+        """Asserts that the agent reports a GPU as healthy."""
+        healthy = [gpu.uuid for gpu in objects.gpus(self.telemetry(node)) if gpu.healthy]
+        assert uuid in healthy, f"{node} does not report {uuid} as healthy"
+
+    def check_readings(self, node: str, uuid: str, **readings: int) -> None:
+        """Asserts that telemetry has these readings of a device, such as `utilization_percent=60`."""
+        found = next(gpu for gpu in objects.gpus(self.telemetry(node)) if gpu.uuid == uuid)
+        reported = {name: getattr(found, name) for name in readings}
+        assert reported == readings, f"{uuid} reports {reported}"
 
     def assignments(self, namespace: str | None = None) -> dict[str, JsonObject]:
         """Reads the reservations of all nodes, or of one namespace, by pod UID, each with its `node`."""
@@ -93,6 +106,10 @@ class Fleet:
         """Reads the operator's pod; one that is being deleted does not count."""
         return self._pod("operator")
 
+    def operator_pods(self) -> list[JsonObject]:
+        """Reads the pods of all operators; those that are being deleted do not count."""
+        return self._active_pods("operator")
+
     def operator_restarts(self) -> dict[str, int]:
         """Reads how often the operator's container restarted, by pod UID."""
         return {
@@ -114,14 +131,20 @@ class Fleet:
 
     def agent_metric(self, node: str, name: str, **labels: str) -> float:
         """Reads the agent's metrics; returns the sum of the samples of this name that have these labels."""
-        pod = self.agent_pod(node)["metadata"]["name"]
-        page = self.api.text(f"{pods(NAMESPACE)}/{pod}:9400/proxy/metrics")
+        return self._metric(f"{self.agent_pod(node)['metadata']['name']}:9400", name, labels)
+
+    def _metric(self, endpoint: str, name: str, labels: Mapping[str, str]) -> float:
+        page = self.api.text(f"{pods(NAMESPACE)}/{endpoint}/proxy/metrics")
         return sum(
             sample.value
             for family in text_string_to_metric_families(page)
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def operator_metric(self, name: str, **labels: str) -> float:
+        """Reads the operator's metrics, as `agent_metric` does those of an agent."""
+        return self._metric(f"{self.operator_pod()['metadata']['name']}:8080", name, labels)
 
     def registrations(self, node: str, resource: str = RESOURCE) -> float:
         """Reads how often the running agent has registered a resource with its kubelet."""
@@ -141,6 +164,14 @@ class Fleet:
         """Continues a frozen agent."""
         self.node(node).run(["kill", "-CONT", str(self.agent_process(node))])
 
+    def processes(self, node: str, pod: JsonObject) -> tuple[int, int]:
+        """Finds both processes of the pod's sleeping container in the node's PID namespace, by a variable of theirs."""
+        host = pod["spec"].get("hostname", pod["metadata"]["name"])
+        listed = self.node(node).run(["sh", "-c", f"grep -lszx HOSTNAME={host} /proc/[0-9]*/environ"], check=False)
+        found = tuple(int(path.split("/")[2]) for path in listed.stdout.split())
+        assert len(found) == 2, f"processes of {host}: {found} {listed.stderr}"
+        return found[0], found[1]
+
     def node(self, name: str) -> Node:
         """Returns the node's handle."""
         return self.cluster.node(name)
@@ -148,12 +179,11 @@ class Fleet:
     def _pods(self, component: str) -> list[JsonObject]:
         return self.api.list(pods(NAMESPACE), labelSelector=f"{COMPONENT}={component}")
 
+    def _active_pods(self, component: str) -> list[JsonObject]:
+        return [pod for pod in self._pods(component) if "deletionTimestamp" not in pod["metadata"]]
+
     def _pod(self, component: str, node: str | None = None) -> JsonObject:
-        found = [
-            pod
-            for pod in self._pods(component)
-            if "deletionTimestamp" not in pod["metadata"] and node in (None, pod["spec"].get("nodeName"))
-        ]
+        found = [pod for pod in self._active_pods(component) if node in (None, pod["spec"].get("nodeName"))]
         assert len(found) == 1, f"{len(found)} pods of the {component}{f' on {node}' if node else ''}"
         return found[0]
 

@@ -2,13 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from gpufleet_testbed import Cluster, repository_root
+import yaml
 
+from gpufleet_testbed import PROJECT_IMAGE, Cluster, repository_root
+
+REPOSITORY, TAG = PROJECT_IMAGE.removeprefix("localhost/").split(":")
+"""The test bed's image has the programs of all images."""
 RELEASE = "gpufleet"
 NAMESPACE = "gpufleet-system"
 HEARTBEAT_SECONDS = 5
 STALE_SECONDS = 15
+RECLAIM_AFTER_SECONDS = 3
 BY_HAND = "by-hand"
 """A scheduler that does not exist: tests bind the pods that name it."""
 
@@ -22,7 +29,10 @@ def install(
     *,
     agent_args: Sequence[str] = (),
     agent: Mapping[str, object] | None = None,
+    operator: Mapping[str, object] | None = None,
     values: Mapping[str, object] | None = None,
+    chart: Path | None = None,
+    wait: bool = True,
 ) -> None:
     """Runs `helm upgrade --install --wait` with the tests' values; earlier values do not count.
 
@@ -30,28 +40,49 @@ def install(
         cluster: The cluster to install on.
         agent_args: Additional arguments of every agent.
         agent: Additional values of the chart's agent.
+        operator: Additional values of the chart's operator.
         values: Additional values of the chart.
+        chart: Another version of the chart, which gets only those of the tests' values that it knows.
+        wait: Whether to wait for the pods. With update strategy OnDelete, helm waits until all are replaced by hand.
 
     Raises:
         ClusterError: helm failed; the message contains its output.
     """
-    given = {
+    given: dict[str, Any] = {
+        "image": {"tag": TAG},
         "agent": {
-            "driver": {"hostPath": "/opt/gpufleet/driver"},
+            "image": {"repository": REPOSITORY},
+            "driver": {"hostPath": "/opt/gpufleet/driver", "devices": False},
             "heartbeatSeconds": HEARTBEAT_SECONDS,
             "extraArgs": list(agent_args),
             "updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}},
             **(agent or {}),
         },
         "operator": {
+            "image": {"repository": REPOSITORY},
             "staleAfterSeconds": STALE_SECONDS,
             "resyncIntervalSeconds": 2,
             "restartBackoffSeconds": 1,
+            "reclaimAfterSeconds": RECLAIM_AFTER_SECONDS,
+            "pressureSampleSeconds": 1,
             "schedulers": ["default-scheduler", BY_HAND],
             "schedulingTimeoutSeconds": SCHEDULING_TIMEOUT_SECONDS,
+            **(operator or {}),
         },
         **(values or {}),
     }
-    chart = str(repository_root() / "charts" / "gpufleet")
-    where = ("upgrade", "--install", RELEASE, chart, f"--namespace={NAMESPACE}", "--create-namespace")
-    cluster.helm(*where, "--values=-", "--wait", stdin=json.dumps(given), timeout=180)
+    if chart is not None:
+        given = _known(given, yaml.safe_load((chart / "values.yaml").read_text(encoding="utf-8")))
+    path = str(chart or repository_root() / "charts" / "gpufleet")
+    where = ("upgrade", "--install", RELEASE, path, f"--namespace={NAMESPACE}", "--create-namespace")
+    # Tests change single fields of the Deployment and so own them.
+    waiting = ("--wait",) if wait else ()
+    cluster.helm(*where, "--values=-", *waiting, "--force-conflicts", stdin=json.dumps(given), timeout=180)
+
+
+def _known(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values that have a default, also those of agent and operator."""
+    kept = {name: value for name, value in values.items() if name in defaults}
+    for component in ("agent", "operator"):
+        kept[component] = {name: value for name, value in values[component].items() if name in defaults[component]}
+    return kept

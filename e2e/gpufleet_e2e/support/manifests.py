@@ -88,6 +88,22 @@ def labeled_template(workload: str, *, restart_policy: str = "Always", **spec: A
     return {"metadata": {"labels": labels}, "spec": pod_spec(restartPolicy=restart_policy, **spec)}
 
 
+def written_out(spec: JsonObject, workload: str, *, count: int, transport: str) -> JsonObject:
+    """Returns a pod's spec with the gate, and with the limit or the claim of its first container.
+
+    The chart's policy adds them to labeled pods; without it, users write them into the pod template.
+    """
+    claimed: JsonObject = {}
+    if transport == "DRA":
+        claimed["resourceClaims"] = [{"name": contract.POD_CLAIM, "resourceClaimTemplateName": f"gpufleet-{workload}"}]
+        resources: JsonObject = {"claims": [{"name": contract.POD_CLAIM}]}
+    else:
+        resources = {"limits": {contract.RESOURCE: str(count)}}
+    first, *others = spec["containers"]
+    containers = [{**first, "resources": resources}, *others]
+    return {**spec, "schedulingGates": [{"name": GATE}], "containers": containers, **claimed}
+
+
 def plain_pod(
     name: str, *, count: int = 0, annotations: Mapping[str, str] | None = None, labels: Any = None, **spec: Any
 ) -> JsonObject:
@@ -99,3 +115,19 @@ def plain_pod(
         "metadata": {"name": name, "annotations": dict(annotations or {}), "labels": dict(labels or {})},
         "spec": {**pod_spec(main), "restartPolicy": "Never", **spec},
     }
+
+
+def deployment(name: str, replicas: int, **strategy: object) -> JsonObject:
+    """Builds a Deployment of labeled pods; `strategy` are fields of its rolling update."""
+    selector = {"matchLabels": {"app": name}}
+    rolling = {"type": "RollingUpdate", "rollingUpdate": strategy} if strategy else {"type": "RollingUpdate"}
+    spec = {"replicas": replicas, "selector": selector, "strategy": rolling, "template": labeled_template(name)}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+
+
+def job(name: str, pods_at_once: int, command: str, **spec: object) -> JsonObject:
+    """Builds a Job of labeled pods without retries."""
+    template = labeled_template(name, restart_policy="Never")
+    template["spec"]["containers"][0]["command"] = ["sh", "-c", command]
+    full = {"parallelism": pods_at_once, "completions": pods_at_once, "backoffLimit": 0, "template": template, **spec}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": full}

@@ -19,6 +19,8 @@ OWNERS = (
 READY_SECONDS = 40
 EVENT_SECONDS = 10
 """Events are recorded in the background, after the status that they explain."""
+POLICY_SECONDS = 10
+"""The apiserver's policies read a GPUWorkload a moment after it was created."""
 GONE_SECONDS = 60
 SOURCES_SECONDS = 30
 """A workload is Ready once the kubelet lists its devices, which may be before its containers run."""
@@ -46,6 +48,21 @@ class TestNamespace:
         """Creates GPUWorkloads, one right after the other."""
         for manifest in manifests:
             self._api.create(workloads(self.name), manifest)
+
+    def create_pod(self, body: Mapping[str, object]) -> None:
+        """Creates a labeled pod once the apiserver's policies accept it."""
+        path = pods(self.name)
+        eventually(lambda: self._api.create(path, body, dry_run=True), within=POLICY_SECONDS)
+        self._api.create(path, body)
+
+    def wait_running(self, pod: str, within: float) -> None:
+        """Waits until a pod of this name is Running."""
+
+        def running() -> None:
+            status = self._api.get(f"{pods(self.name)}/{pod}")["status"]
+            assert status["phase"] == "Running", f"{pod} is {status}"
+
+        eventually(running, within=within)
 
     def delete(self, *names: str) -> None:
         """Deletes GPUWorkloads in the background."""
@@ -109,6 +126,13 @@ class TestNamespace:
 
         return eventually(accepted, within=within)
 
+    def check_placed(self, **replicas: int) -> None:
+        """Asserts that workloads without a template have so many Ready and allocated pods."""
+        for name, number in replicas.items():
+            status = self.workload(name).get("status", {})
+            assert status.get("ready") == f"{number}/{number}", self.describe(name)
+            assert status.get("allocatedReplicas") == number, self.describe(name)
+
     def wait_ready(self, *names: str, within: float = READY_SECONDS) -> None:
         """Waits until all of these workloads are Ready."""
         for name in names:
@@ -144,14 +168,16 @@ class TestNamespace:
     def verify(self, *names: str, within: float = READY_SECONDS) -> dict[str, WorkloadEvidence]:
         """Waits until workloads are Ready, then verifies that every source names the same devices.
 
-        The sources: status, reservation, annotation, environment of the container, PodResources and
-        `allocatedResourcesStatus`. Also verifies that no device has two holders.
+        The sources: status, reservation, annotation, environment of the container, PodResources,
+        `allocatedResourcesStatus` if kubelets write it, and the claim of a pod that has one. Also verifies that no
+        device has two holders.
         """
         self.wait_ready(*names, within=within)
         found = {
             name: self.fleet.collector.complete(self.name, name, timeout_seconds=SOURCES_SECONDS) for name in names
         }
-        problems = compare(list(found.values()), self.fleet.collector.fleet())
+        collector = self.fleet.collector
+        problems = compare(list(found.values()), collector.fleet(), sources=collector.sources)
         assert not problems, "; ".join(str(problem) for problem in problems)
         return found
 

@@ -71,9 +71,8 @@ class Watchdog:
 def holders_by_kubelets(holdings: Iterable[Holding]) -> Holders:
     """Groups holdings, as reported by the kubelets, by device."""
     holders: defaultdict[str, list[str]] = defaultdict(list)
-    for holding in holdings:
-        for uuid in holding.devices:
-            holders[uuid].append(f"{holding.namespace}/{holding.pod}/{holding.container}")
+    for uuid, holder in dict.fromkeys((uuid, holding.holder) for holding in holdings for uuid in holding.devices):
+        holders[uuid].append(holder)
     return holders
 
 

@@ -92,10 +92,11 @@ def devices_in_containers(workloads: Iterable[WorkloadEvidence]) -> str:
 
 
 def _compare(context: DemoContext, evidence: WorkloadEvidence, fleet: FleetEvidence) -> None:
-    problems = compare([evidence], fleet)
+    problems = compare([evidence], fleet, sources=context.collector.sources)
     context.note(*problems)
     if not problems:
-        context.terminal.ok(f"{devices_in_containers([evidence])}: all six sources agree")
+        sources = tables.number_of(evidence.sources)
+        context.terminal.ok(f"{devices_in_containers([evidence])}: all {sources} sources agree")
 
 
 def _fleet_table(context: DemoContext, mark: str = "") -> Table:

@@ -1,0 +1,127 @@
+"""An operator from this checkout in place of the installed one, which is started again whenever it is killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import yaml
+
+from gpufleet_e2e.faults.killing_proxy import KillingProxy, serving
+from gpufleet_e2e.support.fleet import OPERATOR, READY_SECONDS, Fleet
+from gpufleet_e2e.support.install import NAMESPACE
+from gpufleet_e2e.support.polling import eventually
+
+_ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/gpufleet-operator"
+_TOKEN_SECONDS = 7200
+# In the image there is no official client, which kopf would import.
+_START = "import sys; sys.modules['kubernetes'] = None; from gpufleet_operator.main import main; main()"
+
+
+class MortalOperator:
+    """A process whose requests pass through a proxy.
+
+    Args:
+        fleet: Its installed operator must be stopped. This one has its flags and its ServiceAccount.
+        folder: For the kubeconfig and the log.
+    """
+
+    def __init__(self, fleet: Fleet, folder: Path) -> None:
+        self.proxy = KillingProxy(fleet.cluster.kubeconfig, self._kill)
+        self._fleet, self._folder = fleet, folder
+        self._log = folder / "operator.log"
+        self._flags: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = threading.Event()
+        self._port = 0
+        self.ends: list[int] = []
+        """Exit status of each process that has ended by itself, or was killed."""
+
+    def start(self) -> None:
+        """Starts it, and returns when it is ready."""
+        found = self._fleet.api.get(OPERATOR)["spec"]["template"]["spec"]["containers"][0]["args"]
+        self._port = _free_port()
+        own = [f"--listen=127.0.0.1:{self._port}", f"--lease-namespace={NAMESPACE}"]
+        names = {flag.partition("=")[0] for flag in own}
+        self._flags = [*(flag for flag in found if flag.partition("=")[0] not in names), *own]
+        self._write_kubeconfig()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+        eventually(self._ready, within=READY_SECONDS)
+
+    def stop(self) -> None:
+        """Ends it with SIGTERM."""
+        self._ended.set()
+        if self._process is not None:
+            self._process.terminate()
+        self._keeper.join()
+
+    def check(self) -> None:
+        """Asserts that it was killed as planned, and never ended by itself."""
+        assert not self.proxy.due(), f"not killed: {self.proxy.due()}"
+        assert self.ends == [-signal.SIGKILL] * len(self.proxy.kills), f"{self.ends}; see {self._log}"
+
+    def _keep(self) -> None:
+        environment = {**os.environ, "KUBECONFIG": str(self._folder / "kubeconfig"), "NO_PROXY": "127.0.0.1"}
+        while not self._ended.is_set():
+            with self._log.open("ab") as log:
+                command = [sys.executable, "-c", _START, *self._flags]
+                self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            status = self._process.wait()
+            if not self._ended.is_set():
+                self.ends.append(status)
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def _ready(self) -> None:
+        try:
+            with urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=2) as response:
+                assert response.status == 200
+        except OSError as error:
+            raise AssertionError(f"not ready: {error}") from error
+
+    def _write_kubeconfig(self) -> None:
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+        body = {**request, "spec": {"expirationSeconds": _TOKEN_SECONDS}}
+        token = self._fleet.api.create(f"{_ACCOUNT}/token", body)["status"]["token"]
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.proxy.port}"}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        (self._folder / "kubeconfig").write_text(yaml.safe_dump(config), encoding="utf-8")
+
+
+@contextmanager
+def mortal_operator(fleet: Fleet, folder: Path) -> Iterator[MortalOperator]:
+    """Replaces the installed operator by one that can be killed at any write, while the block runs."""
+    fleet.stop_operator()
+    operator = MortalOperator(fleet, folder)
+    try:
+        with serving(operator.proxy):
+            operator.start()
+            try:
+                yield operator
+            finally:
+                operator.stop()
+    finally:
+        fleet.start_operator()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port

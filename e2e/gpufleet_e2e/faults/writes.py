@@ -1,0 +1,93 @@
+"""Kinds of writes of the operator, by what they do rather than by their path."""
+
+import json
+from typing import Any
+
+CREATE_POD = "create a pod"
+CREATE_PLACEHOLDER = "create a placeholder pod"
+DELETE_PLACEHOLDER = "delete a placeholder pod"
+RESERVE = "reserve devices"
+PROVE = "prove a reservation"
+FREE = "free devices"
+RELEASE = "release a pod"
+EXPLAIN_POD = "explain a gated pod"
+DELETE_POD = "delete a pod"
+STATUS = "write the status of a workload"
+CREATE_SERVICE = "create a Service"
+
+PLACEHOLDER = "-scale-up-"
+"""Part of the name of a placeholder pod."""
+
+_KINDS = {
+    ("POST", "pods/eviction"): "evict a pod",
+    ("PATCH", "pods/status"): "report a placeholder pod",
+    ("PATCH", "gpuworkloads/status"): STATUS,
+    ("DELETE", "gpuworkloads"): "delete a workload",
+    ("POST", "events"): "create an event",
+    ("PATCH", "events"): "count an event",
+    ("POST", "services"): CREATE_SERVICE,
+    ("PATCH", "services"): "restore a Service",
+    ("POST", "resourceclaims"): "create a ResourceClaim",
+    ("DELETE", "resourceclaims"): "delete a ResourceClaim",
+    ("PATCH", "gputelemetries/status"): "write conditions of a GPUTelemetry",
+    ("PATCH", "nodes/status"): "write a condition of a Node",
+    ("PATCH", "nodes"): "annotate a Node",
+    ("PATCH", "gpudemands"): "apply a GPUDemand",
+    ("PATCH", "gpudemands/status"): "write the status of a GPUDemand",
+    ("POST", "leases"): "create the Lease",
+    ("PATCH", "leases"): "renew the Lease",
+}
+
+
+class Writes:
+    """Tells writes apart. It remembers the stored reservations of each node, whose patch has all of them."""
+
+    def __init__(self) -> None:
+        self._reserved: dict[str, set[str]] = {}
+
+    def kind(self, method: str, path: str, query: str, body: bytes) -> str | None:
+        """Returns the kind of a request; None: it changes nothing.
+
+        Raises:
+            LookupError: The operator should not send such a request.
+        """
+        if method == "GET" or "dryRun=All" in query:
+            return None
+        parts = path.strip("/").split("/")
+        parts = parts[2:] if parts[0] == "api" else parts[3:]
+        if parts[0] == "namespaces":
+            parts = parts[2:]
+        name, target = "/".join(parts[1:2]), "/".join([parts[0], *parts[2:]])
+        content: Any = json.loads(body) if body else {}
+        if target == "pods":
+            return _of_pod(method, name, content)
+        if target == "gputelemetries" and method == "PATCH":
+            return self._of_node(name, content)
+        return _KINDS[method, target]
+
+    def store(self, method: str, path: str, body: bytes) -> None:
+        """Notes that a write is stored."""
+        node = path.rpartition("/")[2]
+        if method == "PATCH" and path.endswith(f"/gputelemetries/{node}"):
+            self._reserved[node] = _reserved_for(json.loads(body))
+
+    def _of_node(self, node: str, patch: list[dict[str, Any]]) -> str:
+        uids, before = _reserved_for(patch), self._reserved.get(node, set())
+        if uids - before:
+            return RESERVE
+        return FREE if before - uids else PROVE
+
+
+def _reserved_for(patch: list[dict[str, Any]]) -> set[str]:
+    """Returns the uids of the pods with a reservation."""
+    assignments = next(one["value"] for one in patch if one["path"] == "/spec/assignments")
+    return {one["podUID"] for one in assignments}
+
+
+def _of_pod(method: str, name: str, content: Any) -> str:
+    if method == "POST":
+        return CREATE_PLACEHOLDER if PLACEHOLDER in content["metadata"]["name"] else CREATE_POD
+    if method == "DELETE":
+        return DELETE_PLACEHOLDER if PLACEHOLDER in name else DELETE_POD
+    released = any("schedulingGates" in one["path"] and one["op"] != "test" for one in content)
+    return RELEASE if released else EXPLAIN_POD

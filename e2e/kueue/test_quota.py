@@ -1,0 +1,84 @@
+"""Kueue admits the pods of GPUWorkloads by quota, and gpufleet answers its check by devices."""
+
+import pytest
+
+from gpufleet_e2e.support.api import JsonObject
+from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.manifests import GATE, gpuworkload
+from gpufleet_e2e.support.polling import eventually, never
+from gpufleet_e2e.support.programs.kueue_queue import KUEUE_GATE, QUEUE, QUEUE_LABEL, QUOTA, Queue
+from gpufleet_e2e.support.sandbox import TestNamespace
+
+TOPOLOGY_GATE = "kueue.x-k8s.io/topology"
+"""Kueue adds it to each pod beside the other one, and removes both."""
+ADMITTED_SECONDS = 90
+"""Devices are free a report after their pod's end, and Kueue tries a Workload again after a pause."""
+
+
+def queued(name: str, **fields: object) -> JsonObject:
+    """A GPUWorkload with a queue."""
+    body: JsonObject = gpuworkload(name, **fields)  # type: ignore[arg-type]  # passed on
+    body["metadata"]["labels"] = {QUEUE_LABEL: QUEUE}
+    return body
+
+
+def gates(namespace: TestNamespace, name: str) -> list[list[str]]:
+    """The gates of each pod."""
+    found = ((gate["name"] for gate in pod["spec"].get("schedulingGates", [])) for pod in namespace.pods(name))
+    return [sorted(name for name in names if name != TOPOLOGY_GATE) for names in found]
+
+
+@pytest.mark.parametrize("queue", [True, False], indirect=True, ids=["with-the-check", "without-the-check"])
+def test_gang_over_the_quota_waits_for_kueue_and_runs_after(
+    namespace: TestNamespace, queue: Queue, fleet: Fleet
+) -> None:
+    """Invariant: the quota is never exceeded, and a gang is admitted as a whole."""
+    namespace.apply(queued("first", count=QUOTA - 1))
+    namespace.verify("first", within=ADMITTED_SECONDS)
+    namespace.apply(queued("gang", replicas=2, placement={"gang": True}))
+
+    def waits() -> None:
+        assert gates(namespace, "gang") == [[GATE, KUEUE_GATE]] * 2, gates(namespace, "gang")
+        assert queue.used == QUOTA - 1
+
+    eventually(waits, within=ADMITTED_SECONDS)
+    never(lambda: _keeps_the_gates(namespace, fleet), for_seconds=5)
+    waits()
+
+    namespace.delete("first")
+    namespace.verify("gang", within=ADMITTED_SECONDS)
+    assert queue.used == 2
+    assert gates(namespace, "gang") == [[], []]
+
+
+def test_quota_of_a_workload_without_devices_is_returned(namespace: TestNamespace, queue: Queue, fleet: Fleet) -> None:
+    """Without the check, the first workload of the queue would hold the whole quota while others use its devices.
+
+    Invariant: the quota is free during the pause, and a workload that is created then gets it.
+    """
+    node, other = fleet.nodes[1], fleet.nodes[0]
+    namespace.apply(gpuworkload("holder", count=len(fleet.gpus[node].uuids), node=node))
+    namespace.verify("holder")
+
+    namespace.apply(queued("blocked", count=QUOTA, node=node))
+    eventually(lambda: queue.check_paused("blocked"), within=ADMITTED_SECONDS)
+    assert f"{QUOTA} in use" in namespace.event("blocked", "QuotaReturned")
+    namespace.apply(queued("small", count=QUOTA, node=other))
+    namespace.verify("small", within=ADMITTED_SECONDS)
+    assert queue.used == QUOTA
+    assert gates(namespace, "blocked") == [[GATE, KUEUE_GATE]]
+    (paused,) = queue.workloads("blocked")
+    assert "admission" not in paused["status"], paused["status"]
+
+    namespace.delete("small", "holder")
+    namespace.verify("blocked", within=ADMITTED_SECONDS * 2)
+    (admitted,) = queue.workloads("blocked")
+    (check,) = admitted["status"]["admissionChecks"]
+    assert (check["state"], check["message"]) == ("Ready", f"Devices of 1 pod are reserved on {node}.")
+
+
+def _keeps_the_gates(namespace: TestNamespace, fleet: Fleet) -> None:
+    """No pod of the gang loses a gate or gets devices."""
+    reserved = [one for one in fleet.assignments(namespace.name).values() if one["workload"] == "gang"]
+    assert not reserved, reserved
+    assert gates(namespace, "gang") == [[GATE, KUEUE_GATE]] * 2

@@ -1,0 +1,80 @@
+"""The operator is killed before and after kinds of writes, once each, and the end is that without kills (I6).
+
+The operator runs in the tests' environment, behind a proxy that knows its writes. `tests/operator/lifecycle` kills it
+at every single write, on a cluster in memory.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gpufleet_e2e.faults import writes
+from gpufleet_e2e.faults.killing_proxy import When
+from gpufleet_e2e.faults.lives import (
+    END_SECONDS,
+    Life,
+    Stage,
+    check_life,
+    reservations,
+)
+from gpufleet_e2e.faults.mortal_operator import MortalOperator, mortal_operator
+from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.sandbox import TestNamespace
+
+BOTH = (When.BEFORE, When.AFTER)
+
+
+def ready(stage: Stage) -> None:
+    stage.has("Ready")
+
+
+def ready_first(act: Callable[[Stage], None], **fields: Any) -> Callable[[Stage], None]:
+    """Returns the beginning in which something happens to a workload that runs."""
+
+    def begin(stage: Stage) -> None:
+        stage.apply(**fields)
+        stage.namespace.wait_ready(stage.name, within=END_SECONDS)
+        act(stage)
+
+    return begin
+
+
+def suspended(stage: Stage) -> None:
+    stage.has("Suspended")
+    assert not reservations(stage)
+    assert not stage.namespace.all_pods(stage.name), "a pod that has ended is still being deleted"
+
+
+LIVES = {
+    "placement": Life(
+        {
+            writes.CREATE_SERVICE: BOTH,
+            writes.CREATE_POD: BOTH,
+            writes.RESERVE: BOTH,
+            writes.RELEASE: BOTH,
+            writes.STATUS: BOTH,
+        },
+        lambda stage: stage.apply(count=2, replicas=2, placement={"gang": True}),
+        ready,
+    ),
+    "suspension": Life(
+        {writes.DELETE_POD: BOTH, writes.FREE: BOTH}, ready_first(lambda stage: stage.edit(suspend=True)), suspended
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def operator(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalOperator]:
+    """An operator that makes all kinds of writes."""
+    fleet.install(operator={"scaleUp": True, "nodeConditions": True})
+    with mortal_operator(fleet, tmp_path_factory.mktemp("operator")) as found:
+        yield found
+    fleet.install()
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_kills_at_each_kind_of_write_lead_to_the_same_end(
+    namespace: TestNamespace, fleet: Fleet, operator: MortalOperator, life: str
+) -> None:
+    check_life(namespace, operator, LIVES[life], fleet.nodes[1])

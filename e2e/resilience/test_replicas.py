@@ -1,0 +1,210 @@
+"""Two replicas of the operator: one leads, and the other takes over."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from gpufleet_e2e.faults.hanging_webhook import WEBHOOKS
+from gpufleet_e2e.support.api import JsonObject, pods
+from gpufleet_e2e.support.fleet import OPERATOR_PROCESS, Fleet
+from gpufleet_e2e.support.install import NAMESPACE
+from gpufleet_e2e.support.manifests import gpuworkload
+from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.programs.command_line import CommandLine
+from gpufleet_e2e.support.sandbox import TestNamespace
+from gpufleet_testbed import Node
+
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/gpufleet-operator"
+FAILOVER_SECONDS = 15
+"""After the leader is lost. The Lease is valid for 10 s."""
+HANDOVER_SECONDS = 2
+"""After the leader is asked to stop."""
+READY_SECONDS = 60
+NO_LEADER_SECONDS = 90
+"""doctor waits twice as long as a standby may take; a container is restarted meanwhile."""
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The process that holds the Lease."""
+
+    identity: str
+    pod: str
+    node: Node
+    process: int
+
+    def signal(self, name: str) -> None:
+        self.node.run(["kill", f"-{name}", str(self.process)])
+
+    def runs(self) -> bool:
+        return self.node.run(["kill", "-0", str(self.process)], check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def replicas(fleet: Fleet) -> Iterator[None]:
+    """Runs two replicas."""
+    fleet.install(operator={"replicas": 2})
+    eventually(lambda: _both_ready(fleet), within=READY_SECONDS)
+    yield
+    fleet.install()
+
+
+def _both_ready(fleet: Fleet) -> None:
+    found = fleet.operator_pods()
+    states = [[one["ready"] for one in pod["status"].get("containerStatuses", [])] for pod in found]
+    assert states == [[True], [True]], f"operators are ready: {states}"
+
+
+def _leader(fleet: Fleet) -> Leader:
+    identity = str(fleet.api.get(LEASE)["spec"].get("holderIdentity") or "")
+    name = identity.partition("_")[0]
+    pod = next((pod for pod in fleet.operator_pods() if pod["metadata"]["name"] == name), None)
+    assert pod is not None, f"no pod of {identity or 'a leader'}"
+    node = fleet.node(pod["spec"]["nodeName"])
+    for process in node.run(["pgrep", "-x", OPERATOR_PROCESS], check=False).stdout.split():
+        environment = node.run(["cat", f"/proc/{process}/environ"]).stdout.split("\0")
+        if f"HOSTNAME={name}" in environment:
+            return Leader(identity, name, node, int(process))
+    raise AssertionError(f"no process of {identity}")
+
+
+def _other_leads(fleet: Fleet, before: Leader) -> None:
+    holder = fleet.api.get(LEASE)["spec"].get("holderIdentity")
+    assert holder not in (before.identity, "", None), f"held by {holder or 'no process'}"
+
+
+def _replace_restarted(fleet: Fleet) -> None:
+    """Replaces the pod whose container restarts, which counts as a failure of the operator elsewhere."""
+
+    def restarted() -> list[JsonObject]:
+        restarts = fleet.operator_restarts()
+        found = [pod for pod in fleet.operator_pods() if restarts.get(pod["metadata"]["uid"])]
+        assert found, "no container has restarted yet"
+        return found
+
+    for pod in eventually(restarted, within=READY_SECONDS):
+        fleet.api.delete(f"{pods(NAMESPACE)}/{pod['metadata']['name']}", grace=0)
+    eventually(lambda: _both_ready(fleet), within=READY_SECONDS)
+    eventually(lambda: _leader(fleet), within=FAILOVER_SECONDS)
+
+
+@pytest.mark.usefixtures("replicas")
+def test_standby_takes_over_from_a_killed_leader(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: the Lease expires by the standby's clock; the standby lists the cluster before its first pass."""
+    namespace.apply(gpuworkload("early"))
+    before = namespace.verify("early")["early"].replicas[0]
+    leader = eventually(lambda: _leader(fleet), within=10)
+    leader.signal("KILL")
+    began = time.monotonic()
+    namespace.apply(gpuworkload("late"))
+
+    eventually(lambda: _other_leads(fleet, leader), within=FAILOVER_SECONDS)
+    print(f"another process leads after {time.monotonic() - began:.1f} s")
+
+    after = namespace.verify("early", "late")["early"].replicas[0]
+    assert (after.pod_uid, after.picked) == (before.pod_uid, before.picked), "a running pod changed"
+    _replace_restarted(fleet)
+
+
+@pytest.mark.usefixtures("replicas")
+def test_frozen_leader_writes_nothing_when_it_goes_on(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: before each write the leader checks its Lease by the monotonic clock, which a freeze does not stop.
+
+    Its watches deliver the workload that it has not seen as soon as it goes on.
+    """
+    leader = eventually(lambda: _leader(fleet), within=10)
+    leader.signal("STOP")
+    try:
+        namespace.apply(gpuworkload("train", count=2, replicas=3))
+        eventually(lambda: _other_leads(fleet, leader), within=FAILOVER_SECONDS)
+        evidence = namespace.verify("train")["train"]
+        versions = _versions(namespace, fleet)
+    finally:
+        leader.signal("CONT")
+
+    def ended() -> None:
+        assert not leader.runs(), "the process that lost the Lease runs"
+
+    eventually(ended, within=20)
+    assert namespace.verify("train")["train"].replicas == evidence.replicas
+    assert _versions(namespace, fleet) == versions, "the frozen process wrote"
+    _replace_restarted(fleet)
+
+
+def _versions(namespace: TestNamespace, fleet: Fleet) -> tuple[object, ...]:
+    """Returns the pods, and what was reserved, since the decisions of the new leader."""
+    created = [(pod["metadata"]["uid"], pod["metadata"]["name"]) for pod in namespace.all_pods("train")]
+    return sorted(created), {uid: one["devices"] for uid, one in fleet.assignments(namespace.name).items()}
+
+
+@pytest.mark.usefixtures("replicas")
+def test_stopped_leader_gives_the_lease_back(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: after SIGTERM the leader writes an empty holder, which the standby sees within half a second."""
+    leader = eventually(lambda: _leader(fleet), within=10)
+    leader.signal("TERM")
+    began = time.monotonic()
+
+    eventually(lambda: _other_leads(fleet, leader), within=HANDOVER_SECONDS, every=0.1)
+    print(f"another process leads after {time.monotonic() - began:.1f} s")
+
+    namespace.apply(gpuworkload("train"))
+    namespace.verify("train")
+    eventually(lambda: _doctor_names_the_leader(fleet), within=READY_SECONDS, every=2)
+    _replace_restarted(fleet)
+
+
+def _doctor_names_the_leader(fleet: Fleet) -> None:
+    done = CommandLine(fleet.cluster).run("doctor", "-o", "json")
+    assert done.json["leaders"] == [_leader(fleet).pod]
+    assert "NoLeader" not in {one["check"] for one in done.json["problems"]}
+
+
+@pytest.mark.usefixtures("replicas")
+def test_doctor_reports_that_no_replica_leads(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: writes of Leases call a webhook that nobody serves. Both processes are ready, as standbys."""
+    leader = eventually(lambda: _leader(fleet), within=10)
+    with _lease_writes_fail(fleet):
+        problem = eventually(lambda: _no_leader(fleet), within=NO_LEADER_SECONDS, every=2)
+        print(problem)
+        assert problem["object"] == f"lease/{NAMESPACE}/gpufleet-operator"
+        assert f"the last leader {leader.pod} renewed it at 20" in problem["cause"]
+        assert "webhook" in problem["cure"]
+    _replace_restarted(fleet)
+    eventually(lambda: _doctor_names_the_leader(fleet), within=READY_SECONDS, every=2)
+    namespace.apply(gpuworkload("train"))
+    namespace.verify("train")
+
+
+@contextmanager
+def _lease_writes_fail(fleet: Fleet) -> Iterator[None]:
+    rule = {
+        "apiGroups": ["coordination.k8s.io"],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["leases"],
+    }
+    webhook = {
+        "name": "refused.gpufleet.dev",
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "rules": [rule],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+    fleet.api.create(WEBHOOKS, {**head, "metadata": {"name": "e2e-leases"}, "webhooks": [webhook]})
+    try:
+        yield
+    finally:
+        fleet.api.delete(f"{WEBHOOKS}/e2e-leases")
+
+
+def _no_leader(fleet: Fleet) -> JsonObject:
+    found = CommandLine(fleet.cluster).run("doctor", "-o", "json").json["problems"]
+    assert [one["check"] for one in found] == ["NoLeader"], found
+    problem: JsonObject = found[0]
+    return problem
