@@ -6,14 +6,21 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 RUN := $(UV) run --locked
 # Some environments set it; each start of an interpreter then compiles everything that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-E2E_WORKERS := 2
+# Two workers keep two cores busy for most of the time; each needs 2 GiB of memory for its cluster.
+E2E_WORKERS = $(shell awk -v cores="$$(nproc)" '/^MemAvailable/ { most = int($$2 / 2097152) } \
+  END { n = cores > 2 ? cores : 2; if (n > most) n = most; if (n > 8) n = 8; print n < 1 ? 1 : n }' /proc/meminfo)
+
+# Single, gang, spread, distribution and shared; pods of other owners; claims.
+E2E_CORE := e2e/allocation/test_core.py e2e/adoption e2e/dra/test_claims.py e2e/dra/test_workloads.py e2e/dra/test_policy_claims.py
 
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 HELM = $(or $(shell command -v helm 2>/dev/null),$(lastword $(sort $(wildcard $(CACHE)/tools/helm-*/helm))),helm)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REGISTRY := localhost
+HISTORIES := 1000
 
-.PHONY: help krew setup format lint types unit check test e2e workflows helm-lint docs crds proto cluster kubeconfig cluster-down \
-  demo demo-recorded demo-down image wheel release-check clean
+.PHONY: help krew setup format lint types unit histories check test e2e e2e-core workflows helm-lint manifests docs crds proto cluster kubeconfig cluster-down \
+  demo demo-dra demo-recorded demo-down images sbom wheel release-check clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,12 +47,18 @@ types: setup ## Check the types with mypy --strict.
 	$(RUN) mypy
 
 unit: setup ## Run the unit tests in two processes: no root, no network.
-	$(RUN) pytest tests -n 2
+	$(RUN) pytest tests -n 2 --dist worksteal
+
+histories: setup ## Run each test of random histories with 1,000 of them (HISTORIES=N: with N), which takes hours.
+	GPUFLEET_HISTORIES=$(HISTORIES) $(RUN) pytest tests -m histories -n 2 --dist worksteal --timeout 0
 
 check: lint types unit ## Run lint, types and unit tests, as before a commit.
 
 e2e: setup ## Run the tests on a real cluster of etcd, apiserver, scheduler, kubelets and containerd.
 	$(RUN) pytest e2e --timeout 900 -n $(E2E_WORKERS) --dist loadfile --no-loadscope-reorder --durations 40
+
+e2e-core: setup ## Run the end-to-end tests that every supported Kubernetes must pass; GPUFLEET_CLUSTER_KUBERNETES selects it.
+	$(RUN) pytest $(E2E_CORE) --timeout 900 -n $(E2E_WORKERS) --dist loadfile --no-loadscope-reorder --durations 40
 
 workflows: ## Check .github/workflows with actionlint (needs Go).
 	go run $(ACTIONLINT) -color
@@ -54,6 +67,13 @@ helm-lint: ## Lint the chart and render it with helm.
 	@command -v $(HELM) >/dev/null || { echo "helm is not installed: install it (https://helm.sh/docs/intro/install) or set HELM=/path/to/helm" >&2; exit 1; }
 	$(HELM) lint --strict charts/gpufleet
 	$(HELM) template gpufleet charts/gpufleet --namespace gpufleet-system >/dev/null
+
+manifests: ## Write dist/install.yaml, dist/crds.yaml and a base for Kustomize, with helm; HELM_VALUES are more of its arguments.
+	@mkdir -p dist/kustomize
+	cat crds/*.yaml | sed 's/^# Generated/---\n&/' > dist/crds.yaml
+	$(HELM) template gpufleet charts/gpufleet --namespace gpufleet-system --no-hooks --skip-tests \
+	  --set podSecurity.createNamespace=true $(HELM_VALUES) > dist/install.yaml
+	cp dist/install.yaml config/kustomize/base/kustomization.yaml dist/kustomize
 
 test: lint workflows types unit e2e ## Run everything; the first run builds the cluster's binaries.
 
@@ -78,14 +98,26 @@ cluster-down: setup ## Stop the cluster and remove what it made.
 demo: setup ## Start a real cluster with simulated GPUs and place GPUWorkloads on it.
 	@$(RUN) python -m gpufleet_e2e.demo
 
+demo-dra: setup ## The same with ResourceClaims instead of the device plugin.
+	@$(RUN) python -m gpufleet_e2e.demo --transport=DRA
+
 demo-recorded: setup ## Run the agent on a recorded node for two minutes: no cluster, no root.
 	@$(RUN) python -m gpufleet_e2e.demo.recorded
 
 demo-down: setup ## Remove everything that `make demo` made.
 	@$(RUN) python -m gpufleet_e2e.demo down
 
-image: ## Build the container image with Docker.
-	docker build --tag localhost/gpufleet:$(VERSION) .
+images: ## Build the images of agent, operator and command line with Docker (REGISTRY: where they are pushed to).
+	for target in agent operator cli; do \
+	  docker build --target $$target --build-arg VERSION=$(VERSION) --build-arg REVISION="$$(git rev-parse HEAD)" \
+	    --tag $(REGISTRY)/gpufleet-$$target:$(VERSION) . || exit 1; \
+	done
+
+sbom: setup ## Write the bill of materials (SPDX) of each image that `make images` built into dist/.
+	mkdir -p dist
+	for target in agent operator cli; do \
+	  $(RUN) python -m gpufleet_testing.sbom $(REGISTRY)/gpufleet-$$target:$(VERSION) > dist/gpufleet-$$target.spdx.json || exit 1; \
+	done
 
 wheel: setup ## Build the wheel into dist/.
 	$(UV) build --quiet --wheel --out-dir dist
