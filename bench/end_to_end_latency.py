@@ -43,11 +43,11 @@ from gpufleet_e2e.support.install import RELEASE, REPOSITORY, TAG
 from gpufleet_e2e.support.manifests import adopting, gpuworkload, plain_pod
 from gpufleet_e2e.support.measurements import Summary, per_minute, writes
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_testbed import Cluster, ClusterConfig, repository_root, up
+from gpufleet_testbed import Cluster, ClusterConfig, Provider, repository_root, up
 
 GPUS_PER_NODE = 8
 HOSTNAME_LABEL = "kubernetes.io/hostname"
-CLUSTER = ClusterConfig(name="bench", network="10.247.0.0/16", nodes=2)
+CLUSTER = ClusterConfig.from_environment(provider=Provider.LOCAL, name="bench", network="10.247.0.0/16", nodes=2)
 ROUND_SECONDS = 60
 PROCESSES = ("gpufleet-agent", "gpufleet-operat")
 """Process names as the kernel truncates them, to fifteen characters."""

@@ -30,9 +30,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpufleet_e2e.scale.rates import Sizes, measure
-from gpufleet_testbed import ClusterConfig, up
+from gpufleet_testbed import ClusterConfig, Provider, up
 
-CLUSTER = ClusterConfig(name="rates", network="10.249.0.0/16", nodes=1, project_image=False)
+CLUSTER = ClusterConfig.from_environment(
+    provider=Provider.LOCAL, name="rates", network="10.249.0.0/16", nodes=1, project_image=False
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from gpufleet_e2e.support.gpus import Gpus
 from gpufleet_e2e.support.install import install
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.programs.in_pod import run_in_pod
-from gpufleet_testbed import ClusterConfig, repository_root, up
+from gpufleet_testbed import ClusterConfig, Provider, repository_root, up
 from gpufleet_testing.sbom import Contents, document, read_contents
 
 VERSION = "e2e"
@@ -26,7 +26,9 @@ FOREIGN = {
     "cli": {"grpcio", "nvidia-ml-py", "kopf", "aiohttp", "kubernetes"},
 }
 """Distributions that a program does not import."""
-CLUSTER = ClusterConfig(name="images", network="10.244.0.0/16", nodes=1, project_image=False)
+CLUSTER = ClusterConfig.from_environment(
+    provider=Provider.LOCAL, name="images", network="10.244.0.0/16", nodes=1, project_image=False
+)
 
 
 def image(target: str) -> str:

@@ -15,7 +15,6 @@ from gpufleet_e2e.support.docker.kind_node import load_node_image
 from gpufleet_testbed import Cluster, ClusterConfig, up
 from gpufleet_testbed.config import BUILT_NODE_IMAGE, Provider
 
-CLUSTER = ClusterConfig(name="kind", provider=Provider.KIND, nodes=cli.NODES, kind_node_image=BUILT_NODE_IMAGE)
 WAIT_SECONDS = 240.0
 pytestmark = [
     pytest.mark.skipif(
@@ -35,8 +34,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
 
 @pytest.fixture(scope="module")
 def kind_cluster(engine: DockerEngine) -> Iterator[Cluster]:
+    config = ClusterConfig.from_environment(
+        provider=Provider.KIND, name="kind", nodes=cli.NODES, kind_node_image=BUILT_NODE_IMAGE
+    )
     load_node_image(engine)
-    with up(CLUSTER) as found:
+    with up(config) as found:
         yield found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpufleet_e2e.scale.rates import Sizes, measure
-from gpufleet_testbed import Cluster, ClusterConfig, up
+from gpufleet_testbed import Cluster, ClusterConfig, Provider, up
 
 _FIRST_NETWORK = 230
 SIZES = Sizes(nodes=20, burst=60, rate=5, rate_seconds=2, gang=16, raw=20, rest_seconds=2)
@@ -18,8 +18,12 @@ SIZES = Sizes(nodes=20, burst=60, rate=5, rate_seconds=2, gang=16, raw=20, rest_
 def empty_cluster(worker_id: str) -> Iterator[Cluster]:
     """A cluster without gpufleet. The fake nodes would disturb the other tests."""
     worker = 0 if worker_id == "master" else int(worker_id.removeprefix("gw"))
-    config = ClusterConfig(
-        name=f"scale-{worker}", network=f"10.{_FIRST_NETWORK + worker}.0.0/16", nodes=1, project_image=False
+    config = ClusterConfig.from_environment(
+        provider=Provider.LOCAL,
+        name=f"scale-{worker}",
+        network=f"10.{_FIRST_NETWORK + worker}.0.0/16",
+        nodes=1,
+        project_image=False,
     )
     with up(config) as found:
         yield found

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from gpufleet_testbed import (
     ClusterConfig,
     ConflictError,
     NotRunningError,
+    Provider,
     attach,
     cache_dir,
     down,
@@ -30,7 +31,12 @@ from gpufleet_testbed.local.layout import cgroup_name, lock_file
 from gpufleet_testbed.local.processes.process_id import ProcessId
 from gpufleet_testbed.local.teardown import read_processes
 
-SPARE = ClusterConfig(name="spare", network="10.245.0.0/16", nodes=1, project_image=False)
+SPARE = ClusterConfig.from_environment(
+    provider=Provider.LOCAL, name="spare", network="10.245.0.0/16", nodes=1, project_image=False
+)
+_FIELDS = {name: getattr(SPARE, name) for name in ("name", "network", "nodes", "project_image", "kubernetes")}
+SPARE_SOURCE = f"ClusterConfig(**{_FIELDS})"
+"""The same for programs of the tests."""
 ROOT = cache_dir() / "cluster-spare"
 LINK = "gf-spare"
 SYSCTLS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
@@ -219,7 +225,7 @@ def test_frozen_node_is_removed(machine: Machine) -> None:
 def test_killing_the_caller_removes_its_cluster(machine: Machine) -> None:
     program = (
         "import sys; from gpufleet_testbed import ClusterConfig, up\n"
-        "with up(ClusterConfig(name='spare', network='10.245.0.0/16', nodes=1, project_image=False)):\n"
+        f"with up({SPARE_SOURCE}):\n"
         "    print('up', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -233,10 +239,7 @@ def test_killing_the_caller_removes_its_cluster(machine: Machine) -> None:
 
 
 def test_released_cluster_outlives_its_caller(machine: Machine) -> None:
-    program = (
-        "from gpufleet_testbed import ClusterConfig, up\n"
-        "up(ClusterConfig(name='spare', network='10.245.0.0/16', nodes=1, project_image=False)).release()"
-    )
+    program = f"from gpufleet_testbed import ClusterConfig, up\nup({SPARE_SOURCE}).release()"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     found = status("spare")
     assert found is not None
@@ -274,7 +277,7 @@ def test_second_up_takes_over_a_matching_cluster_only(machine: Machine) -> None:
             assert not second.owned
             assert second.kubeconfig == first.kubeconfig
         assert first.kubectl("get", "--raw", "/readyz").stdout == "ok"
-        wanted = ClusterConfig(name="spare", network="10.245.0.0/16", nodes=2, project_image=False)
+        wanted = replace(SPARE, nodes=2)
         with pytest.raises(ConflictError, match="nodes is 1, not 2"):
             up(wanted)
 

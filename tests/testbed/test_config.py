@@ -50,6 +50,12 @@ def test_unknown_version_in_the_environment_is_named_with_the_choices() -> None:
         ClusterConfig.from_environment({"GPUFLEET_CLUSTER_KUBERNETES": "1.33"})
 
 
+def test_another_version_in_the_environment_is_rejected_for_kind() -> None:
+    environ = {"GPUFLEET_CLUSTER_KUBERNETES": "1.37", "GPUFLEET_CLUSTER_PROVIDER": "kind"}
+    with pytest.raises(ValueError, match=re.escape('Unsupported value: "1.37": kind has 1.36 only')):
+        ClusterConfig.from_environment(environ)
+
+
 def test_unknown_provider_in_the_environment_is_an_error() -> None:
     with pytest.raises(ValueError, match="vagrant"):
         ClusterConfig.from_environment({"GPUFLEET_CLUSTER_PROVIDER": "vagrant"})

@@ -15,7 +15,11 @@ from gpufleet_testbed.host.command import Follower, Runner, follow, run, search_
 from gpufleet_testbed.progress import Progress
 from gpufleet_testbed.versions import KUBERNETES, KUBERNETES_RELEASES, LOCAL_TOOLS, Tool
 
-_VERSION_ARGS = {"kubectl": ("version", "--client"), "helm": ("version", "--short")}
+_VERSION_ARGS = {
+    "kubectl": ("version", "--client"),
+    "kubeadm": ("version", "--output=short"),
+    "helm": ("version", "--short"),
+}
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,10 @@ def _own_assets(folder: Path, tools: Sequence[Tool], progress: Progress, runner:
 def _wrong_kubernetes(tool: Tool, path: Path, shown: str) -> list[Problem]:
     """Returns whether a binary of Kubernetes is of another minor version: the configuration depends on it."""
     found = re.search(r"\bv(\d+\.\d+)\.", shown)
-    if tool.module != KUBERNETES.module or found is None or found[1] == tool.variant:
+    expected = tool.version.removeprefix("v").rpartition(".")[0]
+    if tool.module != KUBERNETES.module or found is None or found[1] == expected:
         return []
-    fix = f"set {ENV_KUBERNETES}={found[1]}" if found[1] in KUBERNETES_RELEASES else f"put {tool.version} there"
-    return [Problem(f"{path} is of Kubernetes {found[1]}, not {tool.variant}", fix)]
+    # kubeadm is needed for nodes of kind only, which have one version.
+    selectable = tool.variant and found[1] in KUBERNETES_RELEASES
+    fix = f"set {ENV_KUBERNETES}={found[1]}" if selectable else f"put {tool.version} there"
+    return [Problem(f"{path} is of Kubernetes {found[1]}, not {expected}", fix)]

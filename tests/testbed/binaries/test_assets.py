@@ -5,7 +5,7 @@ import pytest
 
 from gpufleet_testbed.binaries.assets import Assets, find_assets
 from gpufleet_testbed.errors import HostError
-from gpufleet_testbed.versions import CONTAINERD, ETCD, KUBERNETES
+from gpufleet_testbed.versions import CONTAINERD, ETCD, KUBEADM, KUBERNETES, NODE_TOOLS
 from gpufleet_testing.testbed import RecordedProgress
 
 Script = Callable[[str, str], Path]
@@ -54,6 +54,27 @@ def test_own_binaries_of_another_kubernetes_are_named(
     (problem,) = caught.value.problems
     found = shown.removeprefix("Kubernetes v").rpartition(".")[0]
     assert str(problem) == f"{tmp_path / 'kubelet'} is of Kubernetes {found}, not 1.36. Fix: {fix}"
+
+
+def test_own_binaries_of_a_kind_node_are_used(tmp_path: Path, script: Script, progress: RecordedProgress) -> None:
+    """As the real one, this kubeadm has no option --version."""
+    for tool in NODE_TOOLS:
+        for name, _ in tool.commands:
+            script(name, f"echo {tool.version}")
+    script("kubeadm", f"""[ "$*" = "version --output=short" ] || exit 1\necho {KUBEADM.version}""")
+    found = find_assets(
+        tmp_path / "cache", progress, tools=NODE_TOOLS, environ={"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)}
+    )
+    assert found["kubeadm"] == str(tmp_path / "kubeadm")
+
+
+def test_own_kubeadm_of_another_kubernetes_is_named(tmp_path: Path, script: Script, progress: RecordedProgress) -> None:
+    """No variable selects another version for kind."""
+    script("kubeadm", "echo v1.34.4")
+    with pytest.raises(HostError) as caught:
+        find_assets(tmp_path / "cache", progress, tools=(KUBEADM,), environ={"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)})
+    (problem,) = caught.value.problems
+    assert str(problem) == f"{tmp_path / 'kubeadm'} is of Kubernetes 1.34, not 1.36. Fix: put {KUBEADM.version} there"
 
 
 def test_search_path_has_each_folder_once_and_first() -> None:
