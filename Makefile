@@ -10,8 +10,9 @@ unexport PYTHONDONTWRITEBYTECODE
 E2E_WORKERS = $(shell awk -v cores="$$(nproc)" '/^MemAvailable/ { most = int($$2 / 2097152) } \
   END { n = cores > 2 ? cores : 2; if (n > most) n = most; if (n > 8) n = 8; print n < 1 ? 1 : n }' /proc/meminfo)
 
-# Single, gang, spread, distribution and shared; pods of other owners; claims.
-E2E_CORE := e2e/allocation/test_core.py e2e/adoption e2e/dra/test_claims.py e2e/dra/test_workloads.py e2e/dra/test_policy_claims.py
+# Single, gang, spread, distribution, shared and heat; forgery; churn; death of the operator; pods of other owners; claims.
+E2E_CORE := e2e/allocation/test_core.py e2e/allocation/test_forgery.py e2e/placement/test_churn.py e2e/resilience/test_operator_death.py \
+  e2e/resilience/test_killed_at_write.py e2e/adoption e2e/dra/test_claims.py e2e/dra/test_workloads.py e2e/dra/test_policy_claims.py
 
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 HELM = $(or $(shell command -v helm 2>/dev/null),$(lastword $(sort $(wildcard $(CACHE)/tools/helm-*/helm))),helm)

@@ -8,7 +8,7 @@ from gpufleet_e2e.faults.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.kubernetes_features import SHARED_CLAIMS
 from gpufleet_e2e.proof import Source, compare_shards
 from gpufleet_e2e.support.api import JsonObject, pods
-from gpufleet_e2e.support.claims import CLASSES, OWN_CLASS, claiming_pod, claims, device_class, resource_claim
+from gpufleet_e2e.support.claims import claim_by_hand, own_class
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import SHARD, container, gpuworkload, plain_pod, pod_spec
 from gpufleet_e2e.support.polling import eventually, never
@@ -79,30 +79,21 @@ def test_reserved_device_is_not_given_to_a_thief(namespace: TestNamespace, fleet
     The device plugin gives it the only device that is not reserved. A claim names its device, so the pod waits.
     """
     node = fleet.nodes[1]
-    with release_blocked(fleet.api, namespace.name):
+    on_node = {"kubernetes.io/hostname": node}
+    with own_class(fleet), release_blocked(fleet.api, namespace.name):
         namespace.apply(gpuworkload("owner", count=7, node=node, labels=BLOCKED_LABELS))
         reserved = set(eventually(lambda: namespace.reservation("owner"), within=SECONDS)["devices"])
         (spare,) = set(fleet.gpus[node].uuids) - reserved
         if transport == "DRA":
-            _claim_by_hand(namespace, "thief", min(reserved), node)
+            claim_by_hand(fleet, namespace.name, "thief", min(reserved), nodeSelector=on_node)
             never(lambda: _is_pending(namespace, "thief"), for_seconds=5)
         else:
-            on_node = {"kubernetes.io/hostname": node}
             fleet.api.create(pods(namespace.name), plain_pod("thief", count=1, nodeSelector=on_node))
             namespace.wait_running("thief", within=SECONDS)
             held = {u for one in fleet.collector.holdings() if one.pod == "thief" for u in one.devices}
             assert held == {spare}
     fleet.api.delete(f"{pods(namespace.name)}/thief")
     assert set(namespace.devices("owner")) == reserved
-    if transport == "DRA":
-        fleet.api.delete(f"{CLASSES}/{OWN_CLASS}")
-
-
-def _claim_by_hand(namespace: TestNamespace, name: str, uuid: str, node: str) -> None:
-    api = namespace.fleet.api
-    api.create(CLASSES, device_class())
-    api.create(claims(namespace.name), resource_claim(name, uuid))
-    api.create(pods(namespace.name), claiming_pod(name, name, nodeSelector={"kubernetes.io/hostname": node}))
 
 
 def _is_pending(namespace: TestNamespace, name: str) -> None:

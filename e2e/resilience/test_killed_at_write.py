@@ -46,35 +46,43 @@ def suspended(stage: Stage) -> None:
     assert not stage.namespace.all_pods(stage.name), "a pod that has ended is still being deleted"
 
 
-LIVES = {
-    "placement": Life(
-        {
-            writes.CREATE_SERVICE: BOTH,
-            writes.CREATE_POD: BOTH,
-            writes.RESERVE: BOTH,
-            writes.RELEASE: BOTH,
-            writes.STATUS: BOTH,
-        },
-        lambda stage: stage.apply(count=2, replicas=2, placement={"gang": True}),
-        ready,
-    ),
-    "suspension": Life(
-        {writes.DELETE_POD: BOTH, writes.FREE: BOTH}, ready_first(lambda stage: stage.edit(suspend=True)), suspended
-    ),
+PLACEMENT = {
+    writes.CREATE_SERVICE: BOTH,
+    writes.CREATE_POD: BOTH,
+    writes.RESERVE: BOTH,
+    writes.RELEASE: BOTH,
+    writes.STATUS: BOTH,
 }
+OF_CLAIMS = {writes.CREATE_CLAIM: BOTH}
+
+
+def lives(transport: str) -> dict[str, Life]:
+    return {
+        "placement": Life(
+            PLACEMENT | (OF_CLAIMS if transport == "DRA" else {}),
+            lambda stage: stage.apply(count=2, replicas=2, placement={"gang": True}),
+            ready,
+        ),
+        "suspension": Life(
+            {writes.DELETE_POD: BOTH, writes.FREE: BOTH},
+            ready_first(lambda stage: stage.edit(suspend=True)),
+            suspended,
+        ),
+    }
 
 
 @pytest.fixture(scope="module")
-def operator(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalOperator]:
+def operator(fleet: Fleet, transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalOperator]:
     """An operator that makes all kinds of writes."""
-    fleet.install(operator={"scaleUp": True, "nodeConditions": True})
+    fleet.install(values={"transport": transport}, operator={"scaleUp": True, "nodeConditions": True})
     with mortal_operator(fleet, tmp_path_factory.mktemp("operator")) as found:
         yield found
-    fleet.install()
+    if transport == "DevicePlugin":  # `transport` ends the other one
+        fleet.install()
 
 
-@pytest.mark.parametrize("life", LIVES)
+@pytest.mark.parametrize("life", ["placement", "suspension"])
 def test_kills_at_each_kind_of_write_lead_to_the_same_end(
-    namespace: TestNamespace, fleet: Fleet, operator: MortalOperator, life: str
+    namespace: TestNamespace, fleet: Fleet, transport: str, operator: MortalOperator, life: str
 ) -> None:
-    check_life(namespace, operator, LIVES[life], fleet.nodes[1])
+    check_life(namespace, operator, lives(transport)[life], fleet.nodes[1])

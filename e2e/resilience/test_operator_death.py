@@ -15,58 +15,33 @@ UNSEEN_SECONDS = 60
 """Until devices of a pod are free whose end was not reported: a heartbeat, and time for containers to end."""
 
 
-def test_workload_deleted_after_the_operator_is_killed(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: there are no finalizers; a reservation whose pod is gone is found in the ledger and released."""
-    with release_blocked(fleet.api, namespace.name):
-        namespace.apply(gpuworkload("train", count=8, node=fleet.nodes[1], labels=BLOCKED_LABELS))
-        eventually(lambda: namespace.reservation("train"), within=15)
-        fleet.stop_operator()
-    namespace.delete("train")
-    eventually(lambda: _nothing_left(namespace, "train"), within=20)
-    assert fleet.assignments(namespace.name), "the reservation is gone although the operator was down"
-    fleet.start_operator()
-    eventually(lambda: _no_reservation(namespace, fleet), within=UNSEEN_SECONDS)
-    # All eight devices are free: the next workload gets them.
-    namespace.apply(gpuworkload("next", count=8, node=fleet.nodes[1]))
-    namespace.verify("next")
+def test_changes_while_the_operator_is_down(namespace: TestNamespace, fleet: Fleet, transport: str) -> None:
+    """Mechanism: everything is level-triggered, there are no finalizers, and garbage collection deletes owned pods.
 
-
-def test_running_workload_deleted_while_the_operator_is_down(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: garbage collection deletes owned pods; the devices are freed when the operator runs again."""
-    namespace.apply(
-        gpuworkload("gone", count=8, node=fleet.nodes[1]), gpuworkload("stays", count=2, node=fleet.nodes[0])
-    )
-    before = namespace.verify("gone", "stays")["stays"].replicas[0]
-    fleet.stop_operator()
-    namespace.delete("gone")
-    eventually(lambda: _nothing_left(namespace, "gone"), within=30)
-    assert {one["workload"] for one in fleet.assignments(namespace.name).values()} == {"gone", "stays"}
-    fleet.start_operator()
-
-    def only_stays() -> None:
-        left = {one["workload"] for one in fleet.assignments(namespace.name).values()}
-        assert left == {"stays"}, f"reservations of {left}"
-
-    eventually(only_stays, within=UNSEEN_SECONDS)
-    namespace.apply(gpuworkload("next", count=8, node=fleet.nodes[1]))
-    after = namespace.verify("next", "stays")["stays"].replicas[0]
-    assert (after.pod_uid, after.picked) == (before.pod_uid, before.picked), "a running pod changed"
-
-
-def test_pods_are_created_and_confirmed_across_restarts(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: everything is level-triggered.
-
-    A workload applied while the operator is down is placed when it is back; one confirmed before keeps its pod.
+    The operator is killed between the reservation and the release of a pod. Then this workload and one that runs are
+    deleted, and one that needs the devices of both is created. The pod that runs all the time stays.
     """
-    namespace.apply(gpuworkload("early"))
-    before = namespace.verify("early")["early"].replicas[0]
-    fleet.stop_operator()
-    namespace.apply(gpuworkload("late"))
-    assert not namespace.pods("late")
+    first, second = fleet.nodes
+    with release_blocked(fleet.api, namespace.name):
+        namespace.apply(
+            gpuworkload("reserved", count=4, node=second, labels=BLOCKED_LABELS),
+            gpuworkload("running", count=4, node=second),
+            gpuworkload("stays", count=2, node=first),
+        )
+        before = namespace.verify("running", "stays")["stays"].replicas[0]
+        eventually(lambda: namespace.reservation("reserved"), within=15)
+        fleet.stop_operator()
+    namespace.delete("reserved", "running")
+    namespace.apply(gpuworkload("late", count=8, node=second))
+    for name in ("reserved", "running"):
+        eventually(partial(_nothing_left, namespace, name), within=30)
+    assert _reserved(namespace, fleet) == {"reserved", "running", "stays"}, "changed although the operator was down"
+    assert not namespace.all_pods("late")
     fleet.start_operator()
-    after = namespace.verify("early", "late")["early"].replicas[0]
-    assert (after.pod_uid, after.picked) == (before.pod_uid, before.picked)
-    assert objects.is_true(namespace.workload("early"), "Ready")
+    after = namespace.verify("late", "stays", within=UNSEEN_SECONDS)["stays"].replicas[0]
+    assert (after.pod_uid, after.picked) == (before.pod_uid, before.picked), "a running pod changed"
+    assert _reserved(namespace, fleet) == {"late", "stays"}
+    eventually(lambda: _claims(namespace, 2 if transport == "DRA" else 0), within=15)
 
 
 def test_killed_after_each_write(namespace: TestNamespace, fleet: Fleet, transport: str) -> None:
@@ -74,7 +49,6 @@ def test_killed_after_each_write(namespace: TestNamespace, fleet: Fleet, transpo
 
     Policies of the test reject the next write of each workload: one has a pod, one a reservation, one a claim too, and
     one runs without a status that says so. The operator is killed; the next one keeps pods, reservations and claims.
-    It is the last test of the file, as the others run with the device plugin only.
     """
     first, second = fleet.nodes
     created, reserved, claimed, running = "created", "reserved", "claimed", "running"
@@ -137,6 +111,6 @@ def _nothing_left(namespace: TestNamespace, name: str) -> None:
     assert not left, f"pods {left} are stuck"
 
 
-def _no_reservation(namespace: TestNamespace, fleet: Fleet) -> None:
-    left = fleet.assignments(namespace.name)
-    assert not left, f"leaked: {left}"
+def _reserved(namespace: TestNamespace, fleet: Fleet) -> set[str]:
+    """Returns the names of the workloads with a reservation."""
+    return {one["workload"] for one in fleet.assignments(namespace.name).values()}

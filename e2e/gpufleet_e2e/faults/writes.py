@@ -14,6 +14,7 @@ EXPLAIN_POD = "explain a gated pod"
 DELETE_POD = "delete a pod"
 STATUS = "write the status of a workload"
 CREATE_SERVICE = "create a Service"
+CREATE_CLAIM = "create a ResourceClaim"
 
 PLACEHOLDER = "-scale-up-"
 """Part of the name of a placeholder pod."""
@@ -27,7 +28,7 @@ _KINDS = {
     ("PATCH", "events"): "count an event",
     ("POST", "services"): CREATE_SERVICE,
     ("PATCH", "services"): "restore a Service",
-    ("POST", "resourceclaims"): "create a ResourceClaim",
+    ("POST", "resourceclaims"): CREATE_CLAIM,
     ("DELETE", "resourceclaims"): "delete a ResourceClaim",
     ("PATCH", "gputelemetries/status"): "write conditions of a GPUTelemetry",
     ("PATCH", "nodes/status"): "write a condition of a Node",

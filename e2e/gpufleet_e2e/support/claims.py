@@ -1,7 +1,10 @@
 """ResourceClaims and pods that use them, as a user or the operator writes them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from gpufleet_e2e.support.api import pods
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import SLEEP, container, plain_pod, pod_spec, written_out
 
@@ -63,6 +66,22 @@ def claiming_pod(name: str, claim: str, *, command: tuple[str, ...] = SLEEP, **s
             **spec,
         },
     )
+
+
+@contextmanager
+def own_class(fleet: Fleet) -> Iterator[None]:
+    """Lets an administrator claim devices by hand while the block runs."""
+    fleet.api.create(CLASSES, device_class())
+    try:
+        yield
+    finally:
+        fleet.api.delete(f"{CLASSES}/{OWN_CLASS}")
+
+
+def claim_by_hand(fleet: Fleet, namespace: str, name: str, uuid: str, **pod: Any) -> None:
+    """Creates a claim of `own_class` for one device, and a pod of the same name that has it."""
+    fleet.api.create(claims(namespace), resource_claim(name, uuid))
+    fleet.api.create(pods(namespace), claiming_pod(name, name, **pod))
 
 
 def claiming_spec(workload: str) -> JsonObject:
