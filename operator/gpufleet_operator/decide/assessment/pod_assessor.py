@@ -192,6 +192,8 @@ class PodAssessor:
         stored = self.workload.stored_placements.get(index)
         released_by_operator = stored is not None and stored.pod_uid == pod.uid and stored.node == node
         state = PlacementState.BOUND if pod.node else PlacementState.RESERVED
+        if released_by_operator and stored is not None and stored.state is PlacementState.ALLOCATED:
+            state = stored.state  # it stays confirmed while the sources are unavailable
         if released_by_operator and self._has_unknown_container(pod):
             message = "the reservation cannot be restored: the pod does not say which container has the devices"
             return Replica(index, state, pod=pod, message=message)

@@ -1,7 +1,7 @@
 """Pods that wait for something that does not come: they are removed, so that their replica is placed elsewhere.
 
 A released pod waits for a scheduler and then for the kubelet, and keeps its devices meanwhile. A gated pod with the
-name of another resource would wait indefinitely. None of these pods has been seen with its devices.
+name of another resource would wait indefinitely. No container of these pods has started.
 """
 
 from dataclasses import replace
@@ -59,6 +59,8 @@ def _stuck(
     if replica.state not in (PlacementState.RESERVED, PlacementState.BOUND):
         return None
     node = pod.target_node
+    if pod.has_started:
+        return None  # a source of its devices is late, or was lost with its Node
     if node is not None and node in snapshot.nodes and (reason := unreachable_reason(snapshot, node)):
         return Removal(pod, replica.index, RemovalReason.NODE_NOT_READY, reason, node)
     since = state.unanswered_since.get(pod.uid)
