@@ -111,6 +111,14 @@ class Cluster(ABC):
             KeyError: The cluster has no such binary.
         """
 
+    @abstractmethod
+    def stop_apiserver(self) -> None:
+        """Stops kube-apiserver and waits for its end; etcd, the controllers and the nodes keep running."""
+
+    @abstractmethod
+    def start_apiserver(self) -> None:
+        """Starts kube-apiserver; returns once it is ready."""
+
     def collect_logs(self) -> Path:
         """Updates `log_dir` and returns it."""
         return self.log_dir

@@ -15,6 +15,7 @@ from gpufleet_testbed.kind import commands, monitor
 from gpufleet_testbed.waiting import wait_until
 
 _START_SECONDS = 120.0
+_APISERVER = "kube-apiserver"
 
 
 class KindNode(Node):
@@ -120,6 +121,23 @@ class KindCluster(Cluster):
     def kind(self, command: Sequence[str], *, check: bool = True) -> CompletedProcess[str]:
         """Runs a command line of kind with the pinned binary."""
         return self.runner([self._assets["kind"], *command[1:]], check=check, timeout=600)
+
+    def stop_apiserver(self) -> None:
+        node = commands.control_plane_name(self.name)
+        self.runner(commands.move_static_pod(node, _APISERVER, starts=False))
+
+        def ended() -> bool:
+            return not self.runner(commands.running_containers(node, _APISERVER)).stdout.strip()
+
+        wait_until(ended, "the apiserver has ended", timeout=_START_SECONDS)
+
+    def start_apiserver(self) -> None:
+        self.runner(commands.move_static_pod(commands.control_plane_name(self.name), _APISERVER, starts=True))
+
+        def ready() -> bool:
+            return self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
+
+        wait_until(ready, "the apiserver is ready", timeout=_START_SECONDS)
 
     def collect_logs(self) -> Path:
         # It fails if one command fails in one node, for example in one that does not run; the other files are there.

@@ -18,6 +18,11 @@ def worker_names(name: str, count: int) -> list[str]:
     return [f"{name}-worker{'' if index == 1 else index}" for index in range(1, count + 1)]
 
 
+def control_plane_name(name: str) -> str:
+    """Returns kind's name of the control plane's node."""
+    return f"{name}-control-plane"
+
+
 def driver_dir(root: Path, node: str) -> Path:
     """Returns the folder that is /opt/gpufleet/driver inside the node."""
     return root / "nodes" / node / "driver"
@@ -103,6 +108,18 @@ def execute(node: str, args: Sequence[str], *, stdin: bool) -> list[str]:
 def systemctl(node: str, action: str, unit: str) -> list[str]:
     """Starts or stops a service of a node."""
     return execute(node, ["systemctl", action, unit], stdin=False)
+
+
+def move_static_pod(node: str, name: str, *, starts: bool) -> list[str]:
+    """Moves the manifest of a static pod into or out of the folder that the kubelet of a node reads."""
+    manifest = f"{name}.yaml"
+    folders = [f"/etc/kubernetes/{manifest}", f"/etc/kubernetes/manifests/{manifest}"]
+    return execute(node, ["mv", *(folders if starts else reversed(folders))], stdin=False)
+
+
+def running_containers(node: str, name: str) -> list[str]:
+    """Prints the IDs of the containers of this name that run on a node."""
+    return execute(node, ["crictl", "ps", "--quiet", f"--name={name}"], stdin=False)
 
 
 def container(action: str, node: str) -> list[str]:

@@ -120,6 +120,13 @@ class LocalCluster(Cluster):
     def program(self, name: str) -> Path:
         return Path(self._units.assets[name])
 
+    def stop_apiserver(self) -> None:
+        self._units.control.stop("apiserver")
+
+    def start_apiserver(self) -> None:
+        self._units.control.restart("apiserver")
+        self._units.await_apiserver()
+
     def release(self) -> None:
         if self._lifeline is None:
             return

@@ -26,12 +26,11 @@ from gpufleet_testbed.local.setup.config_files import (
 )
 from gpufleet_testbed.local.setup.pki import certificates, make_pki
 from gpufleet_testbed.local.teardown import read_processes
-from gpufleet_testbed.local.units import Units
+from gpufleet_testbed.local.units import CONTROL_PLANE, Units
 from gpufleet_testbed.versions import KUBERNETES_RELEASES
 from gpufleet_testbed.waiting import wait_until
 
 _START_SECONDS = 90.0
-_CONTROL_PLANE = ("etcd", "apiserver")
 
 
 @dataclass
@@ -142,7 +141,7 @@ def _start_all(units: Units, images: NodeImages, lifeline: Lifeline, pool: Execu
     units.start("apiserver", command_lines.apiserver(layout, units.assets, audit))
     booted = {node: pool.submit(_boot, units, node, images.store) for node in layout.node_layouts}
     loaded = [pool.submit(_load, units, node, boot, images.archives) for node, boot in booted.items()]
-    _await_apiserver(units)
+    units.await_apiserver()
     units.start("controller-manager", command_lines.controller_manager(layout, units.assets))
     units.start("dns", command_lines.dns(layout, units.assets))
     units.start("scheduler", command_lines.scheduler(layout, units.assets))
@@ -185,17 +184,10 @@ def _configure(units: Units) -> None:
         (layout.root / "audit-policy.yaml").write_text(units.config.audit_policy)
 
 
-def _await_apiserver(units: Units) -> None:
-    api = ApiClient(units.layout)
-    wait_until(
-        lambda: api.ready, "the apiserver is ready", lambda: units.require(*_CONTROL_PLANE), timeout=_START_SECONDS
-    )
-
-
 def _await_nodes(units: Units) -> None:
     layout, api = units.layout, ApiClient(units.layout)
     wanted = {node.name for node in layout.node_layouts}
-    running = (*_CONTROL_PLANE, "controller-manager", "scheduler", "dns", "proxy", *wanted)
+    running = (*CONTROL_PLANE, "controller-manager", "scheduler", "dns", "proxy", *wanted)
     wait_until(
         lambda: api.ready_nodes() >= wanted and api.has_default_account,
         f"{', '.join(sorted(wanted))} are ready; the kubelets' logs are in {layout.logs}",

@@ -9,7 +9,7 @@ from gpufleet_testbed.binaries.assets import Assets
 from gpufleet_testbed.config import ClusterConfig
 from gpufleet_testbed.errors import ClusterError
 from gpufleet_testbed.host.command import run
-from gpufleet_testbed.local.api import healthy
+from gpufleet_testbed.local.api import ApiClient, healthy
 from gpufleet_testbed.local.layout import KUBELET_HEALTH_PORT, Layout, NodeLayout
 from gpufleet_testbed.local.processes import cgroups
 from gpufleet_testbed.local.processes.supervisor_client import SupervisorClient
@@ -18,7 +18,10 @@ from gpufleet_testbed.local.setup.config_files import CONTAINERD_SOCKET
 from gpufleet_testbed.local.teardown import read_processes
 from gpufleet_testbed.waiting import wait_until
 
+CONTROL_PLANE = ("etcd", "apiserver")
+"""What must run before anything else can start."""
 _START_SECONDS = 60.0
+_APISERVER_SECONDS = 90.0
 
 _GARBAGE_COLLECTION = {"GOGC": "400", "GOMEMLIMIT": "768MiB"}
 """At Go's default of 100 kube-apiserver needs 15 % more processor time. The limit keeps a large heap from growing by
@@ -59,6 +62,16 @@ class Units:
         """Raises ClusterError if one of these units has ended."""
         for unit in units:
             self.control.require(unit, self.log(unit))
+
+    def await_apiserver(self) -> None:
+        """Waits until the apiserver is ready."""
+        api = ApiClient(self.layout)
+        wait_until(
+            lambda: api.ready,
+            "the apiserver is ready",
+            lambda: self.require(*CONTROL_PLANE),
+            timeout=_APISERVER_SECONDS,
+        )
 
     def boot(self, node: NodeLayout) -> None:
         """Starts a node's namespaces and containerd in them; returns once containerd listens."""

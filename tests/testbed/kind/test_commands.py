@@ -82,3 +82,11 @@ def test_images_and_removal() -> None:
         "/src",
     ]
     assert commands.delete("c", Path("/k")) == ["kind", "delete", "cluster", "--name=c", "--kubeconfig=/k"]
+
+
+def test_static_pod_is_moved_out_and_back() -> None:
+    out = commands.move_static_pod("n", "kube-apiserver", starts=False)
+    back = commands.move_static_pod("n", "kube-apiserver", starts=True)
+    assert out[:4] == back[:4] == ["docker", "exec", "n", "mv"]
+    assert out[4:] == ["/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/kube-apiserver.yaml"]
+    assert back[4:] == out[:3:-1]
