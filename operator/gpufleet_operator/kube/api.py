@@ -38,6 +38,8 @@ _WATCH_TIMEOUT = aiohttp.ClientTimeout(
     total=None, connect=_TIMEOUT_SECONDS, sock_connect=_TIMEOUT_SECONDS, sock_read=90.0
 )
 """The apiserver sends a bookmark about every minute, so a connection that is silent for longer is dead."""
+_STARTING_SECONDS = 30.0
+_DENIED = frozenset({401, 403})
 _MAX_ERROR_TEXT = 1024
 _OK, _REDIRECTED = 200, 300
 _ACCEPT = {"Accept": "application/json", "User-Agent": OPERATOR_FIELD_MANAGER}
@@ -66,6 +68,9 @@ def load_config() -> SingleConfig:
 class Api:
     """Sends requests and returns JSON. Each method raises the errors of `gpufleet_operator.kube.errors`.
 
+    An apiserver that starts rejects requests until it has read its roles and policies. So for 30 s after a request got
+    no response, 401 and 403 are UnavailableError as well.
+
     Args:
         http: Sends the requests.
         clock: Updated from each response.
@@ -74,6 +79,8 @@ class Api:
     def __init__(self, http: HttpClient, clock: ServerClock) -> None:
         self._http = http
         self._clock = clock
+        self._starting_until = 0.0
+        """By the clock of the event loop."""
 
     @classmethod
     def connect(cls, config: SingleConfig, clock: ServerClock) -> "Api":
@@ -153,7 +160,7 @@ class Api:
         }
         sent = self._clock.local()
         async with (
-            _translate_errors(),
+            self._translate_errors(),
             self._http.send("GET", path, params=query, headers=_ACCEPT, timeout=_WATCH_TIMEOUT) as response,
         ):
             await self._check(response, sent)
@@ -175,7 +182,7 @@ class Api:
     ) -> Json:
         sent = self._clock.local()
         async with (
-            _translate_errors(),
+            self._translate_errors(),
             self._http.send(
                 method,
                 path,
@@ -198,7 +205,20 @@ class Api:
             status = json.loads(body)
         except ValueError:
             status = {"message": body.decode(errors="replace")[:_MAX_ERROR_TEXT]}
-        raise from_status(response.status, status if isinstance(status, Mapping) else {})
+        error = from_status(response.status, status if isinstance(status, Mapping) else {})
+        if error.code in _DENIED and asyncio.get_running_loop().time() < self._starting_until:
+            raise UnavailableError(str(error), error.code)
+        raise error
+
+    @asynccontextmanager
+    async def _translate_errors(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._starting_until = asyncio.get_running_loop().time() + _STARTING_SECONDS
+            raise UnavailableError(f"{type(error).__name__}: {error}") from error
+        except json.JSONDecodeError as error:
+            raise UnavailableError(f"truncated response: {error}") from error
 
 
 def retry_forever(*kinds: type[ApiError], sleep: Sleep = asyncio.sleep) -> AsyncRetrying:
@@ -211,13 +231,3 @@ def retry_forever(*kinds: type[ApiError], sleep: Sleep = asyncio.sleep) -> Async
 
 
 _MANAGER = {"fieldManager": OPERATOR_FIELD_MANAGER}
-
-
-@asynccontextmanager
-async def _translate_errors() -> AsyncIterator[None]:
-    try:
-        yield
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise UnavailableError(f"{type(error).__name__}: {error}") from error
-    except json.JSONDecodeError as error:
-        raise UnavailableError(f"truncated response: {error}") from error

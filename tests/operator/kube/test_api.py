@@ -20,6 +20,7 @@ from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.writer import ApiWriter
 from gpufleet_operator.model.objects import NodeCondition
 from gpufleet_operator.model.report_actions import WriteNodeCondition, WriteTelemetryConditions
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 from gpufleet_testing.operator.http_apiserver import HandledRequests
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -103,6 +104,30 @@ async def test_no_response_is_unavailable() -> None:
 async def test_an_error_page_that_is_not_json_is_quoted() -> None:
     with pytest.raises(errors.UnavailableError, match="Bad Gateway"):
         await connect(lambda _: httpx2.Response(502, text="Bad Gateway")).get("/x")
+
+
+@pytest.mark.parametrize("code", [401, 403])
+@in_virtual_time
+async def test_rejections_of_an_apiserver_that_starts_are_retried(code: int) -> None:
+    """It accepts connections before it has read its roles and policies."""
+    responds = False
+
+    def handler(_: httpx2.Request) -> httpx2.Response:
+        if not responds:
+            raise aiohttp.ClientConnectionError("refused")
+        return status(code, "", "not yet ready to handle request")
+
+    api = connect(handler)
+    with pytest.raises(errors.UnavailableError):
+        await api.get("/x")
+    responds = True
+    with pytest.raises(errors.UnavailableError, match="not yet ready") as caught:
+        await api.create("/x", {})
+    assert caught.value.code == code
+
+    await asyncio.sleep(31)
+    with pytest.raises((errors.UnauthorizedError, errors.InvalidWriteError)):
+        await api.create("/x", {})
 
 
 async def test_a_list_is_read_page_by_page() -> None:

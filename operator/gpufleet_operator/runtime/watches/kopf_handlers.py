@@ -4,7 +4,9 @@ Only `on.event` is used, the raw and level-based signal. kopf's change handlers 
 to the objects, and keep state in them that decisions derive from the objects themselves.
 """
 
+import asyncio
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +55,27 @@ class NoProgress(kopf.ProgressStorage):
         return essence
 
 
+class RepeatedLists:
+    """Notices when kopf lists a kind once more. It reports no deletion of the time before.
+
+    kopf lists again when a watch is too old for the apiserver, as after an outage, and passes each object on as an
+    event without a type.
+    """
+
+    def __init__(self) -> None:
+        self.found = asyncio.Event()
+        """Set after such a list."""
+        self._listed: defaultdict[Store[Any], set[str]] = defaultdict(set)
+
+    def note(self, store: Store[Any], uid: str) -> None:
+        """Notes an object of a list."""
+        listed = self._listed[store]
+        if uid in listed:
+            listed.clear()
+            self.found.set()
+        listed.add(uid)
+
+
 def settings() -> kopf.OperatorSettings:
     """Returns settings with which kopf only observes."""
     found = kopf.OperatorSettings()
@@ -70,12 +93,15 @@ def settings() -> kopf.OperatorSettings:
     return found
 
 
-def registry(cache: Cache, config: SingleConfig, crash: Callable[[Exception], None]) -> kopf.OperatorRegistry:
+def registry(
+    cache: Cache, config: SingleConfig, lists: RepeatedLists, crash: Callable[[Exception], None]
+) -> kopf.OperatorRegistry:
     """Returns the handlers. kopf's default registry would log in with the official client.
 
     Args:
         cache: The caches to update.
         config: Address and credentials of the apiserver.
+        lists: Of this run of kopf.
         crash: Ends the process. kopf would log the exception and continue, leaving the cache stale for this object.
     """
     handlers = kopf.OperatorRegistry()
@@ -90,6 +116,8 @@ def registry(cache: Cache, config: SingleConfig, crash: Callable[[Exception], No
 
     def update(store: Store[Any], event: RawEvent) -> None:
         with crash_on_error():
+            if event["type"] is None:
+                lists.note(store, event["object"]["metadata"]["uid"])
             if event["type"] == "DELETED":
                 store.delete(event["object"])
             else:

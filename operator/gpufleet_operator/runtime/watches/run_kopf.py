@@ -1,7 +1,8 @@
 """Runs kopf, and starts it again when one of its watches fails.
 
 kopf ends all of its tasks when one fails, and a watch fails at any error event but 410, and at a status of 500 or above
-that lasts a minute. Decisions go on meanwhile with what the caches have.
+that lasts a minute. Decisions go on meanwhile with what the caches have. When kopf itself lists a kind once more, the
+caches are compared with complete lists as well.
 """
 
 import asyncio
@@ -25,8 +26,12 @@ _WATCHER = "watcher for "
 """How kopf names the task of a watch, which a test checks."""
 _END_SECONDS = 5.0
 """How long tasks of kopf may take to end."""
+_COMPARE_SECONDS = 1.0
+"""From a list of kopf to the comparison with another one."""
 _STOP_SECONDS = 1.0
 """And after a signal: a standby waits for the Lease."""
+
+Relist = Callable[[], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +44,7 @@ async def run_kopf(
     cache: Cache,
     config: SingleConfig,
     *,
-    relist: Callable[[], Coroutine[Any, Any, None]],
+    relist: Relist,
     failed: Callable[[], None],
     base_seconds: float = BASE_SECONDS,
 ) -> None:
@@ -48,15 +53,14 @@ async def run_kopf(
     Args:
         cache: The caches.
         config: Address and credentials of the apiserver.
-        relist: Called before kopf is started again, which reports no deletion of the time between. Raises what no retry
-            can mend, such as missing permissions.
+        relist: Called before kopf is started again, and when it has listed a kind once more: it reports no deletion of
+            the time between. Raises what no retry can mend, such as missing permissions or invalid credentials.
         failed: Called after each failure.
         base_seconds: Pause before the first new start; it doubles with each failure.
 
     Raises:
         StopSignal: SIGTERM or SIGINT.
-        kopf.LoginError: The apiserver rejects the credentials.
-        Exception: A handler failed, so that the caches may have missed an event.
+        Exception: Of `relist`, or of a handler, so that the caches may have missed an event.
     """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_handle_exception)
@@ -64,7 +68,7 @@ async def run_kopf(
     pause = base_seconds
     while True:
         started = loop.time()
-        error = await _run_once(cache, config, end)
+        error = await _run_once(cache, config, end, relist)
         failed()
         pause = base_seconds if loop.time() - started > STABLE_SECONDS else pause
         log.warning("kopf ended, restarting", error=repr(error), seconds=pause)
@@ -95,7 +99,9 @@ async def _unless_ended(work: Coroutine[Any, Any, None], end: asyncio.Future[Non
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _run_once(cache: Cache, config: SingleConfig, end: asyncio.Future[None]) -> BaseException | None:
+async def _run_once(
+    cache: Cache, config: SingleConfig, end: asyncio.Future[None], relist: Relist
+) -> BaseException | None:
     """Runs kopf until one of its tasks ends, and returns the error of that one.
 
     Not by `kopf.run_tasks`, which would also cancel the operator's own tasks that were started since.
@@ -106,9 +112,10 @@ async def _run_once(cache: Cache, config: SingleConfig, end: asyncio.Future[None
         if not end.done():
             end.set_exception(reason)
 
+    lists = kopf_handlers.RepeatedLists()
     tasks = await _finished(
         kopf.spawn_tasks(
-            registry=kopf_handlers.registry(cache, config, stop),
+            registry=kopf_handlers.registry(cache, config, lists, stop),
             settings=kopf_handlers.settings(),
             standalone=True,
             clusterwide=True,
@@ -116,21 +123,34 @@ async def _run_once(cache: Cache, config: SingleConfig, end: asyncio.Future[None
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # instead of kopf's own handlers
         loop.add_signal_handler(number, stop, StopSignal())
+    comparing = asyncio.create_task(_compare_after_lists(lists, relist, stop))
     try:
         done, _ = await asyncio.wait({*tasks, end}, return_when=asyncio.FIRST_COMPLETED)
         if not end.done():
             await _cancel(watchers())  # when one fails, kopf leaves the others to `kopf.run_tasks`
     finally:
-        await _cancel(tasks, _STOP_SECONDS if end.done() else _END_SECONDS)
+        await _cancel([*tasks, comparing], _STOP_SECONDS if end.done() else _END_SECONDS)
     if end.done():
         end.result()
     # `exception` of a task that was cancelled raises, which would end this one without an error.
     errors = [found for task in done if not task.cancelled() and (found := task.exception()) is not None]
-    login = next((each for each in errors if isinstance(each, kopf.LoginError)), None)
-    if login is not None:
-        raise login
     # Of any kind: kopf's own are private, and what no retry can mend fails in the list that follows.
     return errors[0] if errors else None
+
+
+async def _compare_after_lists(
+    lists: kopf_handlers.RepeatedLists, relist: Relist, stop: Callable[[Exception], None]
+) -> None:
+    try:
+        while True:
+            await lists.found.wait()
+            # For the other kinds' lists, and so that a watch that always fails costs a list a second at most.
+            await asyncio.sleep(_COMPARE_SECONDS)
+            lists.found.clear()
+            log.info("kopf listed again, comparing the caches")
+            await relist()
+    except Exception as error:  # noqa: BLE001 - of any kind: it ends the process, as before a new start of kopf
+        stop(error)
 
 
 def watchers() -> list[asyncio.Task[Any]]:

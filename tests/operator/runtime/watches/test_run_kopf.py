@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import kopf
 import pytest
 
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.kube.errors import InvalidWriteError
+from gpufleet_operator.kube.errors import InvalidWriteError, UnauthorizedError
 from gpufleet_operator.runtime.watches.run_kopf import StopSignal, run_kopf, watchers
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.http_apiserver import HttpApiserver, serving, until
@@ -130,8 +129,47 @@ async def test_rejected_list_ends_it() -> None:
 async def test_invalid_credentials_end_it() -> None:
     async with watching() as (watched, task):
         watched.server.rejects_credentials = True
+        watched.rejection = UnauthorizedError("Unauthorized", 401)
         await watched.break_watches("workloads", 410)
-        with pytest.raises(kopf.LoginError):
+        with pytest.raises(UnauthorizedError):
+            await task
+
+
+async def test_credentials_that_are_rejected_for_a_moment_do_not_end_it() -> None:
+    """As by an apiserver that starts: the operator's own list, which follows, gets a response."""
+    async with watching() as (watched, task):
+        watched.server.rejects_credentials = True
+        await watched.break_watches("workloads", 410)
+        await until(lambda: watched.relists >= 1 or task.done())
+        watched.server.rejects_credentials = False
+        await watched.heal("workloads", task)
+
+
+async def test_caches_are_compared_after_kopf_has_listed_again() -> None:
+    """It reports no deletion of the time before, as of an outage after which its version is too old."""
+    async with watching() as (watched, task):
+        await watched.submit("other")
+        await until(lambda: watched.sees("other") or task.done())
+        watched.server.broken["workloads"] = 410
+        watched.cluster.remove("workloads", "ml/early")
+        await watched.server.notify()
+        await until(lambda: watched.relists >= 1 or task.done())
+        await watched.heal("workloads", task)
+        assert watched.failures == 0
+
+
+async def test_no_list_is_compared_while_watches_go_on() -> None:
+    async with watching() as (watched, task):
+        await watched.submit("early-too")
+        await until(lambda: watched.sees("early-too") or task.done())
+        assert watched.relists == 0
+
+
+async def test_rejected_comparison_ends_it() -> None:
+    async with watching() as (watched, task):
+        watched.rejection = InvalidWriteError("cannot list resource gpuworkloads", 403)
+        await watched.break_watches("workloads", 410)
+        with pytest.raises(InvalidWriteError, match="cannot list"):
             await task
 
 
