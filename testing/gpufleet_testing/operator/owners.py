@@ -6,10 +6,16 @@ Deployment replaces what is deleted.
 
 from typing import Any
 
-from gpufleet_api.names import POD_CLAIM, RESOURCE, SCHEDULING_GATE, WORKLOAD_LABEL, Transport
+from gpufleet_api.names import API_VERSION, POD_CLAIM, RESOURCE, SCHEDULING_GATE, WORKLOAD_LABEL, Transport
 from gpufleet_operator.model.pod_state.owner import JOB_TRACKING_FINALIZER
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
+
+
+def adopt(cluster: FakeCluster, **spec: Any) -> None:
+    """Creates GPUWorkload `train` without a template."""
+    body = {"apiVersion": API_VERSION, "metadata": {"name": "train", "namespace": "ml"}, "spec": spec}
+    cluster.store("workloads", "ml/train", body)
 
 
 class FakeOwner:

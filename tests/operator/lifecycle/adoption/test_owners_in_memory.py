@@ -1,24 +1,16 @@
 """Workloads without a template on the cluster in memory, with a crash or a lost response at each write."""
 
-from typing import Any
-
 import pytest
 
-from gpufleet_api.names import API_VERSION, Transport
+from gpufleet_api.names import Transport
 from gpufleet_operator.kube.errors import UnavailableError
 from gpufleet_testing.operator import invariants
 from gpufleet_testing.operator.apiserver import Crash, WriteFault, faulty_writes
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.owners import FakeOwner
+from gpufleet_testing.operator.owners import FakeOwner, adopt
 from gpufleet_testing.operator.process import OperatorProcess, RestartingOperator, moment
 
 QUIET_MOMENTS = 3
-
-
-def adopt(cluster: FakeCluster, **spec: Any) -> None:
-    """GPUWorkload `train` without a template."""
-    body = {"apiVersion": API_VERSION, "metadata": {"name": "train", "namespace": "ml"}, "spec": spec}
-    cluster.store("workloads", "ml/train", body)
 
 
 async def moments(

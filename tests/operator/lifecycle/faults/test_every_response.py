@@ -5,6 +5,7 @@ from datetime import datetime
 
 import pytest
 
+from gpufleet_api.names import Transport
 from gpufleet_operator.kube.errors import (
     ApiError,
     ConflictError,
@@ -15,7 +16,8 @@ from gpufleet_operator.kube.errors import (
 from gpufleet_testing.operator import invariants
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.faults.clusters import FlakyCluster, LateCommitCluster
+from gpufleet_testing.operator.faults.clusters import WRITES, FlakyCluster, LateCommitCluster
+from gpufleet_testing.operator.owners import FakeOwner, adopt
 from gpufleet_testing.operator.process import OperatorProcess, RestartingOperator, moment
 
 SPEC = {
@@ -26,12 +28,18 @@ SPEC = {
 }
 WRITTEN = {"create_pod", "create_service", "patch_pod", "patch_telemetry", "patch_workload_status", "delete_pod"}
 
+UNANSWERED_CONFLICTS = {
+    *("create_pod", "create_service", "create_claim", "patch_workload_status"),
+    *("apply_service", "apply_telemetry_status", "patch_node_status"),
+}
+"""Writes that are never answered with a conflict, which `conflict` explains."""
+
 
 def conflict(method: str, current: Json | None) -> ApiError | None:
     if current is not None:
         return PatchConflictError("a test failed", current)
     # A creation is answered with AlreadyExists only, which the writer resolves; a status conflicts if another object
-    # has the name.
+    # has the name. Server-side apply is forced.
     return ConflictError("changed", 409) if method.startswith(("delete", "evict")) else None
 
 
@@ -97,8 +105,58 @@ async def test_error_at_every_second_attempt_leads_to_the_same_end(case: str) ->
     operator = OperatorProcess(cluster)
     await life(cluster, operator)
     await ended_well(cluster, operator)
-    unanswered = {"create_pod", "create_service", "patch_workload_status"} if case == "409" else set()
+    unanswered = UNANSWERED_CONFLICTS if case == "409" else set()
     assert cluster.failed >= WRITTEN - unanswered, "a kind of write did not fail"
+
+
+async def upkeep(cluster: FakeCluster, operator: OperatorProcess) -> FakeOwner:
+    """A pod of a Job gets another claim, a Service is changed, a pod is drained, and a workload expires."""
+    cluster.reject_binding = {"node-3"}
+    owner = FakeOwner(cluster, "Job", "own", 1, transport=Transport.DRA)
+    adopt(cluster)
+    cluster.submit("serves", network={"enableDNSHostnames": True})
+    cluster.submit("ends", restart_policy="Never", runPolicy={"ttlSecondsAfterFinished": 1})
+
+    async def moments(number: int) -> None:
+        for _ in range(number):
+            owner.step()
+            await moment(cluster, operator)
+
+    await moments(10)
+    service = cluster.objects["services", "ml/serves"]
+    cluster.store("services", "ml/serves", {**service, "spec": {**service["spec"], "selector": {"app": "other"}}})
+    pods = {pod["metadata"]["name"].partition("-")[0]: pod["metadata"] for pod in cluster.of("pods")}
+    for node, assignment in list(cluster.ledger()):
+        if assignment["podUID"] == pods["serves"]["uid"]:
+            stored = cluster.objects["telemetry", node]
+            cordoned = [{"uuid": uuid, "reason": "fan", "drain": True} for uuid in assignment["devices"]]
+            cluster.store("telemetry", node, {**stored, "spec": {**stored["spec"], "cordoned": cordoned}})
+    cluster.finish(f"ml/{pods['ends']['name']}", "Succeeded")
+    await moments(30)
+    return owner
+
+
+KEPT_UP = set(WRITES) - WRITTEN
+"""The writes that fail in this life."""
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_error_at_every_second_attempt_of_upkeep_leads_to_the_same_end(case: str) -> None:
+    error, after = CASES[case]
+    cluster = FlakyCluster(error, after=after, nodes=4, devices=2, dra=2)
+    operator = OperatorProcess(cluster)
+    owner = await upkeep(cluster, operator)
+    await invariants.settle(cluster, operator, rounds=40)
+    invariants.check_always(cluster)
+
+    assert cluster.failed >= KEPT_UP - (UNANSWERED_CONFLICTS if case == "409" else set()), "a write did not fail"
+    assert owner.failed == 0
+    assert [workload["metadata"]["name"] for workload in cluster.of("workloads")] == ["serves", "train"]
+    placements = [one for workload in cluster.of("workloads") for one in workload["status"]["placements"]]
+    assert [one["state"] for one in placements] == ["Allocated"] * 2
+    cordoned = {one["uuid"] for t in cluster.of("telemetry") for one in t["spec"].get("cordoned", ())}
+    assert cordoned.isdisjoint(uuid for one in placements for uuid in one["devices"])
+    assert cluster.objects["services", "ml/serves"]["spec"]["selector"] == {"gpufleet.dev/workload": "serves"}
 
 
 @pytest.mark.parametrize(
