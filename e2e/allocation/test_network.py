@@ -60,8 +60,8 @@ def test_service_is_restored_and_goes_with_its_workload(namespace: TestNamespace
     workload = f"{workloads(namespace.name)}/names"
     deleted = fleet.api.call("DELETE", workload, {"propagationPolicy": "Foreground"})
     assert deleted.allowed, deleted.message
-    eventually(partial(_gone, fleet, workload), within=20)
-    _gone(fleet, path)
+    eventually(partial(fleet.api.check_gone, workload), within=20)
+    fleet.api.check_gone(path)
     assert not namespace.all_pods("names"), "blockOwnerDeletion: the workload is gone after its pods"
 
 
@@ -100,7 +100,3 @@ def test_names_are_converted_to_dns_labels_or_disabled(namespace: TestNamespace,
     assert not {"hostname", "subdomain"} & plain["spec"].keys()
     assert fleet.api.find(f"{NAMESPACES}/{namespace.name}/services/plain") is None
     assert objects.is_true(namespace.workload("plain"), "Allocated")
-
-
-def _gone(fleet: Fleet, path: str) -> None:
-    assert fleet.api.find(path) is None, f"{path} exists"

@@ -1,13 +1,12 @@
 """Each platform, installed as far as it goes on nodes without its driver; doctor says what is missing."""
 
-import json
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from gpufleet_e2e.support.api import NODES, JsonObject
-from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.api import CRDS, NODES, JsonObject, events
+from gpufleet_e2e.support.fleet import AGENTS, Fleet
 from gpufleet_e2e.support.install import NAMESPACE, install
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.programs.command_line import CommandLine
@@ -15,7 +14,6 @@ from gpufleet_testbed import ClusterError
 
 PRESENT = "nvidia.com/gpu.present"
 """The label of GPU feature discovery: doctor expects a driver on nodes with it."""
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 SCC = "securitycontextconstraints.security.openshift.io"
 ROLLED_OUT_SECONDS = 60
 
@@ -53,15 +51,10 @@ def constraints(fleet: Fleet) -> Iterator[None]:
     spec = {"group": SCC.partition(".")[2], "scope": "Cluster", "names": names, "versions": [version]}
     head = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": SCC}}
     fleet.api.create(CRDS, {**head, "spec": spec})
-    eventually(lambda: established(fleet), within=20)
+    eventually(lambda: fleet.api.check_established(SCC), within=20)
     yield
     fleet.install()  # helm deletes its object before the kind
     fleet.api.delete(f"{CRDS}/{SCC}")
-
-
-def established(fleet: Fleet) -> None:
-    conditions = fleet.api.get(f"{CRDS}/{SCC}").get("status", {}).get("conditions") or []
-    assert ("Established", "True") in {(one["type"], one["status"]) for one in conditions}, conditions
 
 
 def apply(fleet: Fleet, platform: str) -> None:
@@ -76,8 +69,7 @@ def problems(fleet: Fleet) -> dict[tuple[str, str], JsonObject]:
 
 def new_agents(fleet: Fleet, phase: str) -> list[JsonObject]:
     """Returns the agents' pods once all are of the present DaemonSet and in this phase."""
-    name = "gpufleet-agent"
-    rollout = json.loads(fleet.cluster.kubectl("get", "daemonset", name, f"--namespace={NAMESPACE}", "-o=json").stdout)
+    rollout = fleet.api.get(AGENTS)
     status = rollout["status"]
     assert status["observedGeneration"] == rollout["metadata"]["generation"]
     assert status.get("updatedNumberScheduled") == len(fleet.nodes), status
@@ -118,10 +110,8 @@ def waits(fleet: Fleet, directory: str) -> None:
 def missing(fleet: Fleet, directory: str) -> None:
     """The events of the pods name the directory."""
     for pod in new_agents(fleet, "Pending"):
-        events = fleet.api.list(
-            f"/api/v1/namespaces/{NAMESPACE}/events", fieldSelector=f"involvedObject.uid={pod['metadata']['uid']}"
-        )
-        messages = [one["message"] for one in events if one["reason"] == "FailedMount"]
+        found = fleet.api.list(events(NAMESPACE), fieldSelector=f"involvedObject.uid={pod['metadata']['uid']}")
+        messages = [one["message"] for one in found if one["reason"] == "FailedMount"]
         assert any(f"hostPath type check failed: {directory}" in one for one in messages), messages
 
 
@@ -142,5 +132,6 @@ def test_openshift_waits_for_the_directory_of_the_driver(fleet: Fleet) -> None:
     apply(fleet, "openshift")
     eventually(partial(missing, fleet, WAITS["openshift"]), within=ROLLED_OUT_SECONDS, every=1)
     eventually(partial(waits, fleet, WAITS["openshift"]), within=ROLLED_OUT_SECONDS, every=2)
-    stored = json.loads(fleet.cluster.kubectl("get", SCC, "-o", "json").stdout)["items"]
+    plural, _, group = SCC.partition(".")
+    stored = fleet.api.list(f"/apis/{group}/v1/{plural}")
     assert [one["users"] for one in stored] == [[f"system:serviceaccount:{NAMESPACE}:gpufleet-agent"]]

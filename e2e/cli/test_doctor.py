@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gpufleet_e2e.support.api import BINDINGS, NAMESPACES, NODES, POLICIES, TELEMETRY, pods
+from gpufleet_e2e.support.api import BINDINGS, CRDS, NAMESPACES, NODES, POLICIES, TELEMETRY, pods
 from gpufleet_e2e.support.fleet import AGENTS, OPERATOR_PROCESS, Fleet
 from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.manifests import GATE, gpuworkload, plain_pod
@@ -15,7 +15,6 @@ from gpufleet_e2e.support.sandbox import TestNamespace
 
 JsonObject = dict[str, Any]
 
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CRD = f"{CRDS}/gpuworkloads.gpufleet.dev"
 NEWER_CRD = f"{CRDS}/gputelemetries.gpufleet.dev"
 MISSING_CRD = f"{CRDS}/gpudemands.gpufleet.dev"
@@ -228,21 +227,13 @@ def _missing_crd(fleet: Fleet) -> Iterator[None]:
     """The kind of which no other test needs objects: they are deleted with it."""
     body = fleet.api.get(MISSING_CRD)
     fleet.api.delete(MISSING_CRD)
-    eventually(lambda: _is_gone(fleet, MISSING_CRD), within=SOON_SECONDS)
+    eventually(lambda: fleet.api.check_gone(MISSING_CRD), within=SOON_SECONDS)
     try:
         yield
     finally:
         fleet.api.patch(f"{MISSING_CRD}?fieldManager=helm", _new(body), "apply")
-        eventually(lambda: _is_served(fleet), within=SOON_SECONDS)
-
-
-def _is_gone(fleet: Fleet, path: str) -> None:
-    assert fleet.api.find(path) is None
-
-
-def _is_served(fleet: Fleet) -> None:
-    conditions = fleet.api.get(MISSING_CRD).get("status", {}).get("conditions") or []
-    assert ("Established", "True") in {(one["type"], one["status"]) for one in conditions}, conditions
+        name = MISSING_CRD.rpartition("/")[2]
+        eventually(lambda: fleet.api.check_established(name), within=SOON_SECONDS)
 
 
 @contextmanager

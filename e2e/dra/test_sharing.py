@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from gpufleet_e2e.faults.full_devices import MOVED_SECONDS, Crowd, Pair
-from gpufleet_e2e.support.api import JsonObject
+from gpufleet_e2e.support.api import JsonObject, demands
 from gpufleet_e2e.support.claims import claims
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import IMAGE, gpuworkload
@@ -89,7 +89,7 @@ def _record_runs(namespace: TestNamespace, fleet: Fleet, name: str) -> None:
         "recommendedMiB": LEARNED,
         "runs": [{**run, "podUID": f"run-{number}"} for number in range(5)],
     }
-    path = f"/apis/gpufleet.dev/v1alpha1/namespaces/{namespace.name}/gpudemands"
+    path = demands(namespace.name)
     owner = {"kind": key.owner_kind, "name": key.owner}
     fleet.api.create(
         path,

@@ -53,13 +53,14 @@ PLACEMENT = {
     writes.RELEASE: BOTH,
     writes.STATUS: BOTH,
 }
+OF_PLUGIN = {writes.PROVE: BOTH}
 OF_CLAIMS = {writes.CREATE_CLAIM: BOTH}
 
 
 def lives(transport: str) -> dict[str, Life]:
     return {
         "placement": Life(
-            PLACEMENT | (OF_CLAIMS if transport == "DRA" else {}),
+            PLACEMENT | (OF_CLAIMS if transport == "DRA" else OF_PLUGIN),
             lambda stage: stage.apply(count=2, replicas=2, placement={"gang": True}),
             ready,
         ),

@@ -18,14 +18,10 @@ def test_namespace_deleted_under_running_workloads_leaves_nothing(namespace: Tes
 
     fleet.api.delete(f"{NAMESPACES}/{namespace.name}")
 
-    eventually(lambda: _is_gone(namespace, fleet), within=GONE_SECONDS)
+    eventually(lambda: fleet.api.check_gone(f"{NAMESPACES}/{namespace.name}"), within=GONE_SECONDS)
     eventually(lambda: _nothing_is_reserved(namespace, fleet), within=FREE_SECONDS)
 
 
 def _nothing_is_reserved(namespace: TestNamespace, fleet: Fleet) -> None:
     found = fleet.assignments(namespace.name)
     assert not found, f"reservations: {list(found.values())}"
-
-
-def _is_gone(namespace: TestNamespace, fleet: Fleet) -> None:
-    assert fleet.api.find(f"{NAMESPACES}/{namespace.name}") is None, "the namespace is terminating"

@@ -1,7 +1,7 @@
 """Two replicas of the operator: one leads, and the other takes over."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from gpufleet_e2e.faults.hanging_webhook import WEBHOOKS
 from gpufleet_e2e.support.api import JsonObject, pods
 from gpufleet_e2e.support.fleet import OPERATOR_PROCESS, Fleet
 from gpufleet_e2e.support.install import NAMESPACE
-from gpufleet_e2e.support.manifests import gpuworkload
-from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.manifests import gpuworkload, pod_spec
+from gpufleet_e2e.support.polling import eventually, never
 from gpufleet_e2e.support.programs.command_line import CommandLine
 from gpufleet_e2e.support.sandbox import TestNamespace
 from gpufleet_testbed import Node
@@ -25,6 +25,13 @@ HANDOVER_SECONDS = 2
 READY_SECONDS = 60
 NO_LEADER_SECONDS = 90
 """doctor waits twice as long as a standby may take; a container is restarted meanwhile."""
+
+OUTAGE_SECONDS = 60
+"""More than each time that could pass: the Lease (10 s), requests and fresh telemetry (15 s), a placed pod without a
+scheduler (25 s), the longest pause of clients (30 s), a kubelet's lease (40 s), and a silent node (50 s). What lasts
+longer begins with a write: evictions after 300 s, for example, with a taint."""
+RECOVERED_SECONDS = 75
+"""Both the operator's and an agent's clients may just have begun their longest pause."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +183,50 @@ def test_doctor_reports_that_no_replica_leads(namespace: TestNamespace, fleet: F
     eventually(lambda: _doctor_names_the_leader(fleet), within=READY_SECONDS, every=2)
     namespace.apply(gpuworkload("train"))
     namespace.verify("train")
+
+
+@pytest.mark.usefixtures("replicas")
+def test_outage_of_the_apiserver_touches_no_container(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: clients wait for it, and list again; only the leader ends, which could not renew its Lease.
+
+    A container that ends meanwhile gives its devices to a workload that comes afterwards.
+    """
+    node = fleet.nodes[1]
+    template = pod_spec(restartPolicy="Never")
+    namespace.apply(
+        gpuworkload("runs", count=2, replicas=2, node=node),
+        gpuworkload("ends", count=4, node=node, template=template),
+    )
+    before = namespace.verify("runs", "ends")["runs"].replicas
+    agents = [_restarts(fleet.agent_pod(one)) for one in fleet.nodes]
+    shell, sleeper = sorted(fleet.processes(node, namespace.pod("ends")))
+    running = [str(one) for pod in namespace.pods("runs") for one in fleet.processes(node, pod)]
+    fleet.cluster.stop_apiserver()
+    try:
+        fleet.node(node).run(["kill", "-TERM", str(shell), str(sleeper)])
+        never(lambda: _all_run(fleet.node(node), running), for_seconds=OUTAGE_SECONDS, every=5)
+    finally:
+        fleet.cluster.start_apiserver()
+    back = time.monotonic()
+    namespace.apply(gpuworkload("next", count=4, node=node))
+    found = namespace.verify("runs", "next", within=RECOVERED_SECONDS)
+    print(f"placed {time.monotonic() - back:.1f} s after the apiserver is back")
+    assert found["runs"].replicas == before
+    _all_run(fleet.node(node), running)
+    namespace.wait_condition("ends", "Complete", "True", "Succeeded")
+    assert [_restarts(fleet.agent_pod(one)) for one in fleet.nodes] == agents, "an agent restarted"
+    restarts = fleet.operator_restarts()
+    assert sorted(restarts.values()) == [0, 1], restarts
+    _replace_restarted(fleet)
+
+
+def _all_run(node: Node, processes: Sequence[str]) -> None:
+    asked = node.run(["kill", "-0", *processes], check=False)
+    assert asked.returncode == 0, f"containers ended: {asked.stderr}"
+
+
+def _restarts(pod: JsonObject) -> tuple[str, list[int]]:
+    return pod["metadata"]["uid"], [one["restartCount"] for one in pod["status"]["containerStatuses"]]
 
 
 @contextmanager

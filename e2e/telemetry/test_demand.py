@@ -1,5 +1,6 @@
 """What earlier runs of a template used is kept, recommended, and not forgotten."""
 
+from gpufleet_e2e.support import api
 from gpufleet_e2e.support.api import JsonObject
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import gpuworkload, pod_spec
@@ -32,7 +33,7 @@ def run_of(name: str, uuid: str, demand: str = "Promised") -> JsonObject:
 
 
 def demands(fleet: Fleet, namespace: str) -> list[JsonObject]:
-    return fleet.api.list(f"/apis/gpufleet.dev/v1alpha1/namespaces/{namespace}/gpudemands")
+    return fleet.api.list(api.demands(namespace))
 
 
 def run_twice(namespace: TestNamespace, fleet: Fleet, node: str, uuid: str) -> JsonObject:

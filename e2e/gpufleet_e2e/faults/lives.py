@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gpufleet_api.names import WAITING_FOR_ANNOTATION
 from gpufleet_e2e.faults import writes
 from gpufleet_e2e.faults.killing_proxy import Kills
 from gpufleet_e2e.faults.mortal_operator import MortalOperator
 from gpufleet_e2e.proof import objects
-from gpufleet_e2e.support.api import NAMESPACES, NODES, JsonObject, pods, workloads
+from gpufleet_e2e.support import api
+from gpufleet_e2e.support.api import NODES, JsonObject, pods, services, workloads
 from gpufleet_e2e.support.claims import claims
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import gpuworkload
@@ -18,7 +20,6 @@ from gpufleet_e2e.support.sandbox import FREE_SECONDS, TestNamespace
 END_SECONDS = 60
 START_SECONDS = 20
 """After each kill: a process starts, and lists everything."""
-_DEMANDS = "/apis/gpufleet.dev/v1alpha1/namespaces/{}/gpudemands"
 _KEPT = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 _COUNTS = ("replicas", "readyReplicas", "allocatedReplicas", "updatedReplicas", "succeeded", "failed", "ready")
 
@@ -32,6 +33,8 @@ class Stage:
     """Of its workload."""
     node: str
     """The only acceptable one."""
+    within: float
+    """Seconds for each step."""
 
     @property
     def fleet(self) -> Fleet:
@@ -55,11 +58,13 @@ class Life:
         kills: When the operator is killed, by kind of write.
         begin: Starts it. Without kills the operator has an answer to each step.
         ended: Asserts that it is over.
+        undo: Ends what `clean` does not.
     """
 
     kills: Kills
     begin: Callable[[Stage], None]
     ended: Callable[[Stage], None]
+    undo: Callable[[Stage], None] = lambda _: None
 
 
 def reservations(stage: Stage) -> list[JsonObject]:
@@ -68,7 +73,7 @@ def reservations(stage: Stage) -> list[JsonObject]:
 
 
 def demands(stage: Stage) -> list[JsonObject]:
-    found = stage.fleet.api.list(_DEMANDS.format(stage.namespace.name))
+    found = stage.fleet.api.list(api.demands(stage.namespace.name))
     return [one for one in found if one["spec"]["owner"]["name"] == stage.name]
 
 
@@ -107,7 +112,7 @@ def state(stage: Stage) -> Mapping[str, Any]:
                 pod["status"]["phase"],
                 [gate["name"] for gate in pod["spec"].get("schedulingGates", [])],
                 pod["spec"].get("nodeName"),
-                pod["metadata"].get("annotations", {}).get("gpufleet.dev/waiting-for"),
+                pod["metadata"].get("annotations", {}).get(WAITING_FOR_ANNOTATION),
             )
             for pod in namespace.all_pods(stage.name)
         ),
@@ -118,7 +123,7 @@ def state(stage: Stage) -> Mapping[str, Any]:
                 key.replace(stage.name, ""): value.replace(stage.name, "")
                 for key, value in one["spec"]["selector"].items()
             }
-            for one in stage.fleet.api.list(f"{NAMESPACES}/{namespace.name}/services")
+            for one in stage.fleet.api.list(services(namespace.name))
         ],
         "claims": len(stage.fleet.api.list(claims(namespace.name))),
         "demands": [
@@ -131,14 +136,15 @@ def state(stage: Stage) -> Mapping[str, Any]:
     }
 
 
-def clean(stage: Stage) -> None:
+def clean(stage: Stage, life: Life) -> None:
     """Removes everything, so that the next life begins as this one did."""
     stage.namespace.delete(stage.name)
+    life.undo(stage)
 
     def empty() -> None:
         assert not stage.fleet.assignments(stage.namespace.name)
         assert not stage.fleet.api.list(pods(stage.namespace.name))
-        assert not stage.fleet.api.list(f"{NAMESPACES}/{stage.namespace.name}/services")
+        assert not stage.fleet.api.list(services(stage.namespace.name))
         assert telemetry_conditions(stage)["Healthy"][0] == "True"
         assert node_state(stage) == {"GPUHealthy": ("True", "DevicesHealthy"), "kept": None}
 
@@ -152,18 +158,21 @@ def same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
 
 def check_life(namespace: TestNamespace, operator: MortalOperator, life: Life, node: str) -> None:
     """Runs a life without kills, then with them, and compares how they end."""
-    undisturbed, killed = (Stage(namespace, name, node) for name in ("undisturbed", "killed"))
+    operator.proxy.kill_at({})  # a life that failed may have left some
+    restarts = START_SECONDS * sum(map(len, life.kills.values()))
+    undisturbed = Stage(namespace, "undisturbed", node, END_SECONDS)
+    killed = Stage(namespace, "killed", node, END_SECONDS + restarts)
     life.begin(undisturbed)
     eventually(lambda: life.ended(undisturbed), within=END_SECONDS)
     expected = state(undisturbed)
-    clean(undisturbed)
+    clean(undisturbed, life)
 
     operator.proxy.kill_at(life.kills)
     before = len(operator.proxy.kills)
     life.begin(killed)
-    eventually(operator.check, within=END_SECONDS + START_SECONDS * sum(map(len, life.kills.values())))
+    eventually(operator.check, within=killed.within)
     eventually(lambda: life.ended(killed), within=END_SECONDS)
     eventually(lambda: same(state(killed), expected), within=END_SECONDS)
     for kind, when in operator.proxy.kills[before:]:
         print(f"killed at: {kind}, {when}")
-    clean(killed)
+    clean(killed, life)

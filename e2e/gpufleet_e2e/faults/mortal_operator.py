@@ -2,9 +2,7 @@
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +15,11 @@ from gpufleet_e2e.faults.killing_proxy import KillingProxy, serving
 from gpufleet_e2e.support.fleet import OPERATOR, READY_SECONDS, Fleet
 from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.programs.operator_process import free_port, operator_command
 
 _ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/gpufleet-operator"
 _TOKEN_SECONDS = 7200
-# In the image there is no official client, which kopf would import.
-_START = "import sys; sys.modules['kubernetes'] = None; from gpufleet_operator.main import main; main()"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/gpufleet-operator"
 
 
 class MortalOperator:
@@ -30,13 +28,14 @@ class MortalOperator:
     Args:
         fleet: Its installed operator must be stopped. This one has its flags and its ServiceAccount.
         folder: For the kubeconfig and the log.
+        flags: Its own flags, in place of those of the same names.
     """
 
-    def __init__(self, fleet: Fleet, folder: Path) -> None:
+    def __init__(self, fleet: Fleet, folder: Path, *flags: str) -> None:
         self.proxy = KillingProxy(fleet.cluster.kubeconfig, self._kill)
         self._fleet, self._folder = fleet, folder
         self._log = folder / "operator.log"
-        self._flags: list[str] = []
+        self._flags = list(flags)
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
         self._port = 0
@@ -46,8 +45,8 @@ class MortalOperator:
     def start(self) -> None:
         """Starts it, and returns when it is ready."""
         found = self._fleet.api.get(OPERATOR)["spec"]["template"]["spec"]["containers"][0]["args"]
-        self._port = _free_port()
-        own = [f"--listen=127.0.0.1:{self._port}", f"--lease-namespace={NAMESPACE}"]
+        self._port = free_port()
+        own = [f"--listen=127.0.0.1:{self._port}", f"--lease-namespace={NAMESPACE}", *self._flags]
         names = {flag.partition("=")[0] for flag in own}
         self._flags = [*(flag for flag in found if flag.partition("=")[0] not in names), *own]
         self._write_kubeconfig()
@@ -71,7 +70,7 @@ class MortalOperator:
         environment = {**os.environ, "KUBECONFIG": str(self._folder / "kubeconfig"), "NO_PROXY": "127.0.0.1"}
         while not self._ended.is_set():
             with self._log.open("ab") as log:
-                command = [sys.executable, "-c", _START, *self._flags]
+                command = operator_command(*self._flags)
                 self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             status = self._process.wait()
             if not self._ended.is_set():
@@ -81,6 +80,9 @@ class MortalOperator:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+        # No process holds the Lease. That the next one waits until it expires is another test's.
+        if self._fleet.api.find(LEASE) is not None:
+            self._fleet.api.patch(LEASE, {"spec": {"holderIdentity": ""}})
 
     def _ready(self) -> None:
         try:
@@ -105,10 +107,10 @@ class MortalOperator:
 
 
 @contextmanager
-def mortal_operator(fleet: Fleet, folder: Path) -> Iterator[MortalOperator]:
+def mortal_operator(fleet: Fleet, folder: Path, *flags: str) -> Iterator[MortalOperator]:
     """Replaces the installed operator by one that can be killed at any write, while the block runs."""
     fleet.stop_operator()
-    operator = MortalOperator(fleet, folder)
+    operator = MortalOperator(fleet, folder, *flags)
     try:
         with serving(operator.proxy):
             operator.start()
@@ -118,10 +120,3 @@ def mortal_operator(fleet: Fleet, folder: Path) -> Iterator[MortalOperator]:
                 operator.stop()
     finally:
         fleet.start_operator()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

@@ -1,13 +1,13 @@
 """The processes of a fleet of fake nodes: kwok, the agents, and the operator from this checkout."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gpufleet_e2e.support.programs import operator_process
 from gpufleet_testbed.binaries.assets import find_assets
 from gpufleet_testbed.config import cache_dir
 from gpufleet_testbed.progress import Progress
@@ -53,13 +53,5 @@ def agents_command(kubeconfig: Path, nodes: int) -> list[str]:
 
 def operator_command() -> list[str]:
     """Returns the command line of an operator that may be killed and started again at once."""
-    # In the image there is no official client, which kopf would import.
-    start = "import sys; sys.modules['kubernetes'] = None; from gpufleet_operator.main import main; main()"
-    return [sys.executable, "-c", start, f"--listen=127.0.0.1:{_free_port()}", "--leader-election=false"]
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    address = f"127.0.0.1:{operator_process.free_port()}"
+    return operator_process.operator_command(f"--listen={address}", "--leader-election=false")

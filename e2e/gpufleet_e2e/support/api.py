@@ -18,6 +18,7 @@ TELEMETRY = f"{GROUP}/{contract.TELEMETRY}"
 NODES = "/api/v1/nodes"
 NAMESPACES = "/api/v1/namespaces"
 POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 BINDINGS = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
 
 PATCHES = {
@@ -93,6 +94,16 @@ class Api:
         """Lists objects, with options such as `labelSelector="a=b"`."""
         return list(self.get(f"{path}?{urlencode(query)}" if query else path)["items"])
 
+    def check_gone(self, path: str) -> None:
+        """Asserts that an object does not exist."""
+        assert self.find(path) is None, f"{path} exists"
+
+    def check_established(self, crd: str) -> None:
+        """Asserts that the kind of a CustomResourceDefinition is served."""
+        conditions = self.get(f"{CRDS}/{crd}").get("status", {}).get("conditions") or []
+        found = {(one["type"], one["status"]) for one in conditions}
+        assert ("Established", "True") in found, f"{crd}: {conditions}"
+
     def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> JsonObject:
         """Creates an object; a rejection fails the test. Unknown fields are rejected."""
         return _accepted(self.try_create(path, body, dry_run=dry_run), path).body
@@ -142,9 +153,19 @@ def pods(namespace: str) -> str:
     return f"{NAMESPACES}/{namespace}/pods"
 
 
+def services(namespace: str) -> str:
+    """Returns the path of a namespace's Services."""
+    return f"{NAMESPACES}/{namespace}/services"
+
+
 def workloads(namespace: str) -> str:
     """Returns the path of a namespace's GPUWorkloads."""
     return f"{GROUP}/namespaces/{namespace}/{contract.WORKLOADS}"
+
+
+def demands(namespace: str) -> str:
+    """Returns the path of a namespace's GPUDemands."""
+    return f"{GROUP}/namespaces/{namespace}/gpudemands"
 
 
 def events(namespace: str) -> str:

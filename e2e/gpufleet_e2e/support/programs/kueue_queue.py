@@ -86,13 +86,9 @@ def queue(api: Api, namespace: str, *, checked: bool) -> Iterator[Queue]:
     for plural, _, name, _ in reversed(objects):
         api.delete(f"{_API}/{plural}/{name}")
         # A check or flavor stays as long as a queue uses it.
-        eventually(partial(_gone, api, f"{_API}/{plural}/{name}"), within=_READY_SECONDS)
+        eventually(partial(api.check_gone, f"{_API}/{plural}/{name}"), within=_READY_SECONDS)
 
 
 def _active(api: Api) -> None:
     conditions = api.get(f"{_API}/clusterqueues/{QUEUE}").get("status", {}).get("conditions", [])
     assert any(one["type"] == "Active" and one["status"] == "True" for one in conditions), conditions
-
-
-def _gone(api: Api, path: str) -> None:
-    assert api.find(path) is None, f"{path} exists"

@@ -1,0 +1,20 @@
+"""The operator from this checkout, as a process of this machine."""
+
+import socket
+import sys
+
+# In the image there is no official client, which kopf would import.
+_START = "import sys; sys.modules['kubernetes'] = None; from gpufleet_operator.main import main; main()"
+
+
+def operator_command(*flags: str) -> list[str]:
+    """Returns its command line."""
+    return [sys.executable, "-c", _START, *flags]
+
+
+def free_port() -> int:
+    """Returns a port of the loopback that no process listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
