@@ -21,9 +21,9 @@ VERSION = "e2e"
 PROGRAMS = {"agent": "gpufleet-agent", "operator": "gpufleet-operator", "cli": "gpufleet"}
 AGENT_MEGABYTES = 100
 FOREIGN = {
-    "agent": {"numpy", "pydantic", "kopf", "aiohttp", "rich", "typer", "kubernetes"},
-    "operator": {"grpcio", "nvidia-ml-py", "rich", "typer", "kubernetes"},
-    "cli": {"grpcio", "nvidia-ml-py", "kopf", "aiohttp", "kubernetes"},
+    "agent": {"grpcio", "numpy", "pydantic", "kopf", "aiohttp", "rich", "typer", "kubernetes"},
+    "operator": {"grpclib", "grpcio", "nvidia-ml-py", "rich", "typer", "kubernetes"},
+    "cli": {"grpclib", "grpcio", "nvidia-ml-py", "kopf", "aiohttp", "kubernetes"},
 }
 """Distributions that a program does not import."""
 CLUSTER = ClusterConfig.from_environment(
@@ -65,9 +65,9 @@ def test_bill_of_materials_names_what_an_image_contains(contents: dict[str, Cont
     packages = spdx["packages"]
     assert isinstance(packages, list)
     found = {package["name"]: package["versionInfo"] for package in packages}
-    assert {"libc6", "python3-minimal", "grpcio", "nvidia-ml-py", "gpufleet"} <= set(found)
+    assert {"libc6", "python3-minimal", "grpclib", "nvidia-ml-py", "gpufleet"} <= set(found)
     locked = (repository_root() / "uv.lock").read_text()
-    assert f'name = "grpcio"\nversion = "{found["grpcio"]}"' in locked
+    assert f'name = "grpclib"\nversion = "{found["grpclib"]}"' in locked
 
 
 def test_images_place_a_workload_and_show_it(engine: DockerEngine, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_node_has_its_driver_folder(cluster: Cluster) -> None:
 
 
 def test_project_image_runs_unprivileged(cluster: Cluster) -> None:
-    program = "import os, grpc, kopf, lightkube, numpy, pynvml, gpufleet_api.names; print(os.getuid())"
+    program = "import os, grpclib, kopf, lightkube, numpy, pynvml, gpufleet_api.names; print(os.getuid())"
     wanted = pod("test-bed-image", cluster.nodes[0].name, ["python3", "-c", program], PROJECT_IMAGE)
     cluster.kubectl("apply", "-f", "-", stdin=wanted)
     try:

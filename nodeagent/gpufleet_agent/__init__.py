@@ -1,11 +1,7 @@
 """The agent that runs on every GPU node."""
 
 import importlib
-import os
 import sys
-
-# gRPC's C core writes lines of its own to stderr, which is for our events; what matters of it comes as an exception.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def _load_without(module: str, optional: str) -> None:

@@ -171,7 +171,7 @@ def test_imports_are_few_for_help_and_within_the_cli_extra_for_commands() -> Non
     assert "typer" in for_help
     assert not for_help & {"numpy", "pydantic", "yaml", "kubernetes", "gpufleet_operator"}
     assert {"numpy", "pydantic", "yaml", "gpufleet_operator"} <= for_commands
-    assert not for_commands & {"kopf", "lightkube", "grpc", "pynvml", "prometheus_client"}
+    assert not for_commands & {"kopf", "lightkube", "grpclib", "pynvml", "prometheus_client"}
 
 
 def test_table_of_a_cluster_needs_neither_pydantic_nor_yaml(cluster: RecordedCluster) -> None:

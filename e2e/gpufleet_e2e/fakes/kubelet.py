@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from gpufleet_agent.proto import deviceplugin_pb2, podresources_pb2
-from gpufleet_agent.proto.channel import unix_address, unix_channel
+from gpufleet_e2e.fakes.grpc_sockets import unix_address, unix_channel
 
 UPTIME_SECONDS = 3600.0
 

@@ -8,19 +8,16 @@ import json
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-import grpc.aio
-
 from gpufleet_agent.proto import dra_health_pb2 as health_pb
 from gpufleet_agent.proto import dra_pb2 as pb
 from gpufleet_agent.proto import plugin_registration_pb2 as registration_pb
-from gpufleet_agent.proto.channel import unix_address
-from gpufleet_agent.proto.deviceplugin import Context
-from gpufleet_agent.proto.dra import PLUGIN_TYPE, driver_handlers, registration_handler
+from gpufleet_agent.proto.dra import PLUGIN_TYPE, driver_services, registration_service
+from gpufleet_agent.proto.socket_server import SocketServer
 
 DRIVER = "gpu.nvidia.com"
 PLUGINS, REGISTRY, CDI = (
@@ -44,24 +41,20 @@ class PosingDriver:
     def __init__(self, uuids: Mapping[str, str]) -> None:
         self._uuids = uuids
 
-    async def get_info(self, request: registration_pb.InfoRequest, context: Context) -> registration_pb.PluginInfo:
-        del request, context
+    async def get_info(self, request: registration_pb.InfoRequest) -> registration_pb.PluginInfo:
+        del request
         endpoint = str(PLUGINS / DRIVER / "dra.sock")
         return registration_pb.PluginInfo(
             type=PLUGIN_TYPE, name=DRIVER, endpoint=endpoint, supported_versions=["v1.DRAPlugin"]
         )
 
     async def notify_registration_status(
-        self, request: registration_pb.RegistrationStatus, context: Context
+        self, request: registration_pb.RegistrationStatus
     ) -> registration_pb.RegistrationStatusResponse:
-        del context
         print("registered:", request.plugin_registered, request.error, flush=True)
         return registration_pb.RegistrationStatusResponse()
 
-    async def node_prepare_resources(
-        self, request: pb.NodePrepareResourcesRequest, context: Context
-    ) -> pb.NodePrepareResourcesResponse:
-        del context
+    async def node_prepare_resources(self, request: pb.NodePrepareResourcesRequest) -> pb.NodePrepareResourcesResponse:
         response = pb.NodePrepareResourcesResponse()
         for claim in request.claims:
             results = await asyncio.to_thread(_allocated, claim.namespace, claim.name)
@@ -86,9 +79,8 @@ class PosingDriver:
         return response
 
     async def node_unprepare_resources(
-        self, request: pb.NodeUnprepareResourcesRequest, context: Context
+        self, request: pb.NodeUnprepareResourcesRequest
     ) -> pb.NodeUnprepareResourcesResponse:
-        del context
         response = pb.NodeUnprepareResourcesResponse()
         for claim in request.claims:
             _file(claim.uid).unlink(missing_ok=True)
@@ -96,10 +88,10 @@ class PosingDriver:
         return response
 
     async def node_watch_resources(
-        self, request: health_pb.NodeWatchResourcesRequest, context: Context
-    ) -> AsyncIterator[health_pb.NodeWatchResourcesResponse]:
+        self, request: health_pb.NodeWatchResourcesRequest
+    ) -> AsyncGenerator[health_pb.NodeWatchResourcesResponse, None]:
         """Is not called: the driver does not offer the service."""
-        del request, context
+        del request
         yield health_pb.NodeWatchResourcesResponse()
 
 
@@ -122,19 +114,13 @@ async def serve(uuids: Mapping[str, str]) -> None:
     """Serves until the process is killed."""
     driver = PosingDriver(uuids)
     served = [
-        (PLUGINS / DRIVER / "dra.sock", driver_handlers(driver)),
-        (REGISTRY / f"{DRIVER}-reg.sock", (registration_handler(driver),)),
+        (PLUGINS / DRIVER / "dra.sock", driver_services(driver)),
+        (REGISTRY / f"{DRIVER}-reg.sock", (registration_service(driver),)),
     ]
-    servers = []
-    for path, handlers in served:
+    for path, services in served:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers(handlers)
-        server.add_insecure_port(unix_address(path))
-        await server.start()
-        servers.append(server)
-    await servers[0].wait_for_termination()
+        await SocketServer(path, services).start()
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from gpufleet_agent.dra.servicer import DraDriverServicer
-from gpufleet_agent.proto.dra import driver_handlers, registration_handler
+from gpufleet_agent.proto.dra import driver_services, registration_service
 from gpufleet_agent.proto.socket_server import SocketServer, identify
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_api.names import DRA_DRIVER
@@ -79,13 +79,12 @@ class DriverServer:
         await self._stop()
         self._servicer.registered = False
         # The driver's socket first: the kubelet dials it as soon as it has found the other one.
-        for path, handlers in (
-            (self._sockets.driver, driver_handlers(self._servicer)),
-            (self._sockets.registration, (registration_handler(self._servicer),)),
+        for path, services in (
+            (self._sockets.driver, driver_services(self._servicer)),
+            (self._sockets.registration, (registration_service(self._servicer),)),
         ):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # of a process that was killed
-            self._servers.append(SocketServer(path, handlers))
+            self._servers.append(SocketServer(path, services))
             await self._servers[-1].start()
         self._bound = self._found()
         log.info("DRA driver listening", socket=str(self._sockets.driver), driver=DRA_DRIVER)

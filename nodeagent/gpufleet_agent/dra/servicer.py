@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 import structlog
@@ -16,7 +16,6 @@ from gpufleet_agent.plugin.inject.cdi import qualified_name
 from gpufleet_agent.proto import dra_health_pb2 as health_pb
 from gpufleet_agent.proto import dra_pb2 as pb
 from gpufleet_agent.proto import plugin_registration_pb2 as registration_pb
-from gpufleet_agent.proto.deviceplugin import Context
 from gpufleet_agent.proto.dra import PLUGIN_TYPE, SUPPORTED_SERVICES
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import SnapshotSource
@@ -63,16 +62,15 @@ class DraDriverServicer:
         self.registered = False
         """Whether the kubelet has accepted the last registration."""
 
-    async def get_info(self, request: registration_pb.InfoRequest, context: Context) -> registration_pb.PluginInfo:
-        del request, context
+    async def get_info(self, request: registration_pb.InfoRequest) -> registration_pb.PluginInfo:
+        del request
         return registration_pb.PluginInfo(
             type=PLUGIN_TYPE, name=DRA_DRIVER, endpoint=self._endpoint, supported_versions=SUPPORTED_SERVICES
         )
 
     async def notify_registration_status(
-        self, request: registration_pb.RegistrationStatus, context: Context
+        self, request: registration_pb.RegistrationStatus
     ) -> registration_pb.RegistrationStatusResponse:
-        del context
         self.registered = request.plugin_registered
         self._observer.registered(self.registered)
         if self.registered:
@@ -81,10 +79,7 @@ class DraDriverServicer:
             log.error("registration rejected by kubelet", driver=DRA_DRIVER, error=request.error)
         return registration_pb.RegistrationStatusResponse()
 
-    async def node_prepare_resources(
-        self, request: pb.NodePrepareResourcesRequest, context: Context
-    ) -> pb.NodePrepareResourcesResponse:
-        del context
+    async def node_prepare_resources(self, request: pb.NodePrepareResourcesRequest) -> pb.NodePrepareResourcesResponse:
         deadline = self._preparer.deadline()
         refs = [ClaimRef(claim.namespace, claim.name, claim.uid) for claim in request.claims]
         results = await asyncio.gather(*(self._prepare(ref, deadline) for ref in refs))
@@ -93,9 +88,8 @@ class DraDriverServicer:
         )
 
     async def node_unprepare_resources(
-        self, request: pb.NodeUnprepareResourcesRequest, context: Context
+        self, request: pb.NodeUnprepareResourcesRequest
     ) -> pb.NodeUnprepareResourcesResponse:
-        del context
         response = pb.NodeUnprepareResourcesResponse()
         for claim in request.claims:
             ref = ClaimRef(claim.namespace, claim.name, claim.uid)
@@ -109,10 +103,10 @@ class DraDriverServicer:
         return response
 
     async def node_watch_resources(
-        self, request: health_pb.NodeWatchResourcesRequest, context: Context
-    ) -> AsyncIterator[health_pb.NodeWatchResourcesResponse]:
+        self, request: health_pb.NodeWatchResourcesRequest
+    ) -> AsyncGenerator[health_pb.NodeWatchResourcesResponse, None]:
         """Yields the health of all devices, until the kubelet hangs up or the driver closes."""
-        del request, context
+        del request
         while not self._closing:
             seen = self._devices_changed.version
             yield health_response(self._sampler.snapshot(), self._pool, time.time())

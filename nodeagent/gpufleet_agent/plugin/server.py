@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import grpc.aio
 import structlog
+from grpclib import GRPCError
 
 from gpufleet_agent.plugin.registration import (
     WATCH_TIMEOUT_SECONDS,
@@ -18,8 +18,8 @@ from gpufleet_agent.plugin.registration import (
 )
 from gpufleet_agent.plugin.servicer import OPTIONS, DevicePlugin
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
-from gpufleet_agent.proto.channel import unix_channel
-from gpufleet_agent.proto.deviceplugin import KUBELET_SOCKET, VERSION, RegistrationStub, device_plugin_handler
+from gpufleet_agent.proto.channel import UnixChannel
+from gpufleet_agent.proto.deviceplugin import KUBELET_SOCKET, VERSION, device_plugin_service, register
 from gpufleet_agent.proto.socket_server import SocketServer, identify
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.runtime.instruments import Instruments
@@ -132,7 +132,7 @@ class PluginServer:
         # First stop, then start: a server that stops removes the file at its path, even another process's socket.
         await self._stop()
         # Set before the first await, so that a cancellation inside start() does not leave the bound socket behind.
-        self._server = SocketServer(self._socket, [device_plugin_handler(self._plugin)])
+        self._server = SocketServer(self._socket, [device_plugin_service(self._plugin)])
         await self._server.start()
         self._state = replace(self._state, bound=identify(self._socket), registered_with=None)
         log.info("device plugin listening", socket=str(self._socket), resource=self.resource)
@@ -151,16 +151,16 @@ class PluginServer:
             version=VERSION, endpoint=self._socket.name, resource_name=self.resource, options=OPTIONS
         )
         try:
-            async with unix_channel(self._kubelet_socket) as channel:
-                await RegistrationStub(channel).register(request, timeout_seconds=REGISTER_SECONDS)
-        except grpc.aio.AioRpcError as error:
+            with UnixChannel(self._kubelet_socket) as channel:
+                await register(channel, request, timeout_seconds=REGISTER_SECONDS)
+        except GRPCError as error:
             self._counters.registrations.labels(self.resource, "Failed").inc()
             if not self._failing:
                 log.warning(
                     "registration with kubelet failed",
                     resource=self.resource,
-                    code=error.code().name,
-                    details=error.details(),
+                    code=error.status.name,
+                    details=error.message,
                 )
             self._failing = True
             return

@@ -1,10 +1,10 @@
 """Translates between the kubelet's device plugin API and device allocation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
-import grpc
 import structlog
+from grpclib import GRPCError, Status
 
 from gpufleet_agent.plugin.allocation_observer import AllocationObserver
 from gpufleet_agent.plugin.allocator import Allocator
@@ -21,7 +21,7 @@ from gpufleet_agent.plugin.types import (
     UnmanagedAllocation,
 )
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
-from gpufleet_agent.proto.deviceplugin import HEALTHY, UNHEALTHY, Context
+from gpufleet_agent.proto.deviceplugin import HEALTHY, UNHEALTHY
 from gpufleet_agent.resources import Served
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
@@ -81,13 +81,13 @@ class DevicePlugin:
             self._checked_version, self._has_devices = version, bool(self._devices())
         return self._has_devices
 
-    async def get_device_plugin_options(self, request: pb.Empty, context: Context) -> pb.DevicePluginOptions:
-        del request, context
+    async def get_device_plugin_options(self, request: pb.Empty) -> pb.DevicePluginOptions:
+        del request
         return OPTIONS
 
-    async def list_and_watch(self, request: pb.Empty, context: Context) -> AsyncIterator[pb.ListAndWatchResponse]:
+    async def list_and_watch(self, request: pb.Empty) -> AsyncGenerator[pb.ListAndWatchResponse, None]:
         """Yields the full list now and after every change, until the kubelet hangs up or the plugin closes."""
-        del request, context
+        del request
         self.listeners += 1
         self._count_listeners()
         try:
@@ -109,11 +109,8 @@ class DevicePlugin:
             self.listeners -= 1
             self._count_listeners()
 
-    async def get_preferred_allocation(
-        self, request: pb.PreferredAllocationRequest, context: Context
-    ) -> pb.PreferredAllocationResponse:
+    async def get_preferred_allocation(self, request: pb.PreferredAllocationRequest) -> pb.PreferredAllocationResponse:
         """Returns the devices for the pod. A rejection is kept for Allocate, where an error can state the reason."""
-        del context
         ticket = await self._in_flight.begin()
         try:
             result = await self._preferred_allocation(request)
@@ -126,7 +123,7 @@ class DevicePlugin:
         responses = [pb.ContainerPreferredAllocationResponse(deviceIDs=preferred) for _ in request.container_requests]
         return pb.PreferredAllocationResponse(container_responses=responses)
 
-    async def allocate(self, request: pb.AllocateRequest, context: Context) -> pb.AllocateResponse:
+    async def allocate(self, request: pb.AllocateRequest) -> pb.AllocateResponse:
         """Allocates exactly the preferred devices."""
         preferred = self._in_flight.take_result()
         requested = frozenset(each for container in request.container_requests for each in container.devices_ids)
@@ -143,18 +140,16 @@ class DevicePlugin:
             self._in_flight.end(ticket)
             self._observer.rejected(result)
             # The kubelet copies this into the pod's status.
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")
+            raise GRPCError(Status.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")
         self._counters.allocations.labels(result.outcome, "").inc()
         if preferred is not None and isinstance(result, UnmanagedAllocation):
             self._in_flight.keep_for_reuse(result)
         self._observer.allocated(result)
         return allocate_response(result, self._injector)
 
-    async def pre_start_container(
-        self, request: pb.PreStartContainerRequest, context: Context
-    ) -> pb.PreStartContainerResponse:
+    async def pre_start_container(self, request: pb.PreStartContainerRequest) -> pb.PreStartContainerResponse:
         """Is never called, because the options do not request it."""
-        del request, context
+        del request
         return pb.PreStartContainerResponse()
 
     def close(self) -> None:

@@ -1,15 +1,21 @@
-"""gRPC channels and addresses of unix sockets, which the kubelet and its plugins communicate over."""
+"""Calls over unix sockets, which the kubelet and its plugins communicate over, and their addresses."""
 
 from pathlib import Path
+from typing import Any, Final, Self
 
-import grpc.aio
+from google.protobuf.message import Message
+from grpclib import GRPCError, Status
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import ProtocolError, StreamTerminatedError
+from h2.exceptions import H2Error
 
 MAX_SOCKET_PATH = 107
 """Length limit of a unix socket's path on Linux, in bytes."""
 
 
-def unix_address(socket: Path) -> str:
-    """Returns the gRPC address of a unix socket.
+def absolute_path(socket: Path) -> str:
+    """Returns the absolute path of a unix socket.
 
     Raises:
         ValueError: The path is too long for a unix socket.
@@ -17,29 +23,66 @@ def unix_address(socket: Path) -> str:
     path = str(socket.absolute())
     if len(path.encode()) > MAX_SOCKET_PATH:
         raise ValueError(f"socket path {path} must have at most {MAX_SOCKET_PATH} bytes")
-    return f"unix://{path}"
+    return path
 
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""As in the kubelet's own clients: a node with many pods lists more than gRPC's default of 4 MiB."""
+class _EncodedResponses(CodecBase):
+    """Leaves responses encoded: one that equals the last one need not be decoded."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Message, message_type: Any) -> bytes:
+        del message_type
+        return message.SerializeToString()
+
+    def decode(self, data: bytes, message_type: Any) -> bytes:
+        del message_type
+        return data
 
 
-def unix_channel(socket: Path) -> grpc.aio.Channel:
-    """Returns a lazy channel to a unix socket: it connects on the first call and again after a failure."""
-    options = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        # grpc-go rejects the percent-encoded path that gRPC's C core would send as authority.
-        ("grpc.default_authority", "localhost"),
-        # The kubelet is back within seconds of a restart; the default backoff grows to two minutes.
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.min_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 1000),
-        # A unix socket has no proxy and no service configuration.
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.service_config_disable_resolution", 1),
-        # Pings that estimate the bandwidth: a list every few seconds does not need them.
-        ("grpc.http2.bdp_probe", 0),
-        # Channels to the same path must not share a connection, which may be to a kubelet that has ended.
-        ("grpc.use_local_subchannel_pool", 1),
-    ]
-    return grpc.aio.insecure_channel(unix_address(socket), options=options)
+class UnixChannel:
+    """A connection to a unix socket: made by the first call, and again by the next one after it was lost.
+
+    Must be made and used in one event loop.
+
+    Args:
+        socket: The socket.
+
+    Raises:
+        ValueError: The path is too long for a unix socket.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._channel: Final = Channel(path=absolute_path(socket), codec=_EncodedResponses())
+
+    async def call(self, method: str, request: Message, *, timeout_seconds: float) -> bytes:
+        """Calls a unary method; returns the encoded response.
+
+        Args:
+            method: `/SERVICE/METHOD`.
+            request: The request.
+            timeout_seconds: Timeout of the connection and the call together.
+
+        Raises:
+            GRPCError: What the server responded. UNAVAILABLE: there is no connection, or it was lost.
+                DEADLINE_EXCEEDED: no response within the timeout.
+        """
+        unary: UnaryUnaryMethod[Message, Any] = UnaryUnaryMethod(self._channel, method, type(request), bytes)
+        try:
+            response: bytes = await unary(request, timeout=timeout_seconds)
+        except TimeoutError as error:
+            raise GRPCError(Status.DEADLINE_EXCEEDED, f"no response within {timeout_seconds:g} s") from error
+        except OSError as error:
+            raise GRPCError(Status.UNAVAILABLE, error.strerror or str(error)) from error
+        except (StreamTerminatedError, ProtocolError, H2Error) as error:
+            raise GRPCError(Status.UNAVAILABLE, str(error)) from error
+        return response
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,30 +1,18 @@
-"""Typed PodResources API."""
+"""PodResources API."""
 
 from typing import Final
 
-import grpc.aio
-
 from gpufleet_agent.proto import podresources_pb2 as pb
+from gpufleet_agent.proto.channel import UnixChannel
 
-_SERVICE: Final = "v1.PodResourcesLister"
+_LIST: Final = "/v1.PodResourcesLister/List"
+_REQUEST: Final = pb.ListPodResourcesRequest()
 
 
-class PodResourcesStub:
-    """Client of the kubelet's PodResources service."""
+async def list_pod_resources(channel: UnixChannel, *, timeout_seconds: float) -> bytes:
+    """Lists every active pod of the node with its containers' devices: an encoded `ListPodResourcesResponse`.
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._list: grpc.aio.UnaryUnaryMultiCallable[pb.ListPodResourcesRequest, pb.ListPodResourcesResponse] = (
-            channel.unary_unary(
-                f"/{_SERVICE}/List",
-                request_serializer=pb.ListPodResourcesRequest.SerializeToString,
-                response_deserializer=pb.ListPodResourcesResponse.FromString,
-            )
-        )
-
-    async def list(self, *, timeout_seconds: float) -> pb.ListPodResourcesResponse:
-        """Lists every active pod of the node with its containers' devices.
-
-        Raises:
-            grpc.aio.AioRpcError: The kubelet is down, or its limit of 100 calls per second is exceeded.
-        """
-        return await self._list(pb.ListPodResourcesRequest(), timeout=timeout_seconds)
+    Raises:
+        GRPCError: The kubelet is down, or its limit of 100 calls per second is exceeded.
+    """
+    return await channel.call(_LIST, _REQUEST, timeout_seconds=timeout_seconds)

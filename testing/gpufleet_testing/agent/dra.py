@@ -17,10 +17,10 @@ from gpufleet_agent.kube.resource_slices import PublishedSlice
 from gpufleet_agent.proto import dra_health_pb2 as health_pb
 from gpufleet_agent.proto import dra_pb2 as pb
 from gpufleet_agent.proto import plugin_registration_pb2 as registration_pb
-from gpufleet_agent.proto.channel import unix_channel
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthReason, HealthSnapshot, HealthState
 from gpufleet_api.names import DRA_DRIVER
 from gpufleet_common.device_ids import device_name
+from gpufleet_e2e.fakes.grpc_sockets import unix_channel
 from gpufleet_testing.agent.kube_apis import WatchedObjectApi
 
 NODE = "node-1"

@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.proto import deviceplugin_pb2, podresources_pb2
-from gpufleet_agent.proto.channel import unix_address, unix_channel
 from gpufleet_api.names import RESOURCE
+from gpufleet_e2e.fakes.grpc_sockets import unix_address, unix_channel
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from gpufleet_agent.proto import deviceplugin_pb2, podresources_pb2
-from gpufleet_agent.proto.channel import unix_address
+from gpufleet_agent.proto.channel import UnixChannel
 from gpufleet_agent.proto.generate import ROOT, generate
 
 
@@ -34,4 +34,4 @@ def test_pod_resources_messages_skip_what_they_do_not_know() -> None:
 
 def test_a_socket_path_longer_than_linux_allows_is_rejected_with_its_path() -> None:
     with pytest.raises(ValueError, match=r"socket path /x{110} must have at most 107 bytes"):
-        unix_address(Path("/" + "x" * 110))
+        UnixChannel(Path("/" + "x" * 110))
