@@ -156,7 +156,7 @@ class Publisher(Generic[Input]):
         )
         self._published, self._observed, self._published_to = status, observed, written.uid
         self._failures = 0
-        self._counters.status_writes.labels(cause.value, "LastWrite").inc()
+        self._counters.status_writes.labels(cause.value, "Written").inc()
         # The response has the newest generation. If it increased, the next write follows immediately.
         self._telemetry.update(written)
 

@@ -16,7 +16,14 @@ from gpufleet_agent.podresources.holdings import HoldingContainer
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.publish.deadband import STALE_SECONDS, Significance, significance
 from gpufleet_agent.publish.observation import Observation
-from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthReason, HealthSnapshot, HealthState, NodeSnapshot
+from gpufleet_agent.sampling.snapshot import (
+    DeviceSnapshot,
+    HealthReason,
+    HealthSnapshot,
+    HealthState,
+    NodeSnapshot,
+    WindowSummary,
+)
 from gpufleet_testing.hypothesis_profiles import examples
 
 UUID = "GPU-0"
@@ -56,6 +63,7 @@ def observation(
     )
     found = Observation(
         snapshot=NodeSnapshot(devices=(device,), driver_version="570"),
+        windows=lambda: {UUID: WindowSummary(60, 59.0)},
         holders={UUID: (HoldingContainer(KEY, "uid", shared=True, memory_mib=3000),)},
         generation=1,
         observed_at=100.0,
@@ -73,6 +81,13 @@ def observation(
 
 
 WRITTEN = observation()
+
+
+def test_a_status_has_the_windows_of_the_devices_that_have_one() -> None:
+    (device,) = WRITTEN.build()["devices"]
+    assert device["window"] == {"samples": 60, "seconds": 59}
+    (device,) = observation(changed={"windows": dict}).build()["devices"]
+    assert "window" not in device
 
 
 @pytest.mark.parametrize(

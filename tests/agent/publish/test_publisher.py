@@ -14,7 +14,7 @@ from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.publish.publisher import Publisher
-from gpufleet_agent.publish.rate_limit import WritePolicy
+from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_testing.agent.built_status import BuiltStatus
@@ -186,6 +186,13 @@ async def test_apiserver_outage_backs_off_then_newest_state_is_written() -> None
             "gpufleet_agent_status_writes_total", {"cause": "Urgent", "outcome": "Failed"}
         )
         assert failures == len(failed)
+        written = [
+            rig.registry.get_sample_value(
+                "gpufleet_agent_status_writes_total", {"cause": cause.value, "outcome": "Written"}
+            )
+            for cause in WriteCause
+        ]
+        assert sum(filter(None, written)) == len(rig.api.writes)
 
 
 @in_virtual_time
