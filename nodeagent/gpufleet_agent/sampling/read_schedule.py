@@ -18,6 +18,9 @@ from gpufleet_agent.sampling.timing import Timing
 
 _LATER = 0.2
 """Part of the interval after which the second thread looks what is still due."""
+_LEAD = 0.1
+"""Part of the interval by which devices are read before the event loop's ticks. At the same moment, the two threads
+would wait for each other at each call of the driver, which releases the interpreter's lock."""
 _SPARE = 5
 """Intervals for which the threads after the second sleep."""
 
@@ -95,7 +98,7 @@ class ReadSchedule:
         # From now on, not from when a thread reads it: an earlier call may be stuck.
         self._since: float | None = now
         self._slow_due = now
-        self._due = now + seconds_to_next_tick(now, timing.sample) - timing.sample
+        self._due = now + seconds_to_next_tick(now + _LEAD * timing.sample, timing.sample) - timing.sample
         self._peers = peers or ReadRound()
         self._peers.add(self)
 
