@@ -77,7 +77,7 @@ def test_over_reports_each_exceeded_limit() -> None:
     fine = agent.LIMITS | agent.GROWTH_LIMITS
     assert agent.over(fine, 600.4) == []
     assert agent.over({**fine, "writes_per_minute": None}, 600.4) == []
-    assert agent.over({**fine, "rss_mib": 56.1}, 30.0) == ["rss_mib: 56.1 exceeds the limit of 56"]
+    assert agent.over({**fine, "rss_mib": 52.1}, 30.0) == ["rss_mib: 52.1 exceeds the limit of 52"]
     assert agent.over({**fine, "scrape_ms_p99": 100.5}, 30.0) == ["scrape_ms_p99: 100.5 exceeds the limit of 100"]
 
 

@@ -21,7 +21,7 @@ _LATER = 0.2
 _LEAD = 0.1
 """Part of the interval by which devices are read before the event loop's ticks. At the same moment, the two threads
 would wait for each other at each call of the driver, which releases the interpreter's lock."""
-_SPARE = 5
+_SPARE = 60
 """Intervals for which the threads after the second sleep."""
 
 

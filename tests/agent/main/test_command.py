@@ -11,7 +11,17 @@ from pathlib import Path
 
 from gpufleet_agent.devices.recording.player import load
 
-HEAVY = ("grpc.", "pydantic", "kopf", "numpy", "rich", "kubernetes", "aiohttp", "gpufleet_api.telemetry", "gpufleet_operator")
+HEAVY = (
+    "grpc.",
+    "pydantic",
+    "kopf",
+    "numpy",
+    "rich",
+    "kubernetes",
+    "aiohttp",
+    "gpufleet_api.telemetry",
+    "gpufleet_operator",
+)
 
 
 def test_the_process_leaves_out_what_it_does_not_need() -> None:
