@@ -43,7 +43,8 @@ def _encoded(metric: Metric) -> Iterable[str]:
 
 def _line(sample: Sample) -> str:
     labels = ",".join([_label(*pair) for pair in sorted(sample.labels.items())])
-    return f"{sample.name}{f'{{{labels}}}' if labels else ''} {floatToGoString(sample.value)}\n"
+    value = floatToGoString(sample.value)  # type: ignore[no-untyped-call] # published without types
+    return f"{sample.name}{f'{{{labels}}}' if labels else ''} {value}\n"
 
 
 @lru_cache(_LABELS_KEPT)
