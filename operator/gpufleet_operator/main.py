@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import kopf
 import structlog
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
@@ -26,7 +25,14 @@ from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api, load_config, retry_forever
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.demand_writer import ApiDemandWriter
-from gpufleet_operator.kube.errors import ApiError, GoneError, NotFoundError, UnauthorizedError, UnavailableError
+from gpufleet_operator.kube.errors import (
+    ApiError,
+    CredentialsRejectedError,
+    GoneError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.kube.informer import Informer
 from gpufleet_operator.kube.leader_election import LeaderElection
@@ -180,8 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asyncio.run(run(settings, config))
     except* StopSignal:
         log.info("operator stopped")
-    except* (ApiError, OSError, kopf.LoginError) as group:
-        errors, unauthorized = _messages(group), group.subgroup(UnauthorizedError) is not None
+    except* (ApiError, OSError) as group:
+        errors, unauthorized = _messages(group), group.subgroup(_is_unauthorized) is not None
     # Not in the except* block: Python would report SystemExit as part of a group, with a traceback.
     if errors:
         log.error("exiting on error", errors=errors)
@@ -189,6 +195,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log.error("the apiserver rejects the operator's token", fix=_UNAUTHORIZED_FIX)
     if errors:
         sys.exit(1)
+
+
+def _is_unauthorized(error: BaseException) -> bool:
+    """Returns True also for a Lease that was lost because of rejected credentials."""
+    return any(isinstance(each, CredentialsRejectedError | UnauthorizedError) for each in (error, error.__cause__))
 
 
 def _messages(group: BaseExceptionGroup[BaseException]) -> list[str]:

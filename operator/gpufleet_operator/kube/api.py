@@ -19,8 +19,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, w
 
 from gpufleet_api.names import OPERATOR_FIELD_MANAGER
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import ApiError, GoneError, UnavailableError, from_status
+from gpufleet_operator.kube.errors import ApiError, GoneError, UnauthorizedError, UnavailableError, from_status
 from gpufleet_operator.kube.http_client import AiohttpClient, HttpClient, HttpResponse
+from gpufleet_operator.kube.rejected_credentials import RejectedCredentials
 from gpufleet_operator.model.lenient_json import Json
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -74,13 +75,15 @@ class Api:
     Args:
         http: Sends the requests.
         clock: Updated from each response.
+        credentials: Notes each status; None: with the monotonic clock.
     """
 
-    def __init__(self, http: HttpClient, clock: ServerClock) -> None:
+    def __init__(self, http: HttpClient, clock: ServerClock, credentials: RejectedCredentials | None = None) -> None:
         self._http = http
         self._clock = clock
         self._starting_until = 0.0
         """By the clock of the event loop."""
+        self._credentials = credentials or RejectedCredentials()
 
     @classmethod
     def connect(cls, config: SingleConfig, clock: ServerClock) -> "Api":
@@ -198,6 +201,7 @@ class Api:
 
     async def _check(self, response: HttpResponse, sent: datetime) -> None:
         self._clock.observe(response.headers.get("Date"), sent)
+        self._credentials.note(response.status)
         if _OK <= response.status < _REDIRECTED:
             return
         body = await response.read()
@@ -208,7 +212,7 @@ class Api:
         error = from_status(response.status, status if isinstance(status, Mapping) else {})
         if error.code in _DENIED and asyncio.get_running_loop().time() < self._starting_until:
             raise UnavailableError(str(error), error.code)
-        raise error
+        raise self._credentials.error(str(error)) if isinstance(error, UnauthorizedError) else error
 
     @asynccontextmanager
     async def _translate_errors(self) -> AsyncIterator[None]:

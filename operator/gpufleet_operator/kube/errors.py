@@ -1,7 +1,7 @@
 """Errors of the apiserver, by what the caller has to do.
 
 ApiError                     unexpected response: a failed write is retried, a failed list ends the process
-|-- UnauthorizedError        the credentials are not valid (401): as above
+|-- CredentialsRejectedError the credentials are rejected for minutes (401): ends the process
 |-- LeadershipLostError      another process decides: ends the process
 |-- NotFoundError            the object does not exist: remove it from the cache
 |-- ConflictError            the object changed (409): decide again
@@ -10,6 +10,7 @@ ApiError                     unexpected response: a failed write is retried, a f
 |-- GoneError                the resource version is too old (410), or a watch failed: list again
 |-- InvalidWriteError        invalid or forbidden: report it to the user, retry much later
 `-- UnavailableError         no response, overloaded or interrupted: retry; the write may have been applied
+    `-- UnauthorizedError    the credentials are rejected (401), maybe for a moment only: retry
 """
 
 from collections.abc import Mapping
@@ -29,8 +30,8 @@ class ApiError(Exception):
         self.code = code
 
 
-class UnauthorizedError(ApiError):
-    """Status 401: the token is invalid or expired."""
+class CredentialsRejectedError(ApiError):
+    """Status 401 for minutes: the token is invalid or expired."""
 
 
 class LeadershipLostError(ApiError):
@@ -59,6 +60,10 @@ class InvalidWriteError(ApiError):
 
 class UnavailableError(ApiError):
     """Connection errors, timeouts, 429 and 5xx."""
+
+
+class UnauthorizedError(UnavailableError):
+    """Status 401: the token is invalid or expired, or the apiserver cannot check it now."""
 
 
 class PatchConflictError(ApiError):

@@ -16,7 +16,13 @@ from gpufleet_common import timestamps
 from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api, Sleep
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import ConflictError, LeadershipLostError, NotFoundError, UnavailableError
+from gpufleet_operator.kube.errors import (
+    ApiError,
+    ConflictError,
+    LeadershipLostError,
+    NotFoundError,
+    UnavailableError,
+)
 from gpufleet_operator.model.lenient_json import Json
 
 LEASE_SECONDS = 10
@@ -122,12 +128,15 @@ class LeaderElection:
         """
         while self.leads:
             await self._sleep(RENEW_SECONDS)
+            failure: ApiError | None = None
             try:
                 await self._renew()
             except (UnavailableError, ConflictError, NotFoundError) as error:
+                failure = error
                 log.warning("lease not renewed, retrying", error=str(error))
             if self._valid_until is not None and self._monotonic() >= self._valid_until:
-                raise LeadershipLostError(f"the Lease {self._name} could not be renewed for {LEASE_SECONDS} s")
+                message = f"the Lease {self._name} could not be renewed for {LEASE_SECONDS} s"
+                raise LeadershipLostError(message) from failure
 
     async def release(self) -> None:
         """Gives the Lease back, so that a standby takes over at once. Without a response it expires."""

@@ -39,6 +39,8 @@ class HttpApiserver:
         self.broken: dict[str, int] = {}
         """Kind -> code of the error event with which its watches end."""
         self.rejects_credentials = False
+        self.rejected = 0
+        """Number of requests that were rejected so."""
         self.unavailable = False
         """Every request is answered with 503."""
         self.unanswered: Counter[str] = Counter()
@@ -53,6 +55,7 @@ class HttpApiserver:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.agents.add(request.headers.get("User-Agent", "").partition("/")[0])
         if self.rejects_credentials:
+            self.rejected += 1
             return web.json_response({"kind": "Status", "code": 401, "message": "Unauthorized"}, status=401)
         if self.unavailable:
             self.unanswered[KINDS.get(request.path, request.path)] += 1

@@ -3,20 +3,25 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
-import kopf
 import pytest
 
 from gpufleet_common import logs
-from gpufleet_operator.kube.errors import NotFoundError, UnauthorizedError
+from gpufleet_operator.kube.errors import (
+    CredentialsRejectedError,
+    LeadershipLostError,
+    NotFoundError,
+    UnauthorizedError,
+)
 from gpufleet_operator.main import main, run
 from gpufleet_operator.runtime.watches.run_kopf import StopSignal
 from gpufleet_operator.settings import OperatorSettings
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.http_apiserver import KINDS, serving, until
+from gpufleet_testing.operator.http_apiserver import KINDS, HttpApiserver, serving, until
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
@@ -74,12 +79,19 @@ def test_missing_kubeconfig_is_a_startup_error(monkeypatch: pytest.MonkeyPatch, 
     assert facts["error"].startswith("no configuration for the apiserver: ")
 
 
-def test_rejected_token_ends_the_log_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """kopf fails with errors of its own at the same time: they must not follow as a traceback."""
+def lost_lease() -> LeadershipLostError:
+    error = LeadershipLostError("the Lease could not be renewed")
+    error.__cause__ = UnauthorizedError("Unauthorized", 401)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error", [CredentialsRejectedError("Unauthorized", 401), lost_lease()], ids=["for minutes", "the Lease is lost"]
+)
+def test_rejected_token_ends_the_log_with_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
     async def fail(*_: object) -> None:
-        unauthorized, login = UnauthorizedError("Unauthorized", 401), kopf.LoginError("Ran out of valid credentials.")
-        raise BaseExceptionGroup("tasks", [unauthorized, BaseExceptionGroup("kopf", [login])])
+        raise BaseExceptionGroup("tasks", [error])
 
     monkeypatch.setattr("gpufleet_operator.main.load_config", Mock())
     monkeypatch.setattr("gpufleet_operator.main.run", fail)
@@ -92,8 +104,53 @@ def test_rejected_token_ends_the_log_with_what_to_do(monkeypatch: pytest.MonkeyP
 
     assert caught.value.code == 1
     (_, errors), (_, last) = log.error.call_args_list
-    assert errors["errors"] == ["Unauthorized", "Ran out of valid credentials."]
+    assert errors["errors"] == [str(error)]
     assert "delete the operator's pod" in last["fix"]
+
+
+def started(cluster: FakeCluster) -> None:
+    """Gives a cluster in memory the time of this machine."""
+    cluster.now = cluster.now.now(cluster.now.tzinfo)
+    for node in cluster.kubelets:
+        cluster.agent(node)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
+async def test_process_goes_on_after_rejected_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first request on, and later while it writes."""
+    monkeypatch.setattr("gpufleet_operator.runtime.watches.run_kopf.BASE_SECONDS", 0.01)
+    cluster = FakeCluster(1, 2)
+    started(cluster)
+    async with serving(cluster) as (server, config), asyncio.timeout(60):
+        server.rejects_credentials = True
+        process = asyncio.create_task(run(OperatorSettings(host="127.0.0.1", port=0), config))
+        for number in (1, 2):
+            await until(rejecting(server, process))
+            server.rejects_credentials = False
+            cluster.submit(f"w-{number}")
+            await server.notify()
+            await until(lambda: len(cluster.released) >= number or process.done())  # noqa: B023 - awaited here
+            assert not process.done(), process
+            server.rejects_credentials = True
+        process.cancel()
+        with suppress(asyncio.CancelledError):
+            await process
+
+
+def rejecting(server: HttpApiserver, process: asyncio.Task[None]) -> Callable[[], bool]:
+    """Returns what is True once another request was rejected, or the process has ended."""
+    before = server.rejected
+    return lambda: server.rejected > before or process.done()
+
+
+async def test_process_ends_when_credentials_stay_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpufleet_operator.kube.rejected_credentials.LIMIT_SECONDS", 0.5)
+    async with serving(FakeCluster(1, 1)) as (server, config), asyncio.timeout(20):
+        server.rejects_credentials = True
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await run(OperatorSettings(host="127.0.0.1", port=0), config)
+
+    assert caught.group_contains(CredentialsRejectedError)
 
 
 async def test_missing_crds_end_the_process_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,8 +92,9 @@ async def test_eviction_of_a_pod_without_a_workload_is_an_event_of_the_pod() -> 
         (NotFoundError('namespaces "ml" not found', 404), {"conflict": True}),
         (InvalidWriteError("exceeded quota", 403), {"failure": "exceeded quota"}),
         (UnavailableError("no answer"), {"failure": "no answer", "unconfirmed": True}),
+        (from_status(401, {"message": "no"}), {"failure": "no", "unconfirmed": True}),
     ],
-    ids=["the namespace is gone", "rejected", "no answer"],
+    ids=["the namespace is gone", "rejected", "no answer", "credentials rejected"],
 )
 async def test_a_failed_creation_is_an_outcome(error: ApiError, expected: dict[str, Any]) -> None:
     actions = creates(1)
@@ -103,7 +104,7 @@ async def test_a_failed_creation_is_an_outcome(error: ApiError, expected: dict[s
     assert outcomes == [WriteOutcome(actions.creates[0], **expected)]
 
 
-@pytest.mark.parametrize("code", [302, 401, 405, 406, 410, 415, 423, 425])
+@pytest.mark.parametrize("code", [302, 405, 406, 410, 415, 423, 425])
 async def test_unforeseen_status_of_a_write_is_its_failure(code: int) -> None:
     actions = creates(1)
 

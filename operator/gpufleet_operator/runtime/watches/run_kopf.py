@@ -134,7 +134,8 @@ async def _run_once(
         end.result()
     # `exception` of a task that was cancelled raises, which would end this one without an error.
     errors = [found for task in done if not task.cancelled() and (found := task.exception()) is not None]
-    # Of any kind: kopf's own are private, and what no retry can mend fails in the list that follows.
+    # Of any kind: kopf's own are private, and what no retry can mend fails in the list that follows. So are rejected
+    # credentials: kopf gives up at the second 401, and starts with the ones that are then valid.
     return errors[0] if errors else None
 
 

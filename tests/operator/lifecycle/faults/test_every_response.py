@@ -47,7 +47,7 @@ def answer(kind: type[ApiError], code: int) -> Callable[[str, Json | None], ApiE
     return lambda method, current: kind("no", code)
 
 
-CASES = {  # 429 is the same error as 500, and 401 is handled as 302 is
+CASES = {  # 401 and 429 are handled as 500 is
     "409": (conflict, False),
     "500": (answer(UnavailableError, 500), False),
     "time-out after the commit": (answer(UnavailableError, 0), True),
