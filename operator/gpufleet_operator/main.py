@@ -35,7 +35,6 @@ from gpufleet_operator.kube.errors import (
 )
 from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.kube.informer import Informer
-from gpufleet_operator.kube.leader_election import LeaderElection
 from gpufleet_operator.kube.lease_poller import LeasePoller
 from gpufleet_operator.kube.writer import ApiWriter
 from gpufleet_operator.model.claims.resource_claim import ResourceClaim
@@ -43,6 +42,7 @@ from gpufleet_operator.model.demands.gpu_demand import Demand
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, ResourceQuota, Service, Telemetry, Workload
 from gpufleet_operator.runtime.demands.demand_follower import follow_demands
 from gpufleet_operator.runtime.demands.demand_recorder import DemandRecorder
+from gpufleet_operator.runtime.election_thread import ElectionThread
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.http_server import ReconcilerHealth, serve
 from gpufleet_operator.runtime.kueue.admission_checks import AdmissionChecks
@@ -221,7 +221,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
     cache = Cache(Decoder(metrics.count_decode_error))
     api = Api.connect(config, clock)
     writer = ApiWriter(api)
-    election = _election(settings, config, api, clock)
+    election = _election(settings, config)
     events = ObjectEventRecorder(writer, platform.node())
     executor = Executor(
         writer,
@@ -261,7 +261,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
         await stack.enter_async_context(serve(settings.host, settings.port, health, metrics.registry))
         # Before the HTTP server ends, which waits for its connections: a standby waits for the Lease.
         if election is not None:
-            stack.push_async_callback(election.release)
+            stack.push_async_callback(election.close)
         stack.push_async_callback(executor.close)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(informers.nodes.run(informers.nodes_listed.set))
@@ -293,18 +293,18 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
             )
 
 
-def _election(settings: OperatorSettings, config: SingleConfig, api: Api, clock: ServerClock) -> LeaderElection | None:
+def _election(settings: OperatorSettings, config: SingleConfig) -> ElectionThread | None:
     if settings.leader_election != "true":
         return None
     namespace = settings.lease_namespace or config.namespace or "default"
     # Unique for each process: a container that restarts must not take itself for the one before.
-    return LeaderElection(api, namespace, OPERATOR_LEASE, f"{platform.node()}_{secrets.token_hex(4)}", clock)
+    return ElectionThread(config, namespace, OPERATOR_LEASE, f"{platform.node()}_{secrets.token_hex(4)}")
 
 
 async def _reconcile(
     reconciler: Reconciler,
     informers: Informers,
-    election: LeaderElection | None,
+    election: ElectionThread | None,
     metrics: Metrics,
     leads: asyncio.Event,
 ) -> None:

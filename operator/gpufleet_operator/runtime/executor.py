@@ -50,6 +50,10 @@ _REPORTS = (Lane.STATUS, Lane.REPORT)
 log = structlog.get_logger(__name__)
 
 
+class _NotLeadingError(Exception):
+    """The Lease may have expired since the job began."""
+
+
 class Executor:
     """Sends actions, in lanes: see `lanes`.
 
@@ -179,7 +183,7 @@ class Executor:
                 return
             async with self._lanes.take(job.slot):
                 if not self._may_write():
-                    log.warning("write not sent: the lease may have expired", action=job.action.key)
+                    _log_unsent(job.action)
                     job.drop()
                     return
                 job.sent = True
@@ -204,10 +208,16 @@ class Executor:
             message = f"no response within {limit:.0f} s"
             log.warning("write failed", action=action.key, error=message)
             return WriteOutcome(action, failure=message, unconfirmed=True)
+        except _NotLeadingError:
+            _log_unsent(action)
+            return WriteOutcome(action, unsent=True)
         log.debug("write succeeded", action=action.key)
         return WriteOutcome(action)
 
     async def _write(self, action: Action) -> None:
+        # Asked again: what a job checks with the apiserver before it writes may take longer than the Lease is valid.
+        if not self._may_write():
+            raise _NotLeadingError
         await self._write_of[type(action)](action)
 
 
@@ -232,6 +242,10 @@ def _writes(
         WriteNodeCondition: reports.node,
         ExplainPod: reports.pod,
     }
+
+
+def _log_unsent(action: Action) -> None:
+    log.warning("write not sent: the lease may have expired", action=action.key)
 
 
 def _waiting_for_sent(jobs: Iterable[Job]) -> set[Job]:

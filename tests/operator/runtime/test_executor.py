@@ -12,7 +12,7 @@ from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError, from_status
 from gpufleet_operator.kube.events import ObjectEventRecorder
-from gpufleet_operator.model.actions import Actions, CreatePod, EvictPod, WorkloadName
+from gpufleet_operator.model.actions import Actions, CreatePod, EvictPod, ReleasePod, Reserve, WorkloadName
 from gpufleet_operator.model.objects import BoundPod
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.state_types import Limits
@@ -125,6 +125,62 @@ async def test_write_is_not_sent_without_the_lease() -> None:
     outcomes = await target.run(actions)
 
     assert outcomes == [WriteOutcome(action, unsent=True) for action in actions.creates]
+
+
+class Lease:
+    """Is lost with the first write, or the first question."""
+
+    def __init__(self) -> None:
+        self.held = True
+        self.requests: list[str] = []
+
+    async def lose(self, request: str) -> Any:
+        self.requests.append(request)
+        self.held = False
+        return {"metadata": {"uid": "t", "name": "node-1", "resourceVersion": "9", "generation": 2}, "spec": {}}
+
+    async def patch_telemetry(self, node: str, patch: Any) -> Any:
+        del patch
+        return await self.lose(f"reserve on {node}")
+
+    async def list_quotas(self, namespace: str) -> list[Any]:
+        await self.lose(f"quotas of {namespace}")
+        return []
+
+    async def dry_run_pod(self, body: Any) -> Any:
+        return body
+
+    async def patch_pod(self, namespace: str, name: str, patch: Any) -> Any:
+        del patch
+        return await self.lose(f"release {namespace}/{name}")
+
+    async def create_pod(self, body: Any) -> Any:
+        return await self.lose(f"create {body}")
+
+
+RESERVED = Reserve("node-1", "t", 1, (), added=("u",))
+RELEASED = ReleasePod("uid-w", "ml", "w-0", "u", "node-1", (), after=frozenset({"node-1"}))
+OF_A_GANG = CreatePod("uid-w", "ml", "w-0", 0, {}, gang=True)
+
+
+@pytest.mark.parametrize(
+    ("actions", "sent", "unsent"),
+    [
+        (Actions(reserves=(RESERVED,), releases=(RELEASED,)), ["reserve on node-1"], RELEASED),
+        (Actions(creates=(OF_A_GANG,)), ["quotas of ml"], OF_A_GANG),
+    ],
+    ids=["release", "gang"],
+)
+async def test_lost_lease_stops_what_follows(actions: Actions, sent: list[str], unsent: Any) -> None:
+    lease, cache, clock = Lease(), Cache(), ServerClock(lambda: NOW)
+    cluster: Any = lease
+    recorder = ObjectEventRecorder(cluster, "test")
+    target = Executor(cluster, cache, clock, recorder, may_write=lambda: lease.held, patience_seconds=20)
+
+    outcomes = await target.run(actions)
+
+    assert lease.requests == sent
+    assert WriteOutcome(unsent, unsent=True) in outcomes
 
 
 @pytest.mark.parametrize("first", [True, False])
