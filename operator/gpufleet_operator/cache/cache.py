@@ -15,12 +15,13 @@ from gpufleet_operator.cache.demand_store import DemandStore
 from gpufleet_operator.cache.kueue_store import KueueStore
 from gpufleet_operator.cache.quotas.quota_store import QuotaStore, resource_quota
 from gpufleet_operator.cache.store import NamedStore, SelectorStore, TombstoneStore
+from gpufleet_operator.cache.workloads.workload_store import WorkloadStore
 from gpufleet_operator.model.cluster.change_tracker import ChangeTracker
 from gpufleet_operator.model.cluster.telemetry_outage import TelemetryOutage
 from gpufleet_operator.model.kueue.objects import AdmissionCheck
 from gpufleet_operator.model.lenient_json import Json
 from gpufleet_operator.model.node_leases import NodeLeases
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, PodPhase, Service, Telemetry, Workload
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, PodPhase, Service, Telemetry
 from gpufleet_operator.model.snapshot import UNLIMITED, Snapshot
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
@@ -115,7 +116,7 @@ class Cache:
         self.dirty = asyncio.Event()
         changed = self.dirty.set
         self.tracker = ChangeTracker()
-        self.workloads: TombstoneStore[Workload] = TombstoneStore(decoder.bind(decode.workload), changed)
+        self.workloads = WorkloadStore(decoder.bind(decode.workload), changed)
         self.telemetry = TelemetryStore(decoder.bind(decode.telemetry), changed)
         self.nodes: NamedStore[Node] = NamedStore(decoder.bind(decode.node), changed)
         self.pods = PodStore(decoder.bind(decode_pod.pod), changed)

@@ -264,6 +264,8 @@ class WriteStatus:
     resource_version: str
     status: WorkloadStatus
     events: tuple[Event, ...] = ()
+    progress: bool = False
+    """It may be written some seconds later, or be replaced by a later one: see `status.changes.progress`."""
 
     @property
     def key(self) -> str:

@@ -130,7 +130,10 @@ class ActionWriter:
         except NotFoundError:
             self._cache.workloads.remove(action.workload_uid, "")
             return
-        self._cache.workloads.apply(body)
+        except ApiError:
+            self._cache.workloads.give_up(action.workload_uid)
+            raise
+        self._cache.workloads.apply_written(body)
         for event in action.events:
             await self._record(ObjectReference(action.namespace, action.name, action.workload_uid), event)
 

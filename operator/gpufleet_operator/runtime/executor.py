@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -39,6 +40,7 @@ from gpufleet_operator.runtime.claim_writer import ClaimWriter
 from gpufleet_operator.runtime.gang_check import GangCheck
 from gpufleet_operator.runtime.jobs import Job, JobFactory, WriteOutcome
 from gpufleet_operator.runtime.lanes import Lane, Lanes
+from gpufleet_operator.runtime.pacing.held_statuses import HOLD, HeldStatuses
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
 PATIENCE_SECONDS = 0.25
@@ -46,6 +48,7 @@ PATIENCE_SECONDS = 0.25
 REPORT_PATIENCE_SECONDS = 0.0
 """How long it waits for statuses and reports after the others: they are only sent, as far as the lanes allow."""
 _REPORTS = (Lane.STATUS, Lane.REPORT)
+_PLACEMENT = (Lane.CREATE, Lane.RESERVE, Lane.RELEASE)
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +68,7 @@ class Executor:
         may_write: Whether this process leads, asked before each write.
         patience_seconds: How long a pass waits for its writes.
         report_patience_seconds: How long it waits for statuses and reports after the others.
+        hold_statuses: How long statuses are held back that a later one may replace.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Executor:
         may_write: Callable[[], bool] = lambda: True,
         patience_seconds: float = PATIENCE_SECONDS,
         report_patience_seconds: float = REPORT_PATIENCE_SECONDS,
+        hold_statuses: timedelta = HOLD,
     ) -> None:
         self._write_of = _writes(
             ActionWriter(writer, cache, clock, recorder),
@@ -87,6 +92,7 @@ class Executor:
         self._patience, self._report_patience = patience_seconds, report_patience_seconds
         self._may_write = may_write
         self._lanes = Lanes()
+        self._held = HeldStatuses(cache.workloads, clock.now, hold_statuses)
         self._slow: dict[asyncio.Task[None], Job] = {}
         """Writes of earlier passes without a response."""
         self._landed: list[Job] = []
@@ -100,9 +106,10 @@ class Executor:
             actions: The decision.
             on_write: Called after each write, successful or not.
         """
-        jobs = self._factory.jobs(actions)
+        jobs = self._factory.jobs(self._held.join(actions))
         for job in jobs:
-            if self._lanes.full(job.slot):  # with writes of earlier passes, which are slow
+            # With writes of earlier passes, which are slow.
+            if self._lanes.full(job.slot) and not self._held.takes(job.action):
                 job.drop()
         tasks = {asyncio.create_task(self._run(job, on_write)): job for job in jobs if job.outcome is None}
         if tasks:
@@ -122,14 +129,19 @@ class Executor:
             if unsent:
                 self._cache.dirty.set()
             self._keep_slow(tasks)
-        return [job.outcome for job in jobs if job.outcome is not None]
+        self._held.busy = any(job.dropped and job.slot.lane in _PLACEMENT for job in jobs)
+        return [job.outcome for job in jobs if job.outcome is not None and not job.held]
+
+    def due(self) -> datetime | None:
+        """Returns from when on `run` writes a status that was held back; None: there is none."""
+        return self._held.due()
 
     def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]:
         """Returns how writes of earlier passes ended since the last call, and their keys: see `in_flight`."""
         if self._error is not None:
             raise self._error
         landed, self._landed = self._landed, []
-        outcomes = [job.outcome for job in landed if job.outcome is not None]
+        outcomes = [job.outcome for job in landed if job.outcome is not None and not job.held]
         return outcomes, frozenset(key for job in landed for key in job.keys)
 
     def in_flight(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -181,12 +193,18 @@ class Executor:
             if not all(other.outcome is not None and other.outcome.succeeded for other in job.needs):
                 job.drop()
                 return
+            if isinstance(job.action, WriteStatus) and self._held.takes(job.action):
+                self._held.hold(job.action)
+                job.held, job.outcome = True, WriteOutcome(job.action)
+                return
             async with self._lanes.take(job.slot):
                 if not self._may_write():
                     _log_unsent(job.action)
                     job.drop()
                     return
                 job.sent = True
+                if isinstance(job.action, WriteStatus):
+                    self._held.drop(job.action.workload_uid)
                 job.outcome = await self._try(job)
             on_write()
         finally:

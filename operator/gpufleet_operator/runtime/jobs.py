@@ -71,6 +71,8 @@ class Job:
     needs: tuple["Job", ...] = ()
     follows: tuple["Job", ...] = ()
     sent: bool = False
+    held: bool = False
+    """It is a status that is held back, and written later."""
     outcome: WriteOutcome | None = None
     """None: it has not ended."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -79,6 +81,11 @@ class Job:
         """Ends a job that is not sent."""
         self.outcome = WriteOutcome(self.action, unsent=True)
         self.ended.set()
+
+    @property
+    def dropped(self) -> bool:
+        """True when it was not sent: another write failed, or too many others are sent."""
+        return self.outcome is not None and self.outcome.unsent
 
     @property
     def keys(self) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.decide.incremental.decide_changes import decide_changes
+from gpufleet_operator.decide.incremental.decide_changes import QUEUE_INTERVAL, decide_changes
 from gpufleet_operator.decide.incremental.kept import Kept
 from gpufleet_operator.decide.state import drop_pending_creates, forget_unsent, record_results
 from gpufleet_operator.decide.template_check import check_templates
@@ -51,6 +51,8 @@ class ActionRunner(Protocol):
     def in_flight(self) -> tuple[frozenset[str], frozenset[str]]: ...
 
     def sent(self) -> Mapping[Lane, int]: ...
+
+    def due(self) -> datetime | None: ...
 
 
 class Reconciler:
@@ -130,16 +132,24 @@ class Reconciler:
         self._land(loop.time())
         actions = self.decide_once()
         self._track_gated_pods(actions.waits, loop.time())
-        if not actions.empty:
+        if not actions.empty or self._has_held_status_due():
             with self._metrics.reconcile_duration.labels("execute").time():
                 outcomes = await self._executor.run(actions, self._record_progress)
             self._record_outcomes(outcomes, loop.time())
         self._metrics.writes.record_in_flight(self._executor.sent())
         ends = self._outage.ends if self._outage is not None and self._excused else None
         # An outage that goes on because the apiserver is away ends with a response of it, at no known time.
-        if ends is None or ends <= self._clock.now():
-            return actions.due
-        return min(ends, actions.due or ends)
+        due = [actions.due, ends if ends is not None and ends > self._clock.now() else None, self._held_status_due()]
+        return min((moment for moment in due if moment is not None), default=None)
+
+    def _has_held_status_due(self) -> bool:
+        held = self._executor.due()
+        return held is not None and held <= self._clock.now()
+
+    def _held_status_due(self) -> datetime | None:
+        """Returns when to run the pass that writes the next status that was held back."""
+        held = self._executor.due()
+        return None if held is None else max(held, self._clock.now() + QUEUE_INTERVAL)
 
     def _land(self, now: float) -> None:
         """Records how writes of earlier passes ended, and which are still in flight."""

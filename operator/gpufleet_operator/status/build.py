@@ -1,23 +1,20 @@
-"""Builds a workload's status, which is written on change, and the events of a change."""
+"""Builds a workload's status, which is written on change."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.workload_status import PlacementState, WorkloadStatus
 from gpufleet_common import timestamps
-from gpufleet_operator.model.actions import Event, WriteStatus
+from gpufleet_operator.model.actions import WriteStatus
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status import counts, outcome
+from gpufleet_operator.status.changes.events import events
+from gpufleet_operator.status.changes.progress import is_progress
 from gpufleet_operator.status.conditions import conditions, placed_finding
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.explanation import explanation
 from gpufleet_operator.status.placements import nodes, placements, unassigned
 from gpufleet_operator.status.undecodable import status_without_spec
-
-_WARNING_TYPES = frozenset({"Stalled", "Degraded"})
-"""Conditions that are abnormal when True."""
-
-_REPORTED_TYPES = frozenset({"Ready", "Placed", "Complete"})
 
 
 def write(snapshot: Snapshot, context: StatusContext) -> WriteStatus | None:
@@ -36,7 +33,8 @@ def write(snapshot: Snapshot, context: StatusContext) -> WriteStatus | None:
         name=workload.name,
         resource_version=workload.resource_version,
         status=status,
-        events=_events(stored, status),
+        events=events(stored, status),
+        progress=context.assessed is not None and is_progress(context.assessed.spec, stored, status),
     )
 
 
@@ -89,37 +87,3 @@ def without_messages(status: WorkloadStatus) -> tuple[object, ...]:
         tuple(p.model_copy(update={"message": None}) for p in status.placements),
         status.explanation is None,
     )
-
-
-def _events(stored: WorkloadStatus | None, status: WorkloadStatus) -> tuple[Event, ...]:
-    """Returns an event for each condition that became Ready, Placed, Complete or abnormal, and for new attempts."""
-    before: Mapping[str, Condition] = {c.type: c for c in stored.conditions} if stored else {}
-    events = _restart_events(stored, status)
-    for condition in status.conditions:
-        old = before.get(condition.type)
-        if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
-            continue
-        true = condition.status is ConditionStatus.TRUE
-        no_devices = condition.type == "Placed" and condition.reason == "NoDevicesAvailable"
-        warning = (condition.type in _WARNING_TYPES and true) or no_devices
-        if warning or (condition.type in _REPORTED_TYPES and true):
-            events.append(Event(condition.reason, condition.message, warning=warning))
-    return tuple(events)
-
-
-def _restart_events(stored: WorkloadStatus | None, status: WorkloadStatus) -> list[Event]:
-    """Returns one event for all replicas that start the same attempt for the same reason."""
-    before = {p.replica: p.attempt or 0 for p in stored.placements} if stored else {}
-    started: dict[str, list[int]] = {}
-    for placement in status.placements:
-        attempt = placement.attempt or 0
-        if attempt > before.get(placement.replica, attempt):
-            started.setdefault(f"attempt {attempt}: {placement.message}", []).append(placement.replica)
-    return [
-        Event(
-            "Restarting",
-            f"replica{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))}, {note}",
-            warning=True,
-        )
-        for note, indices in started.items()
-    ]

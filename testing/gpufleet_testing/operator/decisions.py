@@ -49,6 +49,9 @@ class AppliedDecisions:
     def sent(self) -> dict[Lane, int]:
         return {}
 
+    def due(self) -> datetime | None:
+        return None
+
     def stored(self) -> Iterator[Body]:
         """Yields the patched pods and the workloads with a status, for `restore`."""
         for body in self._bodies.values():

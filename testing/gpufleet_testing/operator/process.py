@@ -29,6 +29,8 @@ LIMITS = Limits(restart_base=timedelta(seconds=1), restart_cap=timedelta(seconds
 LEASE = timedelta(seconds=40)
 """Duration of a kubelet's lease."""
 CHECKED = False
+HOLD_STATUSES = timedelta(0)
+"""Tests of single passes see each status."""
 PATIENCE = 600.0
 """The writes of a pass end within it, however busy the machine is."""
 
@@ -53,6 +55,7 @@ class OperatorProcess:
         patience: Seconds for which a pass waits for its writes.
         report_patience: The same for statuses and reports, after the others.
         status_budget: Limits the rate of statuses; without it they are not limited.
+        hold_statuses: How long statuses are held back that a later one may replace.
         local_time: Clock of its machine; by default that of the cluster.
     """
 
@@ -65,6 +68,7 @@ class OperatorProcess:
         patience: float = PATIENCE,
         report_patience: float = PATIENCE,
         status_budget: TokenBucket | None = None,
+        hold_statuses: timedelta = HOLD_STATUSES,
         local_time: Callable[[], datetime] | None = None,
     ) -> None:
         self.cluster = cluster
@@ -79,6 +83,7 @@ class OperatorProcess:
             recorder,
             patience_seconds=patience,
             report_patience_seconds=report_patience,
+            hold_statuses=hold_statuses,
         )
         self.reconciler = Reconciler(
             self.cache,
@@ -153,9 +158,12 @@ class OperatorProcess:
 class RestartingOperator:
     """An operator whose process is restarted when it crashes."""
 
-    def __init__(self, cluster: FakeCluster) -> None:
-        self._cluster = cluster
-        self._process = OperatorProcess(cluster)
+    def __init__(self, cluster: FakeCluster, hold_statuses: timedelta = HOLD_STATUSES) -> None:
+        self._cluster, self._hold_statuses = cluster, hold_statuses
+        self._process = self._start()
+
+    def _start(self) -> OperatorProcess:
+        return OperatorProcess(self._cluster, hold_statuses=self._hold_statuses)
 
     def hear(self, number: int) -> None:
         self._process.hear(number)
@@ -167,7 +175,7 @@ class RestartingOperator:
         try:
             return await self._process.act()
         except Crash:
-            self._process = OperatorProcess(self._cluster)
+            self._process = self._start()
             return self._cluster.now
 
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from gpufleet_operator.kube.errors import UnavailableError
+from gpufleet_operator.runtime.pacing.held_statuses import HOLD
 from gpufleet_testing.hypothesis_profiles import histories
 from gpufleet_testing.operator import invariants
 from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault
@@ -67,8 +68,14 @@ class OperatorMachine(RuleBasedStateMachine):
     Few rules, each with many turns, so that a run gets somewhere: pods are bound, run, end and are lost.
     """
 
-    @initialize(nodes=st.integers(1, 3), devices=st.integers(1, 3), wanted=st.lists(WORKLOADS, min_size=1, max_size=3))
-    def begin(self, nodes: int, devices: int, wanted: list[Json]) -> None:
+    @initialize(
+        nodes=st.integers(1, 3),
+        devices=st.integers(1, 3),
+        wanted=st.lists(WORKLOADS, min_size=1, max_size=3),
+        hold=st.sampled_from([timedelta(0), HOLD]),
+    )
+    def begin(self, nodes: int, devices: int, wanted: list[Json], hold: timedelta) -> None:
+        self.hold = hold
         self.runner = asyncio.Runner()
         self.world = FakeCluster(nodes, devices)
         self.late: set[str] = set()
@@ -78,7 +85,7 @@ class OperatorMachine(RuleBasedStateMachine):
             self.submit(spec)
 
     def start_operator(self) -> None:
-        self.operator = OperatorProcess(self.world, LIMITS_OF_QUEUE, checked=True)
+        self.operator = OperatorProcess(self.world, LIMITS_OF_QUEUE, checked=True, hold_statuses=self.hold)
         self.read_leases()
 
     def read_leases(self) -> None:

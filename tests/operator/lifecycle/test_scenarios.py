@@ -1,10 +1,12 @@
 """Single scenarios, and one scenario with a crash or a lost response at each of its writes in turn."""
 
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
 from gpufleet_operator.kube.errors import UnavailableError
+from gpufleet_operator.runtime.pacing.held_statuses import HOLD
 from gpufleet_testing.hypothesis_profiles import THOROUGH
 from gpufleet_testing.operator import invariants
 from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault, faulty_writes
@@ -69,7 +71,7 @@ async def test_fault_at_any_write_leads_to_the_same_end(name: str, dra: int, aft
         cluster = FakeCluster(2, 3, dra=dra)
         planned = WriteFault(10**6 if at is None else at, kind, after=after)
         cluster.fault = planned
-        operator = RestartingOperator(cluster)
+        operator = RestartingOperator(cluster, HOLD if name == "many" else timedelta(0))
         await live(cluster, operator, spec)
         writes = 10**6 - planned.left
         await invariants.settle(cluster, operator, rounds=6)

@@ -36,6 +36,9 @@ class Waiting:
     def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]:
         return [], frozenset()
 
+    def due(self) -> None:
+        pass
+
     def in_flight(self) -> tuple[frozenset[str], frozenset[str]]:
         return frozenset(), frozenset()
 

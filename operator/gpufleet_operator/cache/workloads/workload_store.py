@@ -1,0 +1,56 @@
+"""GPUWorkloads, with statuses that are not written yet."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from gpufleet_api.workload_status import WorkloadStatus
+from gpufleet_operator.cache.store import TombstoneStore, newer
+from gpufleet_operator.model.lenient_json import Json
+from gpufleet_operator.model.objects import Workload
+
+
+class WorkloadStore(TombstoneStore[Workload]):
+    """A GPUWorkload whose status is not written yet has it already: the next decisions are based on it.
+
+    The status has no other writer, so versions that others write keep it.
+    """
+
+    def __init__(self, decode: Callable[[Json], Workload | None], changed: Callable[[], None]) -> None:
+        super().__init__(decode, changed)
+        self._stored: dict[str, Workload] = {}
+        """The objects as the apiserver has them, of those whose status is not written yet."""
+
+    def hold(self, uid: str, status: WorkloadStatus) -> None:
+        """Gives a workload a status that is not written yet."""
+        item = self.items.get(uid)
+        if item is not None:
+            self._stored.setdefault(uid, item)
+            super().put(_with_status(item, status))
+
+    def give_up(self, uid: str) -> None:
+        """Gives a workload the status that the apiserver has: the other one could not be written."""
+        stored = self._stored.pop(uid, None)
+        if stored is not None:
+            super().put(stored)
+
+    def apply_written(self, body: Json) -> None:
+        """Applies the response to the write of a status."""
+        self._stored.pop(body["metadata"]["uid"], None)
+        self.apply(body)
+
+    def put(self, item: Workload) -> None:
+        stored = self._stored.get(item.uid)
+        if stored is None:
+            super().put(item)
+        elif not newer(stored.resource_version, item.resource_version):
+            self._stored[item.uid] = item
+            held = self.items[item.uid]
+            super().put(replace(item, status=held.status, stored_placements=held.stored_placements))
+
+    def remove(self, uid: str, version: str) -> None:
+        self._stored.pop(uid, None)
+        super().remove(uid, version)
+
+
+def _with_status(workload: Workload, status: WorkloadStatus) -> Workload:
+    return replace(workload, status=status, stored_placements={p.replica: p for p in status.placements})

@@ -1,0 +1,87 @@
+"""Holds statuses back for a moment, because a later one often replaces them: of a workload, only the latest is written.
+
+A workload that gets through creation, placement and start within this time costs one write instead of four. While the
+operator has more pods to create and to place than it can, they wait longer: a write delays these.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from gpufleet_operator.cache.workloads.workload_store import WorkloadStore
+from gpufleet_operator.model.actions import Actions, Event, WriteStatus
+
+HOLD = timedelta(seconds=2)
+BUSY_HOLD = timedelta(seconds=30)
+"""While pods wait for their creation, reservation or release."""
+_MAX_PER_PASS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    action: WriteStatus
+    since: datetime
+
+
+class HeldStatuses:
+    """The statuses that are held back.
+
+    Args:
+        store: Has them before they are written.
+        now: Returns the time.
+        hold: How long; 0: none is held back.
+    """
+
+    def __init__(self, store: WorkloadStore, now: Callable[[], datetime], hold: timedelta = HOLD) -> None:
+        self._store, self._now, self._hold = store, now, hold
+        self._held: dict[str, _Held] = {}
+        """By uid of the workload, the longest waiting first."""
+        self.busy = False
+        """Pods wait for their creation, reservation or release."""
+
+    def due(self) -> datetime | None:
+        """Returns when the next one is to be written; None: none is held back."""
+        first = next(iter(self._held.values()), None)
+        return None if first is None else first.since + self._limit
+
+    def join(self, actions: Actions) -> Actions:
+        """Returns the decision with the statuses that were held back long enough.
+
+        One that the decision replaces has its events recorded with the later one.
+        """
+        until = self._now() - self._limit
+        due: list[WriteStatus] = []
+        for held in self._held.values():
+            if held.since > until or len(due) >= _MAX_PER_PASS:
+                break
+            due.append(replace(held.action, progress=False))
+        late = {action.workload_uid for action in due}
+        decided = [self._joined(action, late=action.workload_uid in late) for action in actions.statuses]
+        known = {action.workload_uid for action in decided}
+        return replace(actions, statuses=(*decided, *(action for action in due if action.workload_uid not in known)))
+
+    def takes(self, action: object) -> bool:
+        """Returns True for a status that is to be held back."""
+        return isinstance(action, WriteStatus) and action.progress and bool(self._hold)
+
+    def hold(self, action: WriteStatus) -> None:
+        """Holds a status back, in place of an earlier one of its workload."""
+        uid = action.workload_uid
+        before = self._held.get(uid)
+        self._held[uid] = _Held(action, before.since if before is not None else self._now())
+        self._store.hold(uid, action.status)
+
+    def drop(self, workload_uid: str) -> None:
+        """Forgets the status of a workload, because it or a later one is sent."""
+        self._held.pop(workload_uid, None)
+
+    @property
+    def _limit(self) -> timedelta:
+        return BUSY_HOLD if self.busy else self._hold
+
+    def _joined(self, action: WriteStatus, *, late: bool) -> WriteStatus:
+        held = self._held.get(action.workload_uid)
+        if held is None:
+            return action
+        latest: dict[str, Event] = {event.reason: event for event in (*held.action.events, *action.events)}
+        return replace(action, events=tuple(latest.values()), progress=action.progress and not late)
