@@ -46,7 +46,14 @@ class Store(ABC, Generic[T]):
         self._changed = changed
 
     def apply(self, body: Json) -> None:
-        """Adds or updates an object of the API."""
+        """Adds or updates an object of the API. The stored version is not decoded again.
+
+        A watch reports each write of the operator itself, whose response is stored already.
+        """
+        uid, version = identity(body)
+        stored = self.items.get(uid)
+        if stored is not None and version and stored.resource_version == version:
+            return
         if (item := self.decode(body)) is not None:
             self.put(item)
 

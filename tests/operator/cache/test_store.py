@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -183,3 +184,22 @@ def test_the_newer_of_two_objects_with_one_name_is_in_the_snapshot() -> None:
     snapshot = cache.snapshot(now=make.NOW, name_seed="", templates={}, state=PassState(), limits=Limits())
 
     assert snapshot.telemetry["node-1"].uid == "new"
+
+
+def test_watch_event_of_our_own_write_is_not_decoded_again() -> None:
+    """Decoding a GPUTelemetry takes longer than the decision that it belongs to."""
+    decoded: list[str] = []
+
+    def count(body: Any) -> Node:
+        decoded.append(body["metadata"]["resourceVersion"])
+        return decode.node(body)
+
+    def body(version: str) -> dict[str, Any]:
+        return {"metadata": {"uid": "u", "name": "n-u", "resourceVersion": version}, "spec": {}}
+
+    store: TombstoneStore[Node] = TombstoneStore(count, lambda: None)
+    for version in ("5", "5", "6", "6", "5"):
+        store.apply(body(version))
+
+    assert decoded == ["5", "6", "5"]
+    assert store.items["u"].resource_version == "6"
