@@ -29,8 +29,7 @@ MOVES_PERIOD = timedelta(hours=1)
 def advance(snapshot: Snapshot) -> PassState:
     """Returns the state of this pass: the previous one, updated by the snapshot, without deleted objects."""
     previous, now = snapshot.previous_state, snapshot.now
-    # Of two reservations of one pod, one is removed by this pass; the later one in order is observed.
-    observed = {r.assignment.pod_uid: _observe(snapshot, r) for r in reservations(snapshot)}
+    observed = {r.assignment.pod_uid: _observe(snapshot, r) for r in _target_last(snapshot)}
     ended = {uid: previous.ended.get(uid, (now, o.report)) for uid, o in observed.items() if o.pod_has_ended}
     return replace(
         previous,
@@ -93,6 +92,16 @@ def _has_stored_score(snapshot: Snapshot, assignment: Assignment) -> bool:
     return workload is None or (
         stored is not None and stored.pod_uid == assignment.pod_uid and stored.score is not None
     )
+
+
+def _target_last(snapshot: Snapshot) -> list[Reservation]:
+    """Returns all reservations. Of two of one pod, the ledger drops the one that the pod was not released to."""
+
+    def is_of_target(reservation: Reservation) -> bool:
+        pod = snapshot.pods.get(reservation.assignment.pod_uid)
+        return pod is not None and pod.target_node == reservation.node
+
+    return sorted(reservations(snapshot), key=is_of_target)
 
 
 def _released_at(snapshot: Snapshot, pod: Pod, observed: "_Observation | None") -> datetime:

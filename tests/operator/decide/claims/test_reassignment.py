@@ -84,6 +84,20 @@ def test_pod_without_a_claim_gets_devices_of_another_node_and_an_annotation() ->
     assert not actions.deletes
 
 
+def test_pod_with_old_and_new_reservation_does_not_get_the_old_claim_again() -> None:
+    """The new reservation is stored, while the old one is still being removed and the annotation names it."""
+    pod = released(unschedulable=BUSY)
+    reserved = claims.assignment(pod, "GPU-1-0")
+    snapshot = cluster(pod, telemetry("node-1", reserved), telemetry("node-2"), claim=claim_of(pod, reserved))
+    second = later(snapshot, decide(snapshot))
+    now = snapshot.now + GRACE + timedelta(seconds=0.5)
+    new = claims.assignment(pod, "GPU-2-0").model_copy(update={"decided_at": now.isoformat()})
+    both = cluster(pod, telemetry("node-1", reserved), telemetry("node-2", new))
+    actions = decide(replace(both, now=now, previous_state=second.state))
+    assert not actions.claims
+    assert [release.node for release in actions.releases] == ["node-2"]
+
+
 def test_reassigned_pod_gets_its_claim_once_its_annotation_names_the_devices() -> None:
     """What kube-scheduler said about the devices of before does not count."""
     pod = released(unschedulable=BUSY, pinned="node-2")
