@@ -4,47 +4,15 @@ The operator runs in the tests' environment, behind a proxy that knows its write
 at every single write, on a cluster in memory.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from gpufleet_e2e.faults import writes
-from gpufleet_e2e.faults.killing_proxy import When
-from gpufleet_e2e.faults.lives import (
-    END_SECONDS,
-    Life,
-    Stage,
-    check_life,
-    reservations,
-)
+from gpufleet_e2e.faults.lives import BOTH, Life, check_life, ready, ready_first, suspended
 from gpufleet_e2e.faults.mortal_operator import MortalOperator, mortal_operator
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.sandbox import TestNamespace
-
-BOTH = (When.BEFORE, When.AFTER)
-
-
-def ready(stage: Stage) -> None:
-    stage.has("Ready")
-
-
-def ready_first(act: Callable[[Stage], None], **fields: Any) -> Callable[[Stage], None]:
-    """Returns the beginning in which something happens to a workload that runs."""
-
-    def begin(stage: Stage) -> None:
-        stage.apply(**fields)
-        stage.namespace.wait_ready(stage.name, within=END_SECONDS)
-        act(stage)
-
-    return begin
-
-
-def suspended(stage: Stage) -> None:
-    stage.has("Suspended")
-    assert not reservations(stage)
-    assert not stage.namespace.all_pods(stage.name), "a pod that has ended is still being deleted"
-
 
 PLACEMENT = {
     writes.CREATE_SERVICE: BOTH,

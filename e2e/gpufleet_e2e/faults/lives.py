@@ -6,7 +6,7 @@ from typing import Any
 
 from gpufleet_api.names import WAITING_FOR_ANNOTATION
 from gpufleet_e2e.faults import writes
-from gpufleet_e2e.faults.killing_proxy import Kills
+from gpufleet_e2e.faults.killing_proxy import Kills, When
 from gpufleet_e2e.faults.mortal_operator import MortalOperator
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support import api
@@ -17,6 +17,7 @@ from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import FREE_SECONDS, TestNamespace
 
+BOTH = (When.BEFORE, When.AFTER)
 END_SECONDS = 60
 START_SECONDS = 20
 """After each kill: a process starts, and lists everything."""
@@ -65,6 +66,27 @@ class Life:
     begin: Callable[[Stage], None]
     ended: Callable[[Stage], None]
     undo: Callable[[Stage], None] = lambda _: None
+
+
+def ready(stage: Stage) -> None:
+    stage.has("Ready")
+
+
+def ready_first(act: Callable[[Stage], None], **fields: Any) -> Callable[[Stage], None]:
+    """Returns the beginning in which something happens to a workload that runs."""
+
+    def begin(stage: Stage) -> None:
+        stage.apply(**fields)
+        stage.namespace.wait_ready(stage.name, within=stage.within)
+        act(stage)
+
+    return begin
+
+
+def suspended(stage: Stage) -> None:
+    stage.has("Suspended")
+    assert not reservations(stage)
+    assert not stage.namespace.all_pods(stage.name), "a pod that has ended is still being deleted"
 
 
 def reservations(stage: Stage) -> list[JsonObject]:
