@@ -8,6 +8,8 @@ caches are compared with complete lists as well.
 import asyncio
 import signal
 from collections.abc import Callable, Collection, Coroutine
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import kopf
@@ -22,6 +24,7 @@ CAP_SECONDS = 30.0
 STABLE_SECONDS = 60.0
 """Time without a failure after which the pause before the next start is short again."""
 
+_KOPF_FOLDER = str(Path(kopf.__file__).parent)
 _WATCHER = "watcher for "
 """How kopf names the task of a watch, which a test checks."""
 _END_SECONDS = 5.0
@@ -78,13 +81,19 @@ async def run_kopf(
 
 
 def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Ignores what no one retrieved from a watch: kopf has logged it, and when several fail, waits for the first only.
+    """Ignores what no one retrieved from a task of kopf, which waits for the first that fails only, and logs that.
 
-    asyncio reports it when the task is garbage, in the middle of anything else.
+    asyncio reports the others when they are garbage, in the middle of anything else.
     """
-    future = context.get("future")
-    if not (isinstance(future, asyncio.Task) and future.get_name().startswith(_WATCHER)):
+    if not _is_of_kopf(context.get("future")):
         loop.default_exception_handler(context)
+
+
+def _is_of_kopf(future: asyncio.Future[Any] | None) -> bool:
+    if not isinstance(future, asyncio.Task):
+        return False
+    code: CodeType | None = getattr(future.get_coro(), "cr_code", None)
+    return code is not None and code.co_filename.startswith(_KOPF_FOLDER)
 
 
 async def _unless_ended(work: Coroutine[Any, Any, None], end: asyncio.Future[None]) -> None:

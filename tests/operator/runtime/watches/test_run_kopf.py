@@ -174,13 +174,17 @@ async def test_rejected_comparison_ends_it() -> None:
             await task
 
 
-async def test_error_of_a_watch_is_reported_by_kopf_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """asyncio reports it as well, when the task is garbage: kopf retrieves the error of the first watch that fails."""
+async def test_error_of_a_task_of_kopf_is_reported_by_kopf_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio reports it as well, when the task is garbage: kopf retrieves the error of the first that fails."""
     reported: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(loop, "default_exception_handler", reported.append)
     async with watching() as (_, task):
-        for each in (*watchers(), task):
+        assert watchers()
+        others = asyncio.all_tasks() - {asyncio.current_task(), task}
+        of_kopf = [each for each in others if "/kopf/" in repr(each)]
+        assert len(of_kopf) > len(watchers()), "no task but watches"
+        for each in (*of_kopf, task):
             loop.call_exception_handler({"message": "Task exception was never retrieved", "future": each})
     assert [context["future"] for context in reported] == [task]
 
