@@ -2,7 +2,10 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from gpufleet_e2e.faults.full_devices import MOVED_SECONDS, Crowd, Pair
+from gpufleet_e2e.kubernetes_features import SHARED_CLAIMS
 from gpufleet_e2e.support.api import JsonObject, demands
 from gpufleet_e2e.support.claims import claims
 from gpufleet_e2e.support.fleet import Fleet
@@ -10,6 +13,8 @@ from gpufleet_e2e.support.manifests import IMAGE, gpuworkload
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import FREE_SECONDS, TestNamespace
 from gpufleet_operator.model.demands.template import TemplateKey
+
+pytestmark = pytest.mark.kubernetes(SHARED_CLAIMS)
 
 PROMISED, USED, LATE = 60_000, 9_000, 50_000
 """MiB. Both promises together are more than the 81,559 MiB of a device."""
