@@ -47,8 +47,9 @@ def test_device_cools_among_noisy_neighbors(namespace: TestNamespace, fleet: Fle
         _wait_for_the_worst_moment(fleet, node)
         fleet.gpus[node].report(hot, temperature_celsius=60)
         began = monotonic()
-        namespace.wait_for("cool-only", lambda found: objects.is_true(found, "Placed"), SOON_SECONDS)
-        print(f"placed {monotonic() - began:.1f} s after it is cool")
+        # Not the condition `Placed`: a status on the way to Ready is held back for two seconds.
+        eventually(lambda: namespace.reservation("cool-only"), within=SOON_SECONDS)
+        print(f"reserved {monotonic() - began:.1f} s after it is cool")
         assert namespace.devices("cool-only") == (hot,)
 
 
