@@ -21,7 +21,7 @@ from gpufleet_testbed import repository_root
 from gpufleet_testbed.images.project import build_image
 
 READY_SECONDS = 90
-REVISION = "ed3263c5~1"
+REVISION = "f47e3c7"
 TAG = "earlier"
 ON_DELETE = {"image": {"repository": REPOSITORY}, "updateStrategy": {"type": "OnDelete", "rollingUpdate": None}}
 """Agents stay as they are while chart, CRDs and operator change."""

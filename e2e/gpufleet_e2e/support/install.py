@@ -81,8 +81,9 @@ def install(
 
 
 def _known(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values that have a default, also those of agent and operator."""
-    kept = {name: value for name, value in values.items() if name in defaults}
-    for component in ("agent", "operator"):
-        kept[component] = {name: value for name, value in values[component].items() if name in defaults[component]}
-    return kept
+    """Returns the values that have a default. A mapping whose default is empty may have any keys."""
+    return {name: _known_value(value, defaults[name]) for name, value in values.items() if name in defaults}
+
+
+def _known_value(value: Any, default: Any) -> Any:
+    return _known(value, default) if isinstance(value, Mapping) and isinstance(default, Mapping) and default else value
