@@ -5,7 +5,6 @@ import random
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -123,7 +122,7 @@ class Agent:
 
     async def _forward_health(self) -> None:
         # The first change is forwarded without waiting: it may have come before this loop began.
-        seen = self.sampler.snapshot(windows=False).health_version
+        seen = self.sampler.snapshot().health_version
         while True:
             self.devices_changed.notify()
             self.status_changed.notify()
@@ -173,7 +172,7 @@ def build_agent(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
     """
     base = _build_base(settings, hardware, api, rng)
     overuse = OveruseMonitor(
-        snapshot=partial(base.sampler.snapshot, windows=False),
+        snapshot=base.sampler.snapshot,
         holders=base.holders,
         record=base.events.record,
         changes=base.status_changed,
@@ -346,8 +345,7 @@ def _build_checkpoint(base: _Base, publisher: StatusPublisher) -> CheckpointWrit
 def _build_http(
     base: _Base, overuse: OveruseMonitor, plugins: DeviceTransport, publisher: StatusPublisher, watchdog: LoopWatchdog
 ) -> HttpServer:
-    settings, registry = base.settings, base.registry
-    snapshot = partial(base.sampler.snapshot, windows=False)
+    settings, registry, snapshot = base.settings, base.registry, base.sampler.snapshot
     ProcessCollector(registry=registry)
     node_name = settings.node_name
     registry.register(DeviceCollector(snapshot, base.holders, node_name, settings.window_seconds, settings.metrics))

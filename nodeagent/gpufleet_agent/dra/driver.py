@@ -129,16 +129,14 @@ class DraDriver:
 
     def unregistered(self) -> list[str]:
         """Returns the driver's name while the kubelet has not registered it, or its slice is missing."""
-        if not self._context.sampler.snapshot(windows=False).devices:
+        if not self._context.sampler.snapshot().devices:
             return []  # a node without devices has nothing to publish
         return [] if self._servicer.registered and self._slices.published else [DRA_DRIVER]
 
     def withheld(self) -> dict[str, str]:
         """Returns, by UUID, why a device without a fault cannot be given to a claim."""
         healthy = (
-            d.info.uuid
-            for d in self._context.sampler.snapshot(windows=False).devices
-            if d.health.state is HealthState.HEALTHY
+            d.info.uuid for d in self._context.sampler.snapshot().devices if d.health.state is HealthState.HEALTHY
         )
         if not self._servicer.registered:
             return dict.fromkeys(healthy, NOT_REGISTERED)
@@ -161,13 +159,10 @@ class DraDriver:
         return parse_claim(document, DRA_DRIVER, self._context.node)
 
     def _gpus(self) -> dict[str, ClaimableGpu]:
-        return {
-            device_name(each.info.uuid): claimable(each)
-            for each in self._context.sampler.snapshot(windows=False).devices
-        }
+        return {device_name(each.info.uuid): claimable(each) for each in self._context.sampler.snapshot().devices}
 
     def _slice_devices(self) -> Devices | None:
-        snapshot = self._context.sampler.snapshot(windows=False)
+        snapshot = self._context.sampler.snapshot()
         if not snapshot.devices:
             return None  # not known yet: an empty slice would take the devices from claims that wait
         return [slice_device(device, snapshot.driver_version, pcie_root) for device in snapshot.devices]

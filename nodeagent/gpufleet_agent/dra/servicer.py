@@ -109,7 +109,7 @@ class DraDriverServicer:
         del request
         while not self._closing:
             seen = self._devices_changed.version
-            yield health_response(self._sampler.snapshot(windows=False), self._pool, time.time())
+            yield health_response(self._sampler.snapshot(), self._pool, time.time())
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEALTH_SECONDS):
                     await self._devices_changed.wait(seen)

@@ -28,7 +28,7 @@ class AdvertisedDevices:
                 in_use=in_use(device.sample, device.info.memory_model),
                 nodes=device.info.nodes,
             )
-            for device in self._sampler.snapshot(windows=False).devices
+            for device in self._sampler.snapshot().devices
             # A partition without a known profile belongs to no resource, least of all to that of whole GPUs.
             if not (self._by_profile and device.info.parent is not None and device.info.profile is None)
         )

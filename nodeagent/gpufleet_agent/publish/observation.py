@@ -5,7 +5,7 @@ building the status, which takes several times as long and is done every second 
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from gpufleet_agent.devices.base import Sample
@@ -22,18 +22,15 @@ from gpufleet_agent.publish.deadband import (
     power_band,
 )
 from gpufleet_agent.publish.payload import Status, build_status
-from gpufleet_agent.sampling.snapshot import DeviceSnapshot, NodeSnapshot, WindowSummary
+from gpufleet_agent.sampling.snapshot import DeviceSnapshot, NodeSnapshot
 from gpufleet_api.names import Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What `build_status` needs."""
+    """Arguments of `build_status`."""
 
     snapshot: NodeSnapshot
-    """Without windows."""
-    windows: Callable[[], Mapping[str, WindowSummary]]
-    """Returns the devices' windows by UUID. Only a status needs them."""
     holders: Holders
     generation: int | None
     observed_at: float
@@ -48,10 +45,8 @@ class Observation:
     cordoned: Collection[str]
 
     def build(self) -> Status:
-        windows = self.windows()
-        devices = tuple(replace(device, window=windows.get(device.info.uuid)) for device in self.snapshot.devices)
         return build_status(
-            replace(self.snapshot, devices=devices),
+            self.snapshot,
             self.holders,
             generation=self.generation,
             observed_at=self.observed_at,

@@ -1,7 +1,6 @@
 """Collects what the agent's parts know at one moment, for the status."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -12,7 +11,7 @@ from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.terminating_pods import TerminatingPods
 from gpufleet_agent.publish.observation import Observation
 from gpufleet_agent.publish.publisher import Publisher
-from gpufleet_agent.sampling.snapshot import SnapshotSource, WindowSummary
+from gpufleet_agent.sampling.snapshot import SnapshotSource
 from gpufleet_api.names import Transport
 
 StatusPublisher: TypeAlias = Publisher[Observation]
@@ -67,7 +66,7 @@ class StatusSource:
         """
         if self._holdings.listed_at is None:
             return None
-        snapshot = self._sampler.snapshot(windows=False)
+        snapshot = self._sampler.snapshot()
         if not self._with_partitions:
             # The operator may reserve every device in the status, and reserves only gpufleet's own resources.
             whole = tuple(device for device in snapshot.devices if device.info.parent is None)
@@ -75,7 +74,6 @@ class StatusSource:
         now = time.time()
         return Observation(
             snapshot=snapshot,
-            windows=self._windows,
             holders=self._holdings.holders(self._telemetry.assignments or ()),
             generation=self._telemetry.generation,
             observed_at=now,
@@ -89,7 +87,3 @@ class StatusSource:
             withheld=self._plugins.withheld(),
             cordoned=self._telemetry.cordoned(now),
         )
-
-    def _windows(self) -> Mapping[str, WindowSummary]:
-        devices = self._sampler.snapshot().devices
-        return {device.info.uuid: device.window for device in devices if device.window is not None}

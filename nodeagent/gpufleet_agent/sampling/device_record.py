@@ -90,12 +90,12 @@ class DeviceRecord:
                 self.contained.restore(contained_count(warning.message))
         return self.health.restore(saved, reported, now.monotonic, now.wall, last)
 
-    def snapshot(self, now: Instant, *, windows: bool = True) -> DeviceSnapshot:
+    def snapshot(self, now: Instant) -> DeviceSnapshot:
         return DeviceSnapshot(
             info=self.info,
             health=self.health.snapshot(),
             sample=self.sample,
             sample_age_seconds=None if self.sample is None else now.monotonic - self.sampled_at,
-            window=self.window.stats(now.monotonic) if windows else None,
+            window=self.window.stats(now.monotonic),
             events=tuple(self.events[key] for key in sorted(self.events)),
         )

@@ -254,13 +254,13 @@ class NodeRegistry:
         with self._lock:
             return frozenset[str]().union(*(device.health.active_faults for device in self._devices.values()))
 
-    def snapshot(self, now: Instant, *, windows: bool = True) -> NodeSnapshot:
-        """Returns the state at `now`, without the statistics of windows if they are not needed. Works after `close`."""
+    def snapshot(self, now: Instant) -> NodeSnapshot:
+        """Returns the state at `now`. Works after `close`."""
         with self._lock:
             sampled = [device for device in self._devices.values() if device.sample is not None]
             newest = max(sampled, key=lambda device: device.sampled_at, default=None)
             ordered = sorted(self._devices.values(), key=lambda device: device.info.index)
-            devices = tuple(device.snapshot(now, windows=windows) for device in ordered)
+            devices = tuple(device.snapshot(now) for device in ordered)
             return NodeSnapshot(
                 devices=devices,
                 driver_version=self._driver_version,

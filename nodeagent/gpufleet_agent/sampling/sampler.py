@@ -106,9 +106,9 @@ class Sampler:
             self._closing = asyncio.create_task(self._close(), name="sampler-close")
         await asyncio.shield(self._closing)
 
-    def snapshot(self, *, windows: bool = True) -> NodeSnapshot:
-        """See `SnapshotSource.snapshot`."""
-        return self._registry.snapshot(self._clock(), windows=windows)
+    def snapshot(self) -> NodeSnapshot:
+        """Returns what is known now, from memory. Never blocks; works after `close`."""
+        return self._registry.snapshot(self._clock())
 
     def saved_state(self) -> SavedState | None:
         """Returns the faults that the hardware may not report again; None if the devices are not known yet."""

@@ -123,12 +123,8 @@ class NodeSnapshot:
 class SnapshotSource(Protocol):
     """What the rest of the agent uses of `sampling.sampler.Sampler`."""
 
-    def snapshot(self, *, windows: bool = True) -> NodeSnapshot:
-        """Returns what is known now, from memory. Takes microseconds, never blocks; works after close.
-
-        Args:
-            windows: Whether the devices' windows are needed. Their statistics are half of the cost.
-        """
+    def snapshot(self) -> NodeSnapshot:
+        """Returns what is known now, from memory. Takes microseconds, never blocks; works after close."""
 
     async def changed(self, seen: int) -> int:
         """Waits until `health_version` differs from `seen`; returns the new one. No change is missed.

@@ -43,6 +43,7 @@ SAMPLE = Sample(
     mig_enabled=False,
 )
 MEMORY = {(UUID, "uid"): ObservedMemory(4000, 4100, 50.0)}
+WINDOW = WindowSummary(60, 59.0)
 EPISODE = OveruseEpisode(MemoryUsage(UUID, 0, KEY, "uid", 3000, 4000), 90.0)
 
 
@@ -52,6 +53,7 @@ def observation(
     age: float = 0.5,
     info: DeviceInfo | None = None,
     sampled: bool = True,
+    window: WindowSummary | None = WINDOW,
     changed: dict[str, Any] | None = None,
     **sample: Any,
 ) -> Observation:
@@ -60,10 +62,10 @@ def observation(
         health,
         replace(SAMPLE, **sample) if sampled else None,
         age if sampled else None,
+        window,
     )
     found = Observation(
         snapshot=NodeSnapshot(devices=(device,), driver_version="570"),
-        windows=lambda: {UUID: WindowSummary(60, 59.0)},
         holders={UUID: (HoldingContainer(KEY, "uid", shared=True, memory_mib=3000),)},
         generation=1,
         observed_at=100.0,
@@ -86,7 +88,7 @@ WRITTEN = observation()
 def test_a_status_has_the_windows_of_the_devices_that_have_one() -> None:
     (device,) = WRITTEN.build()["devices"]
     assert device["window"] == {"samples": 60, "seconds": 59}
-    (device,) = observation(changed={"windows": dict}).build()["devices"]
+    (device,) = observation(window=None).build()["devices"]
     assert "window" not in device
 
 
