@@ -19,7 +19,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, w
 
 from gpufleet_api.names import OPERATOR_FIELD_MANAGER
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import ApiError, GoneError, UnauthorizedError, UnavailableError, from_status
+from gpufleet_operator.kube.errors import ApiError, GoneError, UnavailableError, from_status
 from gpufleet_operator.kube.http_client import AiohttpClient, HttpClient, HttpResponse
 from gpufleet_operator.kube.rejected_credentials import RejectedCredentials
 from gpufleet_operator.model.lenient_json import Json
@@ -75,7 +75,7 @@ class Api:
     Args:
         http: Sends the requests.
         clock: Updated from each response.
-        credentials: Notes each status; None: with the monotonic clock.
+        credentials: Notes each response; None: with the monotonic clock.
     """
 
     def __init__(self, http: HttpClient, clock: ServerClock, credentials: RejectedCredentials | None = None) -> None:
@@ -201,8 +201,8 @@ class Api:
 
     async def _check(self, response: HttpResponse, sent: datetime) -> None:
         self._clock.observe(response.headers.get("Date"), sent)
-        self._credentials.note(response.status)
         if _OK <= response.status < _REDIRECTED:
+            self._credentials.note(None)
             return
         body = await response.read()
         try:
@@ -210,9 +210,10 @@ class Api:
         except ValueError:
             status = {"message": body.decode(errors="replace")[:_MAX_ERROR_TEXT]}
         error = from_status(response.status, status if isinstance(status, Mapping) else {})
+        self._credentials.note(error)
         if error.code in _DENIED and asyncio.get_running_loop().time() < self._starting_until:
             raise UnavailableError(str(error), error.code)
-        raise self._credentials.error(str(error)) if isinstance(error, UnauthorizedError) else error
+        raise self._credentials.limited(error)
 
     @asynccontextmanager
     async def _translate_errors(self) -> AsyncIterator[None]:

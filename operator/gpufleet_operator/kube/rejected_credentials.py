@@ -9,11 +9,10 @@ from collections.abc import Callable
 
 import structlog
 
-from gpufleet_operator.kube.errors import ApiError, CredentialsRejectedError, UnauthorizedError
+from gpufleet_operator.kube.errors import ApiError, CredentialsRejectedError, UnauthorizedError, UnavailableError
 
 LIMIT_SECONDS = 120.0
 """How long requests are repeated while each is rejected."""
-_UNAUTHORIZED = 401
 
 log = structlog.get_logger(__name__)
 
@@ -30,25 +29,21 @@ class RejectedCredentials:
         self._since: float | None = None
         self._last = 0.0
 
-    def note(self, code: int) -> None:
-        """Notes the status of a response. One that is not about the request itself shows nothing."""
-        if code == _UNAUTHORIZED:
+    def note(self, error: ApiError | None) -> None:
+        """Notes the error of a response; None: it was accepted. One that is not about the request shows nothing."""
+        if isinstance(error, UnauthorizedError):
             now = self._clock()
             if self._since is None or now - self._last > LIMIT_SECONDS:
                 self._since = now
                 log.warning("the apiserver rejects the credentials, retrying", seconds=LIMIT_SECONDS)
             self._last = now
-        elif self._since is not None and code < _SERVER_ERROR and code != _TOO_MANY_REQUESTS:
+        elif self._since is not None and not isinstance(error, UnavailableError):
             self._since = None
             log.warning("the apiserver accepts the credentials again")
 
-    def error(self, message: str) -> ApiError:
-        """Returns the error of a request that was rejected."""
-        since = self._clock() if self._since is None else self._since
-        if self._clock() - since < LIMIT_SECONDS:
-            return UnauthorizedError(message, _UNAUTHORIZED)
-        return CredentialsRejectedError(f"{message}, for {LIMIT_SECONDS:.0f} s", _UNAUTHORIZED)
-
-
-_TOO_MANY_REQUESTS = 429
-_SERVER_ERROR = 500
+    def limited(self, error: ApiError) -> ApiError:
+        """Returns the error that was noted last, or the one that ends the process."""
+        since = self._since if isinstance(error, UnauthorizedError) else None
+        if since is not None and self._clock() - since >= LIMIT_SECONDS:
+            return CredentialsRejectedError(f"{error}, for {LIMIT_SECONDS:.0f} s", error.code)
+        return error
