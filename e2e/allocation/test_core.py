@@ -7,7 +7,7 @@ import pytest
 from gpufleet_e2e.faults.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.kubernetes_features import SHARED_CLAIMS
 from gpufleet_e2e.proof import Source, compare_shards
-from gpufleet_e2e.support.api import JsonObject, pods
+from gpufleet_e2e.support.api import pods
 from gpufleet_e2e.support.claims import claim_by_hand, own_class
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import SHARD, container, gpuworkload, plain_pod, pod_spec
@@ -86,7 +86,7 @@ def test_reserved_device_is_not_given_to_a_thief(namespace: TestNamespace, fleet
         (spare,) = set(fleet.gpus[node].uuids) - reserved
         if transport == "DRA":
             claim_by_hand(fleet, namespace.name, "thief", min(reserved), nodeSelector=on_node)
-            never(lambda: _is_pending(namespace, "thief"), for_seconds=5)
+            never(lambda: namespace.check_pending("thief"), for_seconds=5)
         else:
             fleet.api.create(pods(namespace.name), plain_pod("thief", count=1, nodeSelector=on_node))
             namespace.wait_running("thief", within=SECONDS)
@@ -94,8 +94,3 @@ def test_reserved_device_is_not_given_to_a_thief(namespace: TestNamespace, fleet
             assert held == {spare}
     fleet.api.delete(f"{pods(namespace.name)}/thief")
     assert set(namespace.devices("owner")) == reserved
-
-
-def _is_pending(namespace: TestNamespace, name: str) -> None:
-    status: JsonObject = namespace.fleet.api.get(f"{pods(namespace.name)}/{name}")["status"]
-    assert status["phase"] == "Pending", status

@@ -69,7 +69,7 @@ def test_agent_ignores_a_forged_annotation(namespace: TestNamespace, fleet: Flee
         if transport == "DRA":
             claim_by_hand(fleet, namespace.name, "greedy", named, **forgery)
             eventually(lambda: _bound(namespace, "greedy"), within=20)
-            never(lambda: _is_pending(namespace, "greedy"), for_seconds=3)
+            never(lambda: namespace.check_pending("greedy"), for_seconds=3)
         else:
             fleet.api.create(pods(namespace.name), plain_pod("greedy", count=1, **forgery))
             words = eventually(lambda: _failed(namespace, "greedy"), within=20)
@@ -151,11 +151,6 @@ def _holding(namespace: TestNamespace, pod: str) -> Holding:
 
 def _bound(namespace: TestNamespace, pod: str) -> None:
     assert "nodeName" in namespace.fleet.api.get(f"{pods(namespace.name)}/{pod}")["spec"], f"{pod} is not bound"
-
-
-def _is_pending(namespace: TestNamespace, pod: str) -> None:
-    status: JsonObject = namespace.fleet.api.get(f"{pods(namespace.name)}/{pod}")["status"]
-    assert status["phase"] == "Pending", status
 
 
 def _failed(namespace: TestNamespace, pod: str) -> str:

@@ -59,13 +59,11 @@ class Life:
         kills: When the operator is killed, by kind of write.
         begin: Starts it. Without kills the operator has an answer to each step.
         ended: Asserts that it is over.
-        undo: Ends what `clean` does not.
     """
 
     kills: Kills
     begin: Callable[[Stage], None]
     ended: Callable[[Stage], None]
-    undo: Callable[[Stage], None] = lambda _: None
 
 
 def ready(stage: Stage) -> None:
@@ -158,10 +156,9 @@ def state(stage: Stage) -> Mapping[str, Any]:
     }
 
 
-def clean(stage: Stage, life: Life) -> None:
+def clean(stage: Stage) -> None:
     """Removes everything, so that the next life begins as this one did."""
     stage.namespace.delete(stage.name)
-    life.undo(stage)
 
     def empty() -> None:
         assert not stage.fleet.assignments(stage.namespace.name)
@@ -187,7 +184,7 @@ def check_life(namespace: TestNamespace, operator: MortalOperator, life: Life, n
     life.begin(undisturbed)
     eventually(lambda: life.ended(undisturbed), within=END_SECONDS)
     expected = state(undisturbed)
-    clean(undisturbed, life)
+    clean(undisturbed)
 
     operator.proxy.kill_at(life.kills)
     before = len(operator.proxy.kills)
@@ -197,4 +194,4 @@ def check_life(namespace: TestNamespace, operator: MortalOperator, life: Life, n
     eventually(lambda: same(state(killed), expected), within=END_SECONDS)
     for kind, when in operator.proxy.kills[before:]:
         print(f"killed at: {kind}, {when}")
-    clean(killed, life)
+    clean(killed)

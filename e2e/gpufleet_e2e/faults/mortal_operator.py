@@ -19,7 +19,6 @@ from gpufleet_e2e.support.programs.operator_process import free_port, operator_c
 
 _ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/gpufleet-operator"
 _TOKEN_SECONDS = 7200
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/gpufleet-operator"
 
 
 class MortalOperator:
@@ -28,14 +27,13 @@ class MortalOperator:
     Args:
         fleet: Its installed operator must be stopped. This one has its flags and its ServiceAccount.
         folder: For the kubeconfig and the log.
-        flags: Its own flags, in place of those of the same names.
     """
 
-    def __init__(self, fleet: Fleet, folder: Path, *flags: str) -> None:
+    def __init__(self, fleet: Fleet, folder: Path) -> None:
         self.proxy = KillingProxy(fleet.cluster.kubeconfig, self._kill)
         self._fleet, self._folder = fleet, folder
         self._log = folder / "operator.log"
-        self._flags = list(flags)
+        self._flags: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
         self._port = 0
@@ -46,7 +44,7 @@ class MortalOperator:
         """Starts it, and returns when it is ready."""
         found = self._fleet.api.get(OPERATOR)["spec"]["template"]["spec"]["containers"][0]["args"]
         self._port = free_port()
-        own = [f"--listen=127.0.0.1:{self._port}", f"--lease-namespace={NAMESPACE}", *self._flags]
+        own = [f"--listen=127.0.0.1:{self._port}", f"--lease-namespace={NAMESPACE}"]
         names = {flag.partition("=")[0] for flag in own}
         self._flags = [*(flag for flag in found if flag.partition("=")[0] not in names), *own]
         self._write_kubeconfig()
@@ -80,9 +78,6 @@ class MortalOperator:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-        # No process holds the Lease. That the next one waits until it expires is another test's.
-        if self._fleet.api.find(LEASE) is not None:
-            self._fleet.api.patch(LEASE, {"spec": {"holderIdentity": ""}})
 
     def _ready(self) -> None:
         try:
@@ -107,10 +102,10 @@ class MortalOperator:
 
 
 @contextmanager
-def mortal_operator(fleet: Fleet, folder: Path, *flags: str) -> Iterator[MortalOperator]:
+def mortal_operator(fleet: Fleet, folder: Path) -> Iterator[MortalOperator]:
     """Replaces the installed operator by one that can be killed at any write, while the block runs."""
     fleet.stop_operator()
-    operator = MortalOperator(fleet, folder, *flags)
+    operator = MortalOperator(fleet, folder)
     try:
         with serving(operator.proxy):
             operator.start()

@@ -14,44 +14,34 @@ EXPLAIN_POD = "explain a gated pod"
 DELETE_POD = "delete a pod"
 STATUS = "write the status of a workload"
 CREATE_SERVICE = "create a Service"
-RESTORE_SERVICE = "restore a Service"
-REPORT_PLACEHOLDER = "report a placeholder pod"
-EVICT_POD = "evict a pod"
 DELETE_WORKLOAD = "delete a workload"
-CREATE_EVENT = "create an event"
-COUNT_EVENT = "count an event"
 CREATE_CLAIM = "create a ResourceClaim"
-DELETE_CLAIM = "delete a ResourceClaim"
-TELEMETRY_CONDITIONS = "write conditions of a GPUTelemetry"
-NODE_CONDITION = "write a condition of a Node"
 ANNOTATE_NODE = "annotate a Node"
 APPLY_DEMAND = "apply a GPUDemand"
 DEMAND_STATUS = "write the status of a GPUDemand"
-CREATE_LEASE = "create the Lease"
-RENEW_LEASE = "renew the Lease"
 
 PLACEHOLDER = "-scale-up-"
 """Part of the name of a placeholder pod."""
 
 _KINDS = {
-    ("POST", "pods/eviction"): EVICT_POD,
-    ("PATCH", "pods/status"): REPORT_PLACEHOLDER,
+    ("POST", "pods/eviction"): "evict a pod",
+    ("PATCH", "pods/status"): "report a placeholder pod",
     ("PATCH", "gpuworkloads/status"): STATUS,
     ("DELETE", "gpuworkloads"): DELETE_WORKLOAD,
-    ("POST", "events"): CREATE_EVENT,
-    ("PATCH", "events"): COUNT_EVENT,
+    ("POST", "events"): "create an event",
+    ("PATCH", "events"): "count an event",
     ("POST", "services"): CREATE_SERVICE,
-    ("PATCH", "services"): RESTORE_SERVICE,
+    ("PATCH", "services"): "restore a Service",
     ("POST", "resourceclaims"): CREATE_CLAIM,
-    ("DELETE", "resourceclaims"): DELETE_CLAIM,
-    ("PATCH", "gputelemetries/status"): TELEMETRY_CONDITIONS,
-    ("PATCH", "nodes/status"): NODE_CONDITION,
+    ("DELETE", "resourceclaims"): "delete a ResourceClaim",
+    ("PATCH", "gputelemetries/status"): "write conditions of a GPUTelemetry",
+    ("PATCH", "nodes/status"): "write a condition of a Node",
     ("PATCH", "nodes"): ANNOTATE_NODE,
     ("PATCH", "gpudemands"): APPLY_DEMAND,
     ("PATCH", "gpudemands/status"): DEMAND_STATUS,
     ("DELETE", "gpudemands"): "delete a GPUDemand",
-    ("POST", "leases"): CREATE_LEASE,
-    ("PATCH", "leases"): RENEW_LEASE,
+    ("POST", "leases"): "create the Lease",
+    ("PATCH", "leases"): "renew the Lease",
 }
 
 

@@ -64,6 +64,11 @@ class TestNamespace:
 
         eventually(running, within=within)
 
+    def check_pending(self, pod: str) -> None:
+        """Asserts that a pod of this name is Pending."""
+        status: JsonObject = self._api.get(f"{pods(self.name)}/{pod}")["status"]
+        assert status["phase"] == "Pending", status
+
     def delete(self, *names: str) -> None:
         """Deletes GPUWorkloads in the background."""
         for name in names:

@@ -65,7 +65,7 @@ class SocketServer:
         try:
             self._socket.bind(absolute_path(path))
             self._socket.listen(_BACKLOG)
-        except BaseException:
+        except BaseException:  # of any kind: nothing else would close the socket
             self._socket.close()
             raise
         self._bound = identify(path)
