@@ -54,15 +54,20 @@ class InFlightAllocation:
         """Begins an allocation and returns its ticket once no poll is running.
 
         An earlier one that was not completed is dropped: the kubelet admits pods one after the other, so it has given
-        that one up, and a late result for it is ignored.
+        that one up, and a late result for it is ignored. The new one does not expire before it has its result: the
+        caller calls `set_result` or `end`, however long its work takes.
         """
         self._ticket += 1
         ticket, self._result, self._reusable = self._ticket, None, None
         self._idle.clear()
-        self._end_after(self._expiry_seconds)
-        # A running poll ends soon, and no other one can begin because `_idle` is cleared.
-        async with self._polling:
-            return ticket
+        self._stop_timer()
+        try:
+            # A running poll ends soon, and no other one can begin because `_idle` is cleared.
+            async with self._polling:
+                return ticket
+        except asyncio.CancelledError:
+            self.end(ticket)
+            raise
 
     def set_result(self, ticket: int, result: AllocationResult) -> None:
         """Stores the result of GetPreferredAllocation for Allocate."""
@@ -86,7 +91,7 @@ class InFlightAllocation:
     def preparing(self) -> Iterator[None]:
         """Extends the allocation while its device files are put in place: the kubelet records it after that."""
         ticket = self._ticket
-        self._end_after(self._expiry_seconds)
+        self._stop_timer()
         try:
             yield
         finally:
@@ -128,13 +133,15 @@ class InFlightAllocation:
             self._reusable = None
 
     def _end_after(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._end)
 
-    def _end(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _end(self) -> None:
+        self._stop_timer()
         self._result = None
         self._idle.set()

@@ -1,6 +1,5 @@
 """Translates between the kubelet's device plugin API and device allocation."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 import structlog
@@ -114,8 +113,8 @@ class DevicePlugin:
         ticket = await self._in_flight.begin()
         try:
             result = await self._preferred_allocation(request)
-        except asyncio.CancelledError:
-            # The kubelet hung up: it is restarting.
+        except BaseException:
+            # A cancellation: the kubelet hung up because it is restarting.
             self._in_flight.end(ticket)
             raise
         self._in_flight.set_result(ticket, result)

@@ -29,6 +29,7 @@ async def test_result_is_taken_once() -> None:
     assert in_flight.take_result() is None
 
 
+@in_virtual_time
 async def test_no_poll_until_the_kubelet_has_recorded_the_devices() -> None:
     in_flight = make()
     assert await is_idle(in_flight)
@@ -63,11 +64,49 @@ async def test_allocation_waits_for_a_running_poll_and_blocks_the_next() -> None
     assert not await next_listing
 
 
+@in_virtual_time
 async def test_polls_continue_after_an_allocation_that_expired() -> None:
     in_flight = make()
     in_flight.set_result(await in_flight.begin(), ANSWER)
     async with asyncio.timeout(20), in_flight.idle():
         assert in_flight.take_result() is None
+
+
+@in_virtual_time
+async def test_allocation_expires_only_after_it_has_its_result() -> None:
+    in_flight = make()
+    ticket = await in_flight.begin()
+    await asyncio.sleep(1)
+    assert in_flight.active, "the reservations are being read"
+    in_flight.set_result(ticket, ANSWER)
+    assert in_flight.active
+    await asyncio.sleep(1)
+    assert not in_flight.active
+    assert in_flight.take_result() is None
+
+
+@in_virtual_time
+async def test_no_poll_while_device_files_are_put_in_place() -> None:
+    in_flight = make()
+    in_flight.set_result(await in_flight.begin(), ANSWER)
+    assert in_flight.take_result() == ANSWER
+    with in_flight.preparing():
+        await asyncio.sleep(1)
+        assert in_flight.active
+    assert in_flight.active
+    await asyncio.sleep(1)
+    assert not in_flight.active
+
+
+async def test_cancelled_allocation_lets_polls_through() -> None:
+    in_flight = make()
+    async with in_flight.idle():
+        begun = asyncio.create_task(in_flight.begin())
+        await asyncio.sleep(0)
+        begun.cancel()
+        with suppress(asyncio.CancelledError):
+            await begun
+    assert await is_idle(in_flight)
 
 
 async def test_new_allocation_drops_the_result_of_the_one_before() -> None:
