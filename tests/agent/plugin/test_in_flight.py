@@ -81,7 +81,7 @@ async def test_allocation_expires_only_after_it_has_its_result() -> None:
     in_flight.set_result(ticket, ANSWER)
     assert in_flight.active
     await asyncio.sleep(1)
-    assert not in_flight.active
+    assert await is_idle(in_flight)
     assert in_flight.take_result() is None
 
 
@@ -95,7 +95,7 @@ async def test_no_poll_while_device_files_are_put_in_place() -> None:
         assert in_flight.active
     assert in_flight.active
     await asyncio.sleep(1)
-    assert not in_flight.active
+    assert await is_idle(in_flight)
 
 
 async def test_cancelled_allocation_lets_polls_through() -> None:
