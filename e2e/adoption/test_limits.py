@@ -24,7 +24,7 @@ def test_labeled_pod_that_cannot_be_placed_is_rejected(namespace: TestNamespace,
     several = plain_pod("b", labels={WORKLOAD: "train"})
     several["spec"] = pod_spec(*[{**pod_spec()["containers"][0], "name": name} for name in ("one", "two")])
     unclear = "no container requests GPUs: name the container in spec.devices of the GPUWorkload"
-    eventually(lambda: _rejects(fleet, pods(namespace.name), several, unclear), within=10)
+    eventually(lambda: _rejects(fleet, pods(namespace.name), several, unclear), within=30)
     by_hand = plain_pod("c", labels={WORKLOAD: "train"}, count=1, schedulingGates=[{"name": GATE}])
     fleet.api.create(pods(namespace.name), by_hand)
     eventually(lambda: namespace.check_placed(train=1), within=20)
@@ -37,7 +37,7 @@ def test_job_with_a_queue_has_the_limit_in_its_template(namespace: TestNamespace
     namespace.apply(adopting("queued", count=3))
     body = job("queued", 1, "exit 0", suspend=True)
     body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team"}
-    created = eventually(lambda: fleet.api.create(batch(namespace.name), body, dry_run=True), within=10)
+    created = eventually(lambda: fleet.api.create(batch(namespace.name), body, dry_run=True), within=30)
     resources = created["spec"]["template"]["spec"]["containers"][0]["resources"]
     assert resources == {"limits": {"gpufleet.dev/gpu": "3"}, "requests": {"gpufleet.dev/gpu": "3"}}
     body["spec"]["template"]["metadata"]["labels"][WORKLOAD] = "tarin"

@@ -81,7 +81,7 @@ def test_rejected_job_without_retries_completes(namespace: TestNamespace, fleet:
     body = job("once", 1, "exit 0")
     body["spec"]["template"]["spec"]["affinity"] = apart
     fleet.api.create(batch(namespace.name), body)
-    before = eventually(lambda: _only_pod(namespace, "once"), within=10)["metadata"]["uid"]
+    before = eventually(lambda: _only_pod(namespace, "once"), within=30)["metadata"]["uid"]
     status = eventually(lambda: _complete(namespace, "once"), within=60)
     assert status.get("failed", 0) == 0, f"the Job counted a failure: {status}"
     reason = "Reassigned" if transport == "DRA" else "Unschedulable"
@@ -111,7 +111,7 @@ def _best_node_is_rejected(namespace: TestNamespace, fleet: Fleet, name: str) ->
     first, second = fleet.nodes
     best, other = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
     fleet.gpus[second].report(other, utilization_percent=60)
-    eventually(lambda: fleet.check_readings(second, other, utilization_percent=60), within=10)
+    eventually(lambda: fleet.check_readings(second, other, utilization_percent=60), within=30)
     blocker = plain_pod("blocker", labels={"app": "blocker"}, nodeSelector={"kubernetes.io/hostname": first})
     fleet.api.create(pods(namespace.name), blocker)
     namespace.wait_running("blocker", within=20)

@@ -45,7 +45,7 @@ def test_label_alone_is_rejected_with_what_to_write(namespace: TestNamespace, fl
     body = plain_pod("a", labels={WORKLOAD: "train"})
     complete = written_out(body["spec"], "train", count=2, transport=transport)
     gate = "add spec.schedulingGates: [{name: gpufleet.dev/assignment}] to the pod template"
-    eventually(lambda: _rejects(fleet, namespace, body, gate), within=10)
+    eventually(lambda: _rejects(fleet, namespace, body, gate), within=30)
     body["spec"]["schedulingGates"] = complete["schedulingGates"]
     request = "resources.limits: {gpufleet.dev/gpu: <count>} to a container"
     if transport == "DRA":

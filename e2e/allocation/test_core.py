@@ -65,7 +65,7 @@ def test_hot_device_is_used_when_it_has_cooled(namespace: TestNamespace, fleet: 
     node = fleet.nodes[1]
     hot = fleet.gpus[node].uuids[0]
     fleet.gpus[node].report(hot, temperature_celsius=95)
-    eventually(partial(fleet.check_readings, node, hot, temperature_celsius=95), within=5)
+    eventually(partial(fleet.check_readings, node, hot, temperature_celsius=95), within=30)
     namespace.apply(gpuworkload("cool", uuids=(hot,), requirements={"maxTemperatureCelsius": 80}))
     message = namespace.wait_condition("cool", "Placed", "False", "NoDevicesAvailable")
     assert "95" in message, message

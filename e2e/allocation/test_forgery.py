@@ -34,7 +34,7 @@ def test_policy_rejects_a_forged_annotation(namespace: TestNamespace, fleet: Fle
     )
     mallory = Api(fleet.cluster.kubeconfig, user=USER)
     honest = plain_pod("honest", count=1)
-    eventually(lambda: _allowed(mallory, namespace, honest), within=10)
+    eventually(lambda: _allowed(mallory, namespace, honest), within=30)
     forged = plain_pod("forged", count=1, **_forgery(fleet.gpus[fleet.nodes[0]].uuids[0], fleet.nodes[0]))
     if transport == "DRA":
         forged["spec"] = claiming_spec("forged")

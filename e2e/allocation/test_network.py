@@ -33,7 +33,7 @@ def test_example_of_two_nodes_meets_at_its_leader(namespace: TestNamespace, flee
     assert {pod["spec"]["nodeName"] for pod in found} == set(fleet.nodes)
     for index, pod in enumerate(sorted(found, key=lambda one: str(one["metadata"]["name"]))):
         words = f"replica {index} on multi-node-{index}: 2 of 2 replicas joined\n"
-        assert eventually(partial(_log, namespace, pod), within=10).endswith(words)
+        assert eventually(partial(_log, namespace, pod), within=30).endswith(words)
 
 
 def test_service_is_restored_and_goes_with_its_workload(namespace: TestNamespace, fleet: Fleet) -> None:
@@ -55,7 +55,7 @@ def test_service_is_restored_and_goes_with_its_workload(namespace: TestNamespace
     assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
     path = f"{NAMESPACES}/{namespace.name}/services/names"
     fleet.api.delete(path)
-    again = eventually(partial(_service, namespace, "names"), within=10)
+    again = eventually(partial(_service, namespace, "names"), within=30)
     assert again["metadata"]["uid"] != service["metadata"]["uid"]
     workload = f"{workloads(namespace.name)}/names"
     deleted = fleet.api.call("DELETE", workload, {"propagationPolicy": "Foreground"})
@@ -96,7 +96,7 @@ def test_names_are_converted_to_dns_labels_or_disabled(namespace: TestNamespace,
     assert subdomain.startswith("v3-1-")
     answer = eventually(partial(_log, namespace, pod), within=20)
     assert f"Name:\t{subdomain}-0.{subdomain}.{namespace.name}.svc.cluster.local" in answer
-    assert eventually(lambda: namespace.pod("v3.1")["status"]["podIP"], within=5) in answer
+    assert eventually(lambda: namespace.pod("v3.1")["status"]["podIP"], within=30) in answer
     assert not {"hostname", "subdomain"} & plain["spec"].keys()
     assert fleet.api.find(f"{NAMESPACES}/{namespace.name}/services/plain") is None
     assert objects.is_true(namespace.workload("plain"), "Allocated")

@@ -19,7 +19,7 @@ def test_kube_scheduler_rejects_the_pinned_pod(namespace: TestNamespace, fleet: 
     first, second = fleet.nodes
     best, other = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
     fleet.gpus[second].report(other, utilization_percent=60)
-    eventually(lambda: fleet.check_readings(second, other, utilization_percent=60), within=10)
+    eventually(lambda: fleet.check_readings(second, other, utilization_percent=60), within=30)
     _block(namespace, first)
     namespace.apply(gpuworkload("apart", uuids=(best, other), template=_apart_from_blocker(namespace)))
     rejected = namespace.wait_for("apart", lambda found: bool(_rejections(found)), 20)
@@ -53,7 +53,7 @@ def test_kubelet_rejects_the_pod(namespace: TestNamespace, fleet: Fleet) -> None
     first, second = fleet.nodes
     lost, good = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
     fleet.gpus[second].report(good, utilization_percent=60)
-    eventually(lambda: fleet.check_readings(second, good, utilization_percent=60), within=10)
+    eventually(lambda: fleet.check_readings(second, good, utilization_percent=60), within=30)
     namespace.apply(gpuworkload("retry", uuids=(lost, good), template=pod_spec(schedulerName=BY_HAND)))
     before = eventually(lambda: _released(namespace, "retry"), within=15)
     assert namespace.reservation("retry")["devices"] == [lost]

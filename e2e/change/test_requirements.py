@@ -21,13 +21,13 @@ def test_changed_requirements_apply_to_what_is_placed_later(namespace: TestNames
     busy, full = fleet.gpus[second].uuids[-2:]
     fleet.gpus[second].report(busy, utilization_percent=60)
     fleet.gpus[second].report(full, memory_used_mib=40_000)
-    eventually(lambda: _reports(fleet, second, busy, full), within=10)
+    eventually(lambda: _reports(fleet, second, busy, full), within=30)
     namespace.apply(gpuworkload("serve", node=first, placement={"weights": BY_UTILIZATION}))
     (device,) = namespace.devices("serve")
     before = namespace.pod("serve")["metadata"]["uid"]
     requirements = {"nodeSelector": {"kubernetes.io/hostname": second}, "includeUUIDs": [busy, full]}
     _edit(namespace, requirements=requirements, placement={"weights": BY_MEMORY})
-    namespace.wait_for("serve", _is_observed, within=10)
+    namespace.wait_for("serve", _is_observed, within=30)
     never(lambda: _is_unchanged(namespace, before, device), for_seconds=3)
 
     _edit(namespace, replicas=2)

@@ -57,7 +57,7 @@ def test_on_delete_waits_for_the_user_and_keeps_devices(namespace: TestNamespace
     before = _run(namespace, fleet, updateStrategy={"type": "OnDelete"})
     _change(namespace)
     namespace.wait_for("serve", lambda found: found["status"].get("updatedReplicas") == 0, within=15)
-    eventually(lambda: _is_kept(namespace), within=10)
+    eventually(lambda: _is_kept(namespace), within=30)
     assert _devices(namespace) == before
     fleet.api.delete(f"{pods(namespace.name)}/{namespace.pod('serve')['metadata']['name']}")
     namespace.wait_for("serve", lambda found: found["status"].get("updatedReplicas") == 1, within=30)

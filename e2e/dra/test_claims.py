@@ -107,7 +107,7 @@ def test_device_of_a_force_deleted_pod_is_given_on_after_its_process(
         fleet.api.delete(f"{pods(namespace.name)}/dra-old")
         fleet.api.delete(f"{pods(namespace.name)}/dra-old", grace=0)
         _create(namespace, "dra-new", uuid)
-        eventually(partial(_bound, namespace, "dra-new", node), within=10)
+        eventually(partial(_bound, namespace, "dra-new", node), within=30)
         assert uuid in holders_by_processes("dra-old"), "the old container has ended too early for this test"
         never(lambda: _not_running(namespace, "dra-new"), for_seconds=1)
         namespace.wait_running("dra-new", within=GRACE_SECONDS + RUNNING_SECONDS)

@@ -105,7 +105,7 @@ def test_pod_gets_another_claim_when_its_device_becomes_unhealthy(
     """
     broken, other = fleet.gpus[node].uuids[:2]
     fleet.gpus[node].report(other, utilization_percent=60)
-    eventually(partial(fleet.check_readings, node, other, utilization_percent=60), within=10)
+    eventually(partial(fleet.check_readings, node, other, utilization_percent=60), within=30)
     namespace.apply(adopting("alone", requirements={"includeUUIDs": [broken, other]}))
     body = plain_pod("alone", labels={WORKLOAD_LABEL: "alone"}, **claiming_spec("alone"), schedulerName=BY_HAND)
     namespace.create_pod(body)

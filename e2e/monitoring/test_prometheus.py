@@ -104,7 +104,7 @@ def test_panels_and_alerts_show_what_the_cluster_has(
     fleet.gpus[fleet.nodes[1]].xid(faulty, 79)
     namespace.verify("whole", "share-0", "share-1")
     namespace.wait_condition("too-large", "Placed", "False", "NoDevicesAvailable")
-    pid, _ = eventually(partial(fleet.processes, node, namespace.pod("share-0")), within=10)
+    pid, _ = eventually(partial(fleet.processes, node, namespace.pod("share-0")), within=30)
     process = SimProcess(pid, OVER_MIB, sm_percent=40)
     fleet.gpus[node].report(shared, processes=(process,), memory_used_mib=OVER_MIB)
 

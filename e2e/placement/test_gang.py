@@ -47,7 +47,7 @@ def test_gang_denied_on_one_node_releases_the_other(namespace: TestNamespace, fl
     with reservations_denied(fleet.api, second, namespace.name):
         namespace.apply(gpuworkload("gang", replicas=3, count=8, placement={"gang": True}))
         namespace.wait_condition("gang", "Placed", "False", "NoDevicesAvailable")
-        eventually(lambda: _holds_nothing(namespace), within=5)
+        eventually(lambda: _holds_nothing(namespace), within=30)
         assert all(pod["spec"].get("schedulingGates") for pod in namespace.pods("gang"))
         namespace.apply(gpuworkload("other", count=16, node=first))
         namespace.verify("other", within=60)
@@ -70,7 +70,7 @@ def test_distribution_by_free_memory(namespace: TestNamespace, fleet: Fleet) -> 
     for uuid, mib in used.items():
         fleet.gpus[node].report(uuid, memory_used_mib=mib)
     # All of them: a status may be written after the reading of one device and before that of another.
-    eventually(lambda: _used(fleet, node, used), within=10)
+    eventually(lambda: _used(fleet, node, used), within=30)
     namespace.apply(
         gpuworkload(
             "shares",

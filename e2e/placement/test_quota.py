@@ -67,7 +67,7 @@ def test_gang_is_taken_back_when_the_quota_rejects_its_last_pod(namespace: TestN
     namespace.apply(gpuworkload("gang", replicas=4, placement=GANG))
     namespace.wait_condition("gang", "Ready", "False", "QuotaExceeded")
     assert "exceeded quota: gpus" in namespace.event("gang", "IncompleteGang")
-    eventually(lambda: _no_pods(namespace, "gang"), within=10)
+    eventually(lambda: _no_pods(namespace, "gang"), within=30)
     namespace.apply(gpuworkload("single"))
     namespace.verify("single", within=60)
 

@@ -168,4 +168,4 @@ def test_good_workload_among_bad_ones(namespace: TestNamespace) -> None:
     namespace.apply(gpuworkload("good"))
     namespace.verify("good")
     for case in BAD:
-        namespace.wait_condition(case, "Stalled", "True", "InvalidTemplate", within=5)
+        namespace.wait_condition(case, "Stalled", "True", "InvalidTemplate", within=30)

@@ -36,12 +36,12 @@ def test_device_is_held_until_the_container_ends(namespace: TestNamespace, fleet
     with Watchdog(partial(holders_by_processes, "held-"), every_seconds=0.2) as processes:
         namespace.delete("held-old")
         fleet.api.delete(f"{pods(namespace.name)}/held-bare")
-        eventually(partial(_are_being_killed, namespace, {old, "held-bare"}), within=10)
+        eventually(partial(_are_being_killed, namespace, {old, "held-bare"}), within=30)
         for name in (old, "held-bare"):
             fleet.api.delete(f"{pods(namespace.name)}/{name}", grace=0)
-        eventually(partial(_are_terminating, fleet, node, {uuid: old, bare_uuid: "held-bare"}), within=10)
+        eventually(partial(_are_terminating, fleet, node, {uuid: old, bare_uuid: "held-bare"}), within=30)
         fleet.api.create(pods(namespace.name), plain_pod("held-next", count=1, nodeName=node))
-        (next_uuid,) = eventually(partial(_held_by, fleet, node, "held-next"), within=10)
+        (next_uuid,) = eventually(partial(_held_by, fleet, node, "held-next"), within=30)
         assert next_uuid not in (uuid, bare_uuid)
         assert _holders(fleet, node)[uuid]["pod"] == old, "the container has ended too early for this test"
         namespace.verify("held-new", within=GRACE_SECONDS + 30)

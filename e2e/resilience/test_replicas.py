@@ -106,7 +106,7 @@ def test_standby_takes_over_from_a_killed_leader(namespace: TestNamespace, fleet
     """Mechanism: the Lease expires by the standby's clock; the standby lists the cluster before its first pass."""
     namespace.apply(gpuworkload("early"))
     before = namespace.verify("early")["early"].replicas[0]
-    leader = eventually(lambda: _leader(fleet), within=10)
+    leader = eventually(lambda: _leader(fleet), within=30)
     leader.signal("KILL")
     began = time.monotonic()
     namespace.apply(gpuworkload("late"))
@@ -125,7 +125,7 @@ def test_frozen_leader_writes_nothing_when_it_goes_on(namespace: TestNamespace, 
 
     Its watches deliver the workload that it has not seen as soon as it goes on.
     """
-    leader = eventually(lambda: _leader(fleet), within=10)
+    leader = eventually(lambda: _leader(fleet), within=30)
     leader.signal("STOP")
     try:
         namespace.apply(gpuworkload("train", count=2, replicas=3))
@@ -153,7 +153,7 @@ def _versions(namespace: TestNamespace, fleet: Fleet) -> tuple[object, ...]:
 @pytest.mark.usefixtures("replicas")
 def test_stopped_leader_gives_the_lease_back(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: after SIGTERM the leader writes an empty holder, which the standby sees within half a second."""
-    leader = eventually(lambda: _leader(fleet), within=10)
+    leader = eventually(lambda: _leader(fleet), within=30)
     leader.signal("TERM")
     began = time.monotonic()
 
@@ -175,7 +175,7 @@ def _doctor_names_the_leader(fleet: Fleet) -> None:
 @pytest.mark.usefixtures("replicas")
 def test_doctor_reports_that_no_replica_leads(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: writes of Leases call a webhook that nobody serves. Both processes are ready, as standbys."""
-    leader = eventually(lambda: _leader(fleet), within=10)
+    leader = eventually(lambda: _leader(fleet), within=30)
     with _lease_writes_fail(fleet):
         problem = eventually(lambda: _no_leader(fleet), within=NO_LEADER_SECONDS, every=2)
         print(problem)

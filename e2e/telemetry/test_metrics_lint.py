@@ -30,7 +30,7 @@ def test_linter_finds_nothing_but_dcgm_names(namespace: TestNamespace, fleet: Fl
         *(gpuworkload(f"share-{index}", devices=shared, uuids=(second,)) for index in range(2)),
     )
     namespace.verify("whole", "share-0", "share-1")
-    eventually(partial(_holders_are, fleet, node, {first: 1, second: 2}), within=10)
+    eventually(partial(_holders_are, fleet, node, {first: 1, second: 2}), within=30)
 
     agent = _page(fleet, fleet.agent_pod(node)["metadata"]["name"], 9400)
     operator = _page(fleet, fleet.operator_pod()["metadata"]["name"], 8080)

@@ -76,7 +76,7 @@ class Sharers:
         self._pods = {name: pod["metadata"] for name, pod in found.items()}
         self._names = {pod["name"]: name for name, pod in self._pods.items()}
         self._pids = {
-            name: eventually(partial(fleet.processes, self.node, pod), within=5) for name, pod in found.items()
+            name: eventually(partial(fleet.processes, self.node, pod), within=30) for name, pod in found.items()
         }
         self._host = int(fleet.node(self.node).run(["pgrep", "-o", "-x", "kubelet"]).stdout)
         self._before = fleet.agent_metric(self.node, EPISODES)

@@ -62,7 +62,7 @@ class Crowd:
             patch = {"spec": {"requirements": {"includeUUIDs": included}}}
             fleet.api.patch(f"{workloads(namespace.name)}/{pair.name}", patch)
         self._pids = {
-            name: eventually(partial(fleet.processes, self.node, namespace.pod(name)), within=10)
+            name: eventually(partial(fleet.processes, self.node, namespace.pod(name)), within=30)
             for name in self.devices
         }
 
