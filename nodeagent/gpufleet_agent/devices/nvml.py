@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +159,7 @@ class NvmlHardware:
         device.answers = False
         device.begin_reading()
         total, used, reserved = _memory(device)
-        optional, seldom = device.ask_optional, partial(device.ask_seldom, seconds=self._seldom_seconds)
+        optional, seldom, rarely = device.ask_optional, device.ask_seldom, self._seldom_seconds
         load = optional("utilization", pynvml.nvmlDeviceGetUtilizationRates)
         numbered = device.ask_fields(values.FIELDS)
         reading = Reading(
@@ -173,9 +172,9 @@ class NvmlHardware:
             temperature_celsius=values.known(optional("temperature", values.temperature)),
             memory_temperature_celsius=values.known(numbered.get("memory temperature")),
             power_milliwatts=values.known(optional("power", pynvml.nvmlDeviceGetPowerUsage)),
-            power_limit_milliwatts=values.known(seldom("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)),
-            sm_clock_mhz=values.known(seldom("SM clock", values.sm_clock)),
-            memory_clock_mhz=values.known(seldom("memory clock", values.memory_clock)),
+            power_limit_milliwatts=values.known(seldom("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit, rarely)),
+            sm_clock_mhz=values.known(seldom("SM clock", values.sm_clock, rarely)),
+            memory_clock_mhz=values.known(seldom("memory clock", values.memory_clock, rarely)),
             throttle_reasons=values.throttle_reasons(optional("throttle reasons", values.throttling)),
             recovery_action=values.recovery_action(numbered.get("recovery action")),
             unreadable=device.finish_reading(),

@@ -62,7 +62,7 @@ class NvmlDevice:
         Raises:
             HardwareError: As `Hardware.read`.
         """
-        handle = self._handle_for(what)
+        handle = self.handle if self.gpu is None else self._handle_for(what)
         if what in self.unsupported or handle is None:
             return None
         try:
@@ -87,8 +87,8 @@ class NvmlDevice:
         return self.handle if self.gpu is None else self.gpu
 
     def _handle_for(self, what: str) -> Any:
-        """Returns the handle to query; None if partitions have no such value."""
-        if self.gpu is None or what in mig.OWN:
+        """Returns the handle to query a partition with; None if partitions have no such value."""
+        if what in mig.OWN:
             return self.handle
         return self.gpu if what in mig.OF_ITS_GPU else None
 
@@ -109,7 +109,8 @@ class NvmlDevice:
                 log.warning("value not readable", uuid=self.uuid, what=what, error=str(error))
             self.failures[what] = error
             return None
-        self.failures.pop(what, None)
+        if self.failures:
+            self.failures.pop(what, None)
         return value
 
     def ask_seldom(self, what: str, call: Callable[[Any], Any], seconds: float) -> Any:
@@ -130,7 +131,7 @@ class NvmlDevice:
         wanted = [what for what in numbers if what not in self.unsupported]
         if not wanted:
             return {}
-        ids = [numbers[what] for what in wanted]
+        ids = [(numbers[what], 0) for what in wanted]  # with the scope, which pynvml handles faster than its absence
         answers = self.ask_optional(FIELD_VALUES, lambda handle: pynvml.nvmlDeviceGetFieldValues(handle, ids))
         if answers is None:
             return {}

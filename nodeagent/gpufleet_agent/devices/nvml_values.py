@@ -1,5 +1,6 @@
 """Converts NVML's values. Handles sentinels and versions of calls."""
 
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -93,9 +94,11 @@ def memory_mib(memory: Any) -> tuple[Number | None, Number | None, Number | None
 
     A total of 0 is no memory. Drivers before 510 count reserved memory as used.
     """
-    if memory is None or memory.total == 0:
+    total = None if memory is None else memory.total
+    if not total:
         return None, None, None
-    return mib(memory.total), mib(memory.used), mib(memory.reserved) if hasattr(memory, "reserved") else None
+    reserved = getattr(memory, "reserved", None)
+    return mib(total), mib(memory.used), None if reserved is None else mib(reserved)
 
 
 def is_gpu_node(path: str) -> bool:
@@ -106,9 +109,12 @@ def is_gpu_node(path: str) -> bool:
 def throttle_reasons(bits: Any) -> frozenset[ThrottleReason] | None:
     """Converts NVML's bits. Unknown bits are ignored."""
     number = known(bits)
-    if number is None:
-        return None
-    return frozenset(reason for bit, reason in _THROTTLING if int(number) & bit)
+    return None if number is None else _throttle_reasons(int(number))
+
+
+@lru_cache(maxsize=64)
+def _throttle_reasons(bits: int) -> frozenset[ThrottleReason]:
+    return frozenset(reason for bit, reason in _THROTTLING if bits & bit)
 
 
 def device_nodes(minor: int | None) -> tuple[str, ...]:

@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Facts, Reading, Sample
+from gpufleet_agent.devices.base import (
+    DeviceEvent,
+    DeviceInfo,
+    Facts,
+    Reading,
+    RecoveryAction,
+    Sample,
+    ThrottleReason,
+)
 from gpufleet_agent.sampling.conditions.contained_errors import ContainedErrors
 from gpufleet_agent.sampling.conditions.recovery_actions import RECOVERY_THRESHOLDS, observe_action
 from gpufleet_agent.sampling.conditions.thresholds import (
     ECC_CONTAINED,
+    Observation,
     contained_count,
     observe_facts,
     observe_throttling,
@@ -50,8 +60,7 @@ class DeviceRecord:
 
     def observe(self, reading: Reading, now: Instant) -> bool:
         """Records the conditions that a reading shows, whether or not its values are possible."""
-        observed = (*observe_throttling(reading.throttle_reasons), *observe_action(reading.recovery_action))
-        return self.health.observe(observed, now.wall)
+        return self.health.observe(_observe(reading.throttle_reasons, reading.recovery_action), now.wall)
 
     def add_sample(self, sample: Sample, now: Instant) -> bool:
         self.sample = sample
@@ -99,3 +108,9 @@ class DeviceRecord:
             window=self.window.stats(now.monotonic),
             events=tuple(self.events[key] for key in sorted(self.events)),
         )
+
+
+@lru_cache(maxsize=64)
+def _observe(reasons: frozenset[ThrottleReason] | None, action: RecoveryAction | None) -> tuple[Observation, ...]:
+    """Returns what a reading shows. Most readings of all devices show the same."""
+    return (*observe_throttling(reasons), *observe_action(action))

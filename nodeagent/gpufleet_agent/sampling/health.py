@@ -15,7 +15,7 @@ docs/concepts/health.md, and a test compares the two):
 An event caused by an application, and a sample rejected as invalid, change nothing here: they are counted.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -207,8 +207,10 @@ class DeviceHealth:
             return False  # keep the stronger recovery
         return self._begin(HealthReason(code, event.message, wall, event.recovery, fault=event.warning is None))
 
-    def observe(self, observations: Iterable[Observation], wall: float) -> bool:
+    def observe(self, observations: Sequence[Observation], wall: float) -> bool:
         """Records whether thresholds are crossed. Returns whether the snapshot changed."""
+        if not (self._reasons or self._counts or self._restored_since or any(count for _, count in observations)):
+            return False  # nothing is active, begins or was restored, as in most readings
         changed = False
         for threshold, count in observations:
             active = threshold.code in self._reasons

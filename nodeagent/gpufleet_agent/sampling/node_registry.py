@@ -300,7 +300,8 @@ class NodeRegistry:
                 other.contained.occurred(frozenset())
 
     def _count_unreadable(self, reading: Reading | SlowReading) -> None:
-        self._dropped_values.update((value, READ_FAILED) for value in reading.unreadable)
+        if reading.unreadable:
+            self._dropped_values.update((value, READ_FAILED) for value in reading.unreadable)
 
     def _add(self, info: DeviceInfo) -> DeviceRecord:
         window = SampleWindow(seconds=self._window_seconds, capacity=self._capacity)

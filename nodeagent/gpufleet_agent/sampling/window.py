@@ -8,7 +8,7 @@ read every second on the event loop, under the registry's lock.
 
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from operator import attrgetter
 
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.sampling.snapshot import Statistics, WindowSummary
@@ -19,12 +19,8 @@ MAX_SAMPLES = 100_000
 _ABSENT = -(2**63)
 """`None` in the rings; far below any valid quantity."""
 
-_QUANTITIES: tuple[Callable[[Sample], int | None], ...] = (
-    lambda sample: sample.utilization_percent,
-    lambda sample: sample.memory_used_mib,
-    lambda sample: sample.temperature_celsius,
-    lambda sample: sample.power_milliwatts,
-)
+_QUANTITIES = ("utilization_percent", "memory_used_mib", "temperature_celsius", "power_milliwatts")
+_values = attrgetter(*_QUANTITIES)
 
 
 class _Series:
@@ -98,8 +94,8 @@ class SampleWindow:
             self._drop_first()
         position = (self._first + self._count) % self._capacity
         self._times[position] = at
-        for series, quantity in zip(self._series, _QUANTITIES, strict=True):
-            series.put(position, quantity(sample))
+        for series, value in zip(self._series, _values(sample), strict=True):
+            series.put(position, value)
         self._count += 1
         self._cached = None
 
