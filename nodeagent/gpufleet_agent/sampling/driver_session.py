@@ -66,9 +66,9 @@ class DriverSession:
         self._clock = clock
         self._driver_version = driver_version
         self._listed: tuple[DeviceInfo, ...] = ()
-        peers = ReadRound()
+        self._round = ReadRound(watched=True)
         self._devices = [
-            DeviceSampler(hardware, index, registry=registry, timing=timing, clock=clock, peers=peers)
+            DeviceSampler(hardware, index, registry=registry, timing=timing, clock=clock, peers=self._round)
             for index in range(device_count)
         ]
         self._event_thread = DriverThread("gpu-events") if isinstance(hardware, EventSource) and device_count else None
@@ -104,7 +104,7 @@ class DriverSession:
         """
         watch = asyncio.ensure_future(self._watch(reopen_wait))
         tasks: list[asyncio.Future[None] | asyncio.Future[float]] = [watch]
-        tasks += [asyncio.ensure_future(guard) for guard in (self._check_access(), self._check_list())]
+        tasks += [asyncio.ensure_future(guard) for guard in (self._check_reads(), self._check_list())]
         tasks += [asyncio.ensure_future(device.run(self._register)) for device in self._devices]
         if self._event_thread is not None:
             tasks.append(asyncio.ensure_future(self._listen(self._event_thread)))
@@ -200,16 +200,18 @@ class DriverSession:
         loop = asyncio.get_running_loop()
         timer = ReopenTimer(wait, self._timing.reopen_first, loop.time())
         while True:
-            await asyncio.sleep(min(self._timing.reopen_first, self._timing.slow))
+            await asyncio.sleep(seconds_to_next_tick(loop.time(), min(self._timing.reopen_first, self._timing.slow)))
             faults = self._registry.faults()
             due = timer.is_due(loop.time(), missing=bool(faults & _GONE) or self._registry.unlisted > 0)
             if due and ReadFault.UNRESPONSIVE not in faults and all(device.identified for device in self._devices):
                 # A driver must not be shut down under a call in flight, so a stuck call delays this.
                 return min(timer.wait * 2, self._timing.reopen_max)
 
-    async def _check_access(self) -> None:
+    async def _check_reads(self) -> None:
+        """Checks once in each interval, a little after its reads began, whether devices are late or not accessible."""
         while True:
             await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._timing.sample))
+            self._round.wake_if_late()
             failures = [device.access_failures for device in self._devices if device.uuid is not None]
             if failures and min(failures) >= _MAX_ACCESS_FAILURES:
                 nodes = self._hardware.lost_nodes() if isinstance(self._hardware, DeviceNodeUser) else None
@@ -221,7 +223,7 @@ class DriverSession:
     async def _check_list(self) -> None:
         """Registers the devices again when their descriptions changed, such as their peers."""
         while True:
-            await asyncio.sleep(self._timing.slow)
+            await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._timing.slow))
             if self._hardware.devices() != self._listed:
                 self._register()
 

@@ -2,10 +2,10 @@
 
 The threads keep the schedule themselves: passing each read from the event loop to a thread, and the result back, costs
 as much time as the read. The first thread that wakes up reads all devices that are due, because a thread that wakes up
-for one device needs three times as long: the processor's caches are cold. The second wakes up a little later, and reads
-what is still due: a device whose call is stuck delays the rest by that time only. The others sleep for several
-intervals, unless a thread that begins to read finds another one reading: then it wakes the next, because either may be
-stuck.
+for one device needs three times as long: the processor's caches are cold. If something is still due a little later, the
+event loop's tick wakes the second: a device whose call is stuck delays the rest by that time only. Where no event loop
+does that, the second wakes up by itself. The others sleep for several intervals, unless a thread that begins to read
+finds another one reading: then it wakes the next, because either may be stuck.
 """
 
 import threading
@@ -26,9 +26,14 @@ _SPARE = 60
 
 
 class ReadRound:
-    """The schedules of devices that may be read by each other's threads. For use from any thread."""
+    """The schedules of devices that may be read by each other's threads. For use from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        watched: Whether `wake_if_late` is called after each interval's reads. If not, the second thread looks itself.
+    """
+
+    def __init__(self, *, watched: bool = False) -> None:
+        self.watched = watched
         self._schedules: tuple[ReadSchedule, ...] = ()  # replaced, never changed: threads read it without a lock
         self._lock = threading.Lock()
 
@@ -55,6 +60,14 @@ class ReadRound:
             spare = next((other for other in after if not other.reading), None)
             if spare is not None:
                 spare.wake()
+
+    def wake_if_late(self) -> None:
+        """Wakes a thread that does not read if a device is still due. The thread that should read it may be stuck."""
+        schedules, now = self._schedules, time.monotonic()
+        if any(schedule.is_due(now) for schedule in schedules):
+            free = next((schedule for schedule in schedules if schedule.free), None)
+            if free is not None:
+                free.wake()
 
     def read_others(self, schedule: "ReadSchedule") -> None:
         """Reads what is due besides this schedule, until this schedule is stopped."""
@@ -92,6 +105,7 @@ class ReadSchedule:
         self._woken = threading.Event()
         self.reading = False
         """Whether its thread reads devices, or is stuck in one."""
+        self._started = False
         self._lock = lock or threading.Lock()
         self._error: Exception | None = None
         now = time.monotonic()
@@ -106,6 +120,11 @@ class ReadSchedule:
     def in_call_since(self) -> float | None:
         """When the call in flight began, or became due, in monotonic seconds; None if there is none."""
         return self._since
+
+    @property
+    def free(self) -> bool:
+        """Whether its thread waits. It may not have begun `run`, because an earlier call is stuck."""
+        return self._started and not self.reading
 
     @property
     def stopped(self) -> bool:
@@ -128,6 +147,7 @@ class ReadSchedule:
         Raises:
             Exception: What a read of the device raised, in any thread.
         """
+        self._started = True
         wait = 0.0
         while True:
             self._woken.wait(wait)
@@ -147,7 +167,13 @@ class ReadSchedule:
         # A device in a call remains due: its thread looks again at the next interval.
         due = self._due if self._due > now else next_due(self._due, now, self._timing.sample)
         rank = self._peers.rank(self)
-        return due - now + self._timing.sample * (rank and (_LATER if rank == 1 else _SPARE))
+        if rank == 0:
+            return due - now
+        return due - now + self._timing.sample * (_LATER if rank == 1 and not self._peers.watched else _SPARE)
+
+    def is_due(self, now: float) -> bool:
+        """Returns whether a read is due and not in progress, in monotonic seconds."""
+        return self._due <= now and not self._lock.locked() and not self.stopped
 
     def read_if_due(self) -> None:
         """Reads the device, unless it is not due or in a call."""

@@ -9,6 +9,7 @@ import pytest
 from gpufleet_agent.sampling import read_schedule
 from gpufleet_agent.sampling.read_schedule import ReadRound, ReadSchedule, next_due
 from gpufleet_agent.sampling.timing import Timing
+from gpufleet_testing.agent.sampling import until
 
 TIMING = Timing(sample=0.02, slow=0.05)
 
@@ -268,3 +269,75 @@ def test_thread_of_a_device_in_a_call_looks_once_per_interval() -> None:
         schedule.stop()
         thread.join(10)
     assert 0 < seen <= seconds / TIMING.sample + 2
+
+
+class LateRound:
+    """Three devices whose threads wait for a whole day, unless they are woken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(read_schedule, "_SPARE", 10**6)
+        self.calls, self.peers = Calls(), ReadRound(watched=True)
+        self.gate, self.sticks, self.stuck = (threading.Event() for _ in range(3))
+        reads = {"a": self.calls.of("a"), "b": self._sticky, "c": self.calls.of("c")}
+        self.schedules = [ReadSchedule(read, lambda: None, TIMING, self.peers) for read in reads.values()]
+        self.threads = [threading.Thread(target=schedule.run) for schedule in self.schedules]
+
+    def _sticky(self) -> None:
+        self.calls.of("b")()
+        if self.sticks.is_set():
+            self.stuck.set()
+            assert self.gate.wait(20)
+
+    def end(self) -> None:
+        self.gate.set()
+        for schedule in self.schedules:
+            schedule.stop()
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+async def test_rest_is_read_by_a_woken_thread_while_the_first_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = LateRound(monkeypatch)
+    for thread in late.threads:
+        thread.start()
+    late.calls.until(30)
+    late.sticks.set()
+    assert late.stuck.wait(10)
+    await until(lambda: late.schedules[2].is_due(time.monotonic()))
+    seen = len(late.calls.made)
+    late.peers.wake_if_late()
+    late.calls.until(seen + 20)
+    assert {kind for kind, _ in late.calls.made[seen:]} == {"a", "c"}
+    late.end()
+
+
+async def test_thread_that_has_not_begun_is_not_woken_for_late_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of an earlier schedule is stuck in it."""
+    late = LateRound(monkeypatch)
+    for thread in late.threads[1:]:
+        thread.start()
+    late.calls.until(3)
+    for _ in range(10):
+        await until(lambda: all(each.is_due(time.monotonic()) and not each.reading for each in late.schedules))
+        seen = len(late.calls.made)
+        late.peers.wake_if_late()
+        late.calls.until(seen + 3)
+    late.threads[0].start()
+    late.end()
+
+
+def test_no_thread_is_woken_if_no_device_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = LateRound(monkeypatch)
+    for schedule in late.schedules[:2]:
+        schedule.read_if_due()
+    late.schedules[2].stop()
+    woken: list[ReadSchedule] = []
+    monkeypatch.setattr(ReadSchedule, "wake", lambda schedule: woken.append(schedule))  # noqa: PLW0108 - a method
+    monkeypatch.setattr(ReadSchedule, "free", True)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    late.peers.wake_if_late()
+    assert woken == []
+    monkeypatch.setattr(time, "monotonic", lambda: math.inf)
+    late.peers.wake_if_late()
+    assert woken == late.schedules[:1]

@@ -17,6 +17,7 @@ from gpufleet_agent.devices.base import (
     LibraryMismatchError,
     Reading,
 )
+from gpufleet_agent.sampling import read_schedule
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.snapshot import HealthState
@@ -79,6 +80,20 @@ async def test_a_stuck_device_delays_no_other_and_recovers(fake: FakeHardwareWit
     gate.set()
     await until(lambda: codes(sampler, 1) == [])
     assert fake.opened == 1
+    await sampler.close()
+
+
+async def test_event_loop_wakes_a_thread_for_the_devices_behind_a_stuck_one(
+    fake: FakeHardwareWithEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_schedule, "_SPARE", 10**6)  # a thread that is not woken never reads again
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    await until(lambda: samples(sampler, 2) > 10)
+    gate = fake.stuck["GPU-0"] = threading.Event()
+    others = samples(sampler, 1), samples(sampler, 2)
+    await until(lambda: samples(sampler, 1) > others[0] + 20 and samples(sampler, 2) > others[1] + 20)
+    gate.set()
     await sampler.close()
 
 
