@@ -97,13 +97,9 @@ class Publisher(Generic[Input]):
             beat()
             seen = self._changes.version
             await self.step()
-            try:
-                async with asyncio.timeout(self._seconds_to_next_step(asyncio.get_running_loop().time())):
-                    await self._changes.wait(seen)
-            except TimeoutError:
-                continue
+            wait = self._seconds_to_next_step(asyncio.get_running_loop().time())
             # An urgent change right after a write is due after the minimum interval, not at the next tick.
-            if self._last is not None:
+            if await self._changes.wait_for(seen, wait) and self._last is not None:
                 await asyncio.sleep(self._last.at + self._policy.min_interval - asyncio.get_running_loop().time())
 
     def _seconds_to_next_step(self, now: float) -> float:
