@@ -12,6 +12,7 @@ from gpufleet_agent.overuse.memory_usage import HolderKey, MemoryUsage, PodLooku
 from gpufleet_agent.overuse.memory_windows import MemoryWindows, ObservedMemory
 from gpufleet_agent.podresources.holdings import Holders
 from gpufleet_agent.processes.pod_lookup import pods_of_process
+from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import NodeSnapshot
 from gpufleet_common import timestamps
@@ -76,7 +77,7 @@ class OveruseMonitor:
         while True:
             beat()
             await self.check()
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), CHECK_SECONDS))
 
     async def check(self) -> None:
         devices, holders = self._snapshot().devices, self._holders()

@@ -113,15 +113,16 @@ class Holdings:
         """
         first = complete and self.listed_at is None
         if complete:
-            held = still_held(self._allocated, listing)
+            held = still_held(self._allocated, listing) if self._allocated else {}
             self._allocated, self.listed_at = self._allocated if held == self._allocated else held, listed_at
         else:
             named = {listed.key for listed in listing}
             listing = (*listing, *(listed for listed in self.listing if listed.devices and listed.key not in named))
-        changed = first or set(map(_facts, listing)) != set(map(_facts, self.listing))
-        if listing != self.listing:
-            self.listing = listing
-        return changed
+        before = self.listing
+        if listing == before:
+            return first
+        self.listing = listing
+        return first or set(map(_facts, listing)) != set(map(_facts, before))
 
     def holders(self, assignments: tuple[Assignment, ...]) -> Holders:
         """Returns the holders of each device, joined with these reservations. They are joined once per change."""

@@ -1,6 +1,7 @@
 """A gRPC server on a unix socket that removes its socket and closes its connections when it stops."""
 
 import asyncio
+import os
 import socket
 import stat
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ class SocketId:
 def identify(path: Path) -> SocketId | None:
     """Returns the identity of the socket at `path`; None: there is none."""
     try:
-        status = path.stat(follow_symlinks=False)
+        status = os.lstat(path)
     except FileNotFoundError:
         return None
     return SocketId(status.st_dev, status.st_ino, status.st_ctime_ns) if stat.S_ISSOCK(status.st_mode) else None

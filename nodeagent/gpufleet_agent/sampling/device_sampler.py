@@ -17,6 +17,7 @@ from gpufleet_agent.devices.base import (
     Reading,
     SlowReading,
 )
+from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.runtime.driver_thread import DriverThread
 from gpufleet_agent.sampling.errors import ImplausibleSampleError
 from gpufleet_agent.sampling.health import ReadFault
@@ -139,10 +140,10 @@ class DeviceSampler:
         deadline = self._timing.deadline
         reported: float | None = None
         while not ended.done():
-            since = schedule.in_call_since
-            left = deadline
+            now, since = asyncio.get_running_loop().time(), schedule.in_call_since
+            left = seconds_to_next_tick(now, deadline)
             if since is not None and since != reported:
-                left = since + deadline - asyncio.get_running_loop().time()
+                left = since + deadline - now
                 if left <= 0:
                     reported, left = since, deadline
                     message = f"a call takes longer than {deadline:g} s"
