@@ -138,13 +138,13 @@ def state(stage: Stage) -> Mapping[str, Any]:
         ),
         "placeholders": [conditions_of(pod) for pod in placeholders(stage)],
         "reservations": sorted((one["replica"], one["node"], len(one["devices"])) for one in reservations(stage)),
-        "services": [
-            {
-                key.replace(stage.name, ""): value.replace(stage.name, "")
+        "services": sorted(
+            sorted(
+                (key.replace(stage.name, ""), value.replace(stage.name, ""))
                 for key, value in one["spec"]["selector"].items()
-            }
+            )
             for one in stage.fleet.api.list(services(namespace.name))
-        ],
+        ),
         "claims": len(stage.fleet.api.list(claims(namespace.name))),
         "demands": [
             (one["status"]["countedRuns"], one["status"]["maxMiB"], [run["state"] for run in one["status"]["runs"]])
@@ -158,7 +158,8 @@ def state(stage: Stage) -> Mapping[str, Any]:
 
 def clean(stage: Stage) -> None:
     """Removes everything, so that the next life begins as this one did."""
-    stage.namespace.delete(stage.name)
+    for one in stage.fleet.api.list(workloads(stage.namespace.name)):
+        stage.namespace.delete(one["metadata"]["name"])
 
     def empty() -> None:
         assert not stage.fleet.assignments(stage.namespace.name)

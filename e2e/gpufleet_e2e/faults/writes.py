@@ -19,23 +19,29 @@ CREATE_CLAIM = "create a ResourceClaim"
 ANNOTATE_NODE = "annotate a Node"
 APPLY_DEMAND = "apply a GPUDemand"
 DEMAND_STATUS = "write the status of a GPUDemand"
+EVICT = "evict a pod"
+REPORT_PLACEHOLDER = "report a placeholder pod"
+RESTORE_SERVICE = "restore a Service"
+TELEMETRY_CONDITIONS = "write conditions of a GPUTelemetry"
+NODE_CONDITION = "write a condition of a Node"
+CREATE_EVENT = "create an event"
 
 PLACEHOLDER = "-scale-up-"
 """Part of the name of a placeholder pod."""
 
 _KINDS = {
-    ("POST", "pods/eviction"): "evict a pod",
-    ("PATCH", "pods/status"): "report a placeholder pod",
+    ("POST", "pods/eviction"): EVICT,
+    ("PATCH", "pods/status"): REPORT_PLACEHOLDER,
     ("PATCH", "gpuworkloads/status"): STATUS,
     ("DELETE", "gpuworkloads"): DELETE_WORKLOAD,
-    ("POST", "events"): "create an event",
+    ("POST", "events"): CREATE_EVENT,
     ("PATCH", "events"): "count an event",
     ("POST", "services"): CREATE_SERVICE,
-    ("PATCH", "services"): "restore a Service",
+    ("PATCH", "services"): RESTORE_SERVICE,
     ("POST", "resourceclaims"): CREATE_CLAIM,
     ("DELETE", "resourceclaims"): "delete a ResourceClaim",
-    ("PATCH", "gputelemetries/status"): "write conditions of a GPUTelemetry",
-    ("PATCH", "nodes/status"): "write a condition of a Node",
+    ("PATCH", "gputelemetries/status"): TELEMETRY_CONDITIONS,
+    ("PATCH", "nodes/status"): NODE_CONDITION,
     ("PATCH", "nodes"): ANNOTATE_NODE,
     ("PATCH", "gpudemands"): APPLY_DEMAND,
     ("PATCH", "gpudemands/status"): DEMAND_STATUS,
