@@ -1,6 +1,9 @@
 """A status that is not written yet is that of the cached workload."""
 
+from copy import deepcopy
 from typing import Any
+
+import pytest
 
 from gpufleet_api.workload_status import WorkloadState, WorkloadStatus
 from gpufleet_operator.cache.cache import Cache
@@ -45,6 +48,23 @@ def test_response_to_its_write_changes_nothing() -> None:
     status = cache.workloads.items[uid].status
     assert status is not None
     assert status.state == "Complete"
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_response_counts_after_the_watch_has_reported_the_write(edited: bool) -> None:
+    """A later status is sent without being held, and the watch, or that of an edit after it, is faster."""
+    cache, cluster, uid = stored()
+    cluster.change("workloads", "ml/one", state="Failed")
+    (response,) = deepcopy(cluster.of("workloads"))
+    if edited:
+        cluster.edit("one", replicas=2)
+    cache.workloads.apply(cluster.of("workloads")[0])
+    assert cache.workloads.items[uid].status == RUNNING, "its response may still report a failure"
+    cache.workloads.apply_written(response)
+    status = cache.workloads.items[uid].status
+    assert status is not None
+    assert status.state == "Failed"
+    assert cache.workloads.items[uid].generation == (2 if edited else 1)
 
 
 def test_status_that_cannot_be_written_is_forgotten() -> None:

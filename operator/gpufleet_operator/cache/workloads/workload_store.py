@@ -34,9 +34,16 @@ class WorkloadStore(TombstoneStore[Workload]):
             super().put(stored)
 
     def apply_written(self, body: Json) -> None:
-        """Applies the response to the write of a status."""
-        self._stored.pop(body["metadata"]["uid"], None)
-        self.apply(body)
+        """Applies the response to the write of a status.
+
+        The watch may be faster: then this version is cached already, but with the status that was held before.
+        """
+        stored = self._stored.pop(body["metadata"]["uid"], None)
+        item = self.decode(body)
+        if stored is not None and (item is None or newer(stored.resource_version, item.resource_version)):
+            item = stored
+        if item is not None:
+            super().put(item)
 
     def put(self, item: Workload) -> None:
         stored = self._stored.get(item.uid)
