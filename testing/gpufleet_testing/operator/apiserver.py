@@ -6,7 +6,7 @@ order of steps and every crash is tried.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,6 +64,8 @@ class FakeApiserver:
         self.fault: WriteFault | None = None
         self.sent = 0
         """Writes and events of the operator, also rejected ones."""
+        self.before_response: Callable[[], None] = lambda: None
+        """Called after each of its writes that is stored: watches may be faster than the response."""
         self.reject_creation = False
         """Creations of pods are rejected, as by a quota."""
         self.events: list[str] = []
@@ -354,6 +356,8 @@ class _InjectFault:
 
     def __exit__(self, *error: object) -> None:
         fault = self.server.fault
+        if error[0] is None:
+            self.server.before_response()
         if self.due and fault is not None and error[0] is None:
             self.server.fault = None
             raise fault.kind("after the write")

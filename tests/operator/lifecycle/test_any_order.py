@@ -73,11 +73,14 @@ class OperatorMachine(RuleBasedStateMachine):
         devices=st.integers(1, 3),
         wanted=st.lists(WORKLOADS, min_size=1, max_size=3),
         hold=st.sampled_from([timedelta(0), HOLD]),
+        fast_watches=st.booleans(),
     )
-    def begin(self, nodes: int, devices: int, wanted: list[Json], hold: timedelta) -> None:
+    def begin(self, nodes: int, devices: int, wanted: list[Json], hold: timedelta, fast_watches: bool) -> None:
         self.hold = hold
         self.runner = asyncio.Runner()
         self.world = FakeCluster(nodes, devices)
+        if fast_watches:
+            self.world.before_response = lambda: self.operator.hear(1000)
         self.late: set[str] = set()
         self.start_operator()
         self.number = 0
