@@ -11,6 +11,7 @@ import pynvml
 from gpufleet_agent.devices.base import DeviceEvent, HardwareError, Recovery
 from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error
 from gpufleet_agent.devices.nvml_device import NvmlDevice
+from gpufleet_agent.devices.nvml_direct import wait_for_event
 from gpufleet_agent.devices.xids.policy import XidPolicy, xid_event
 
 _NO_INSTANCE = 2**32 - 1
@@ -73,10 +74,7 @@ class NvmlEvents:
             time.sleep(seconds)  # waiting on an empty set returns immediately
             return None
         try:
-            data = pynvml.nvmlEventSetWait_v2(self._set, int(seconds * 1000))
-        except pynvml.NVMLError_Timeout:
-            self._failed_before = False
-            return None
+            data = wait_for_event(self._set, int(seconds * 1000))
         except pynvml.NVMLError_GpuIsLost:
             self.close()
             if self._failed_before:
@@ -84,6 +82,8 @@ class NvmlEvents:
             self._failed_before = True
             return None
         self._failed_before = False
+        if data is None:
+            return None
         uuids = _about(data, devices.values())
         events = (self._event(uuid, int(data.eventType), int(data.eventData)) for uuid in uuids or [None])
         self._pending.extend(event for event in events if event is not None)

@@ -142,6 +142,9 @@ class DeviceHealth:
             action: Recovery action that the driver reports; None: not reported.
         """
         self._failures = 0
+        if not self._reasons and not self._events:
+            self._good = 0
+            return False  # as of most reads
         shown = frozenset(code for code in self._reasons if code in READ_FAULTS)
         if self._slow_failures >= self._policy.fail_reads:
             shown -= {ReadFault.READ_FAILED.value}
