@@ -232,6 +232,7 @@ def _build_base(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
     sampler = Sampler(hardware, timing=timing)
     decode_errors = instruments.decode_errors.labels
     restorer = FaultRestorer(boot_id, sampler.restore, sampler.acknowledge, decode_errors("Status").inc)
+    stored = KubeletCheckpoint(settings.device_plugin_dir)
     telemetry = TelemetryWatch(api, status_changed, rng, restorer.observe, unreadable=decode_errors("Object").inc)
     return _Base(
         settings=settings,
@@ -249,9 +250,7 @@ def _build_base(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
         holdings=Holdings(settings.shared_resource),
         completeness=CompletenessCheck(settings.pod_resources_socket, settings.own_pod),
         terminating_pods=TerminatingPods(
-            pods_with_process,
-            KubeletCheckpoint(settings.device_plugin_dir).pod_uids,
-            sees_processes=sees_node_processes(),
+            pods_with_process, stored.pod_uids, stored.unchanged, sees_processes=sees_node_processes()
         ),
     )
 

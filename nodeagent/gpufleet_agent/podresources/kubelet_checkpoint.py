@@ -31,22 +31,34 @@ class KubeletCheckpoint:
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE
         self._version: tuple[int, int] | None = None
+        """Of the file that was read; None: there was none."""
         self._uids: Mapping[HeldDevices, str] = {}
 
     def pod_uids(self) -> Mapping[HeldDevices, str]:
         """Returns the pod UID of each container with devices; empty if the file cannot be read."""
         try:
-            stat = self._path.stat()
-            version = stat.st_ino, stat.st_mtime_ns
+            version = self._current_version()
             if version != self._version:
-                self._uids = parse_checkpoint(self._path.read_text(encoding="utf-8"))
+                self._uids = {} if version is None else parse_checkpoint(self._path.read_text(encoding="utf-8"))
                 self._version = version
-        except FileNotFoundError:  # nothing was ever allocated on this node
-            self._uids = {}
         except (OSError, ValueError) as error:
             log.info("kubelet checkpoint not read", path=str(self._path), error=str(error))
-            self._uids = {}
+            self._uids, self._version = {}, None
         return self._uids
+
+    def unchanged(self) -> Mapping[HeldDevices, str] | None:
+        """Returns the same as `pod_uids` if that need not read the file, else None."""
+        try:
+            return self._uids if self._current_version() == self._version else None
+        except OSError:
+            return None
+
+    def _current_version(self) -> tuple[int, int] | None:
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:  # nothing was ever allocated on this node
+            return None
+        return stat.st_ino, stat.st_mtime_ns
 
 
 def parse_checkpoint(text: str) -> Mapping[HeldDevices, str]:

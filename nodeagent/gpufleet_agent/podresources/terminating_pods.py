@@ -26,7 +26,8 @@ class TerminatingPods:
 
     Args:
         with_process: Returns which of these pods, by UID, have a process. It may block, and raise OSError.
-        checkpoint: Returns the UIDs of pods by what they hold, as the kubelet stores them.
+        checkpoint: Returns the UIDs of pods by what they hold, as the kubelet stores them. It may block.
+        unchanged: Returns the same if the kubelet has stored nothing since, else None. Must not block.
         sees_processes: False: `with_process` cannot see processes of other containers, so nothing is added to lists.
     """
 
@@ -34,11 +35,13 @@ class TerminatingPods:
         self,
         with_process: Callable[[frozenset[str]], frozenset[str]],
         checkpoint: Callable[[], Mapping[HeldDevices, str]],
+        unchanged: Callable[[], Mapping[HeldDevices, str] | None] = lambda: None,
         *,
         sees_processes: bool,
     ) -> None:
         self._with_process = with_process
         self._checkpoint = checkpoint
+        self._unchanged = unchanged
         self._sees_processes = sees_processes
         self._holders: dict[str, Listing] = {}
         """Containers with devices, by pod UID."""
@@ -86,7 +89,11 @@ class TerminatingPods:
         identified = tuple(_with_uid(listed, reserved, {}) for listed in listing)
         if all(listed.pod_uid is not None or not listed.devices for listed in identified):
             return identified
-        stored = await asyncio.to_thread(self._checkpoint)
+        stored = self._unchanged()
+        if stored is None:
+            stored = await asyncio.to_thread(self._checkpoint)
+        if not stored:
+            return identified
         return tuple(_with_uid(listed, reserved, stored) for listed in listing)
 
     def _candidates(self, known: Mapping[str, Iterable[Assignment]], allocated: frozenset[str]) -> dict[str, Listing]:

@@ -55,3 +55,29 @@ def test_changed_file_is_read_again(tmp_path: Path) -> None:
     assert set(reader.pod_uids().values()) == {"uid-2"}
     (tmp_path / FILE).write_text("{")
     assert reader.pod_uids() == {}
+
+
+def test_content_is_known_without_a_read_until_the_file_changes(tmp_path: Path) -> None:
+    reader = KubeletCheckpoint(tmp_path)
+    assert reader.unchanged() == {}, "there is no file"
+    (tmp_path / FILE).write_text(checkpoint(entry("uid-1", "GPU-0")))
+    assert reader.unchanged() is None
+    reader.pod_uids()
+    assert reader.unchanged() == reader.pod_uids() != {}
+    os.utime(tmp_path / FILE, ns=(1, 1))
+    assert reader.unchanged() is None
+    (tmp_path / FILE).unlink()
+    assert reader.unchanged() is None
+    assert reader.pod_uids() == {}
+    assert reader.unchanged() == {}
+
+
+def test_file_that_cannot_be_read_is_never_unchanged(tmp_path: Path) -> None:
+    reader = KubeletCheckpoint(tmp_path)
+    (tmp_path / FILE).write_text("{")
+    for _ in range(2):
+        assert reader.pod_uids() == {}
+        assert reader.unchanged() is None
+    reader = KubeletCheckpoint(tmp_path / FILE)  # not a directory
+    reader.pod_uids()
+    assert reader.unchanged() is None

@@ -73,6 +73,21 @@ def test_pod_without_reservation_is_known_by_the_kubelets_checkpoint() -> None:
     assert terminating(node.list()) == ["bare-1"]
 
 
+def test_checkpoint_is_read_only_if_the_kubelet_has_stored_something() -> None:
+    held, reads = ("main", RESOURCE, frozenset({"GPU-1"})), 0
+    known: list[dict[HeldDevices, str] | None] = [None, {}, {held: "uid-known"}]
+
+    def read() -> dict[HeldDevices, str]:
+        nonlocal reads
+        reads += 1
+        return {held: "uid-read"}
+
+    pods = TerminatingPods(lambda _: frozenset(), read, lambda: known.pop(0), sees_processes=True)
+    uids = [asyncio.run(pods.complete((listed("bare-1", "GPU-1"),), ()))[0].pod_uid for _ in range(3)]
+    assert uids == ["uid-read", None, "uid-known"]
+    assert reads == 1
+
+
 def test_pod_that_left_while_no_agent_ran_is_found_by_its_reservation() -> None:
     node = Node()
     node.living = {"uid-train-0"}
