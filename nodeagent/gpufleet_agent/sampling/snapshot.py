@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample
 
@@ -45,8 +45,7 @@ class HealthSnapshot:
     """Sorted by code."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Statistics of one quantity over the window, in its unit. `p95` is the nearest-rank percentile."""
 
     mean: float
@@ -54,8 +53,7 @@ class Statistics:
     p95: int
 
 
-@dataclass(frozen=True, slots=True)
-class WindowSummary:
+class WindowSummary(NamedTuple):
     """Statistics of a device's recent samples. A quantity that no sample reported is None."""
 
     samples: int
