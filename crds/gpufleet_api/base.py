@@ -4,7 +4,7 @@ Unknown fields are ignored so that an operator can read what a newer one wrote. 
 (strict field validation).
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -35,6 +35,10 @@ class ApiModel(BaseModel):
     )
 
     rules: ClassVar[tuple[Cel, ...]] = ()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Returns the model itself: nothing changes it, and pydantic copies a default for each object that lacks it."""
+        return self
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:

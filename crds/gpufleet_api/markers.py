@@ -8,9 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_before_validator_function
+
+EMPTY: Any = Field(default_factory=list)
+"""Default of a list. For each object without it, pydantic would copy `[]` by `copy.deepcopy`, which takes long."""
+
+EMPTY_MAP: Any = Field(default_factory=dict)
+"""The same of a map."""
 
 
 @dataclass(frozen=True)

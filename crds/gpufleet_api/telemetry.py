@@ -13,7 +13,7 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, ContainerDevices, Label, MovedFrom, Name, ObjectMeta, Text, Timestamp, Uuid
 from gpufleet_api.condition import Condition
-from gpufleet_api.markers import Cel, ListMap, ListSet, NullIsEmpty
+from gpufleet_api.markers import EMPTY, Cel, ListMap, ListSet, NullIsEmpty
 from gpufleet_api.names import (
     MAX_ASSIGNMENTS,
     MAX_DEVICES,
@@ -118,10 +118,10 @@ class CordonedDevice(ApiModel):
 class TelemetrySpec(ApiModel):
     """Reservations of the node's devices, and devices that are out of service."""
 
-    assignments: Annotated[list[Assignment], Field(max_length=MAX_ASSIGNMENTS), ListMap("podUID")] = []
+    assignments: Annotated[list[Assignment], Field(max_length=MAX_ASSIGNMENTS), ListMap("podUID")] = EMPTY
     """Reservations, one per pod. The device plugin on the node hands out devices by them. Only the operator, which has
     the verb assign, may write them."""
-    cordoned: Annotated[list[CordonedDevice], Field(max_length=MAX_DEVICES), ListMap("uuid"), NullIsEmpty()] = []
+    cordoned: Annotated[list[CordonedDevice], Field(max_length=MAX_DEVICES), ListMap("uuid"), NullIsEmpty()] = EMPTY
     """Devices that are out of service. Only subjects with the verb cordon may write them."""
 
 
@@ -160,9 +160,9 @@ class HealthStatus(ApiModel):
 
     state: HealthState
     """Unhealthy while the device has a fault, else Healthy. No new pod is placed on an Unhealthy device."""
-    reasons: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = []
+    reasons: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = EMPTY
     """Current faults."""
-    warnings: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = []
+    warnings: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = EMPTY
     """Current warnings. A warning does not make a device Unhealthy."""
     since: Timestamp | None = None
     """Time at which `state` last changed."""
@@ -287,7 +287,7 @@ class Device(ApiModel):
     """PCI bus ID, such as 00000000:3B:00.0."""
     numa_node: Annotated[int, Field(ge=0, le=1023)] | None = None
     """NUMA node that the device is attached to."""
-    nvlink_peers: Annotated[list[Uuid], Field(max_length=MAX_DEVICES), ListSet()] = []
+    nvlink_peers: Annotated[list[Uuid], Field(max_length=MAX_DEVICES), ListSet()] = EMPTY
     """UUIDs of the devices that are connected to this one by NVLink."""
     sample_time: Timestamp | None = None
     """Time of the sample below, by the node's clock."""
@@ -313,7 +313,7 @@ class Device(ApiModel):
     power_limit_milliwatts: Milliwatts | None = None
     """Enforced power limit, in milliwatts."""
     clocks: Clocks | None = None
-    throttle_reasons: Annotated[list[ThrottleReason], Field(max_length=16), ListSet()] = []
+    throttle_reasons: Annotated[list[ThrottleReason], Field(max_length=16), ListSet()] = EMPTY
     """Reasons for which the device runs below its clocks. Idleness is not listed."""
     ecc: Ecc | None = None
     row_remap: RowRemap | None = None
@@ -328,7 +328,7 @@ class Device(ApiModel):
     """Why the device cannot be given to a container although it has no fault, such as a missing device node. No new
     pod is placed on it; a container that holds it keeps it."""
     window: WindowStatistics | None = None
-    allocated_to: Annotated[list[DeviceHolder], Field(max_length=64), ListMap("namespace", "pod", "container")] = []
+    allocated_to: Annotated[list[DeviceHolder], Field(max_length=64), ListMap("namespace", "pod", "container")] = EMPTY
     """Containers that hold the device."""
 
     @property
@@ -385,10 +385,10 @@ class TelemetryStatus(ApiModel):
     processes_observed: bool | None = None
     """True when the agent can list the processes of the node: a container is in `allocatedTo` until its pod has no
     process. Absent otherwise: a container of a pod that was deleted by force may run without being listed."""
-    devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListMap("uuid")] = []
+    devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListMap("uuid")] = EMPTY
     """Devices of the node, by NVML index."""
     summary: Summary
-    conditions: Annotated[list[Condition], Field(max_length=8), ListMap("type")] = []
+    conditions: Annotated[list[Condition], Field(max_length=8), ListMap("type")] = EMPTY
     """Conditions Fresh and Healthy, and Drained while a device is drained. Only the operator writes them."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from gpufleet_api.base import ApiModel, ContainerDevices, Label, ObjectMeta, Uuid
-from gpufleet_api.markers import Cel, FreeForm, ListMap, ListSet
+from gpufleet_api.markers import EMPTY, EMPTY_MAP, Cel, FreeForm, ListMap, ListSet
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
 from gpufleet_api.pod_template import POD_TEMPLATE
 from gpufleet_api.telemetry import Celsius, MiB, Percent, PromisedMiB, PromisedPercent
@@ -81,7 +81,7 @@ class Devices(ApiModel):
     container: Label | None = None
     """Name of the container that gets the devices: an app container, or a sidecar. Required when the template has more
     than one app container, unless containers is set."""
-    containers: Annotated[list[ContainerDevices], Field(max_length=MAX_DEVICES_PER_REPLICA), ListMap("name")] = []
+    containers: Annotated[list[ContainerDevices], Field(max_length=MAX_DEVICES_PER_REPLICA), ListMap("name")] = EMPTY
     """Containers that get devices, each its own, when there are several. The sum of their counts is count."""
 
 
@@ -106,15 +106,15 @@ class Requirements(ApiModel):
     """Maximum compute utilization of each device, in percent."""
     max_temperature_celsius: Celsius | None = None
     """Maximum temperature of each device, in degrees Celsius."""
-    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=96)]], Field(max_length=16), ListSet()] = []
+    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=96)]], Field(max_length=16), ListSet()] = EMPTY
     """Accepted models, as reported by NVML, such as NVIDIA H100 80GB HBM3. All are accepted when the list is empty."""
     min_compute_capability: Annotated[str, Field(max_length=8, pattern=r"^[0-9]+\.[0-9]+$")] | None = None
     """Minimum CUDA compute capability, such as 8.0."""
-    include_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = []
+    include_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = EMPTY
     """UUIDs of the only devices to choose from. All are considered when the list is empty."""
-    exclude_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = []
+    exclude_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = EMPTY
     """UUIDs of devices to exclude."""
-    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] = {}
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] = EMPTY_MAP
     """Labels that the node must have."""
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Name, Text, Timestamp, Uuid
 from gpufleet_api.condition import Condition
-from gpufleet_api.markers import ListMap, ListSet
+from gpufleet_api.markers import EMPTY, ListMap, ListSet
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
 from gpufleet_api.telemetry import Count, Items, PromisedMiB
 
@@ -96,7 +96,7 @@ class ReplicaPlacement(ApiModel):
     """UID of the pod."""
     node: Name | None = None
     """Node of the reserved devices."""
-    devices: Annotated[list[Uuid], Field(max_length=MAX_DEVICES_PER_REPLICA), ListSet()] = []
+    devices: Annotated[list[Uuid], Field(max_length=MAX_DEVICES_PER_REPLICA), ListSet()] = EMPTY
     """UUIDs of the reserved devices."""
     demand_mib: PromisedMiB | None = None
     """Memory of each device with which the replica is placed instead of its promise, in MiB (placement.demand)."""
@@ -162,7 +162,7 @@ class EarmarkStatus(ApiModel):
     """Number of earmarked devices."""
     devices_in_use: Annotated[int, Field(ge=0, le=2**31)]
     """Number of them that pods still hold."""
-    nodes: Annotated[list[Name], Field(max_length=MAX_EARMARK_NODES), ListSet()] = []
+    nodes: Annotated[list[Name], Field(max_length=MAX_EARMARK_NODES), ListSet()] = EMPTY
     """Nodes of the devices."""
 
 
@@ -175,11 +175,11 @@ class Explanation(ApiModel):
     """Number of devices in the fleet."""
     devices_eligible: Annotated[int, Field(ge=0, le=2**31)]
     """Number of devices that pass all filters."""
-    ineligible_devices: Annotated[list[IneligibleDevices], Field(max_length=32), ListMap("reason")] = []
+    ineligible_devices: Annotated[list[IneligibleDevices], Field(max_length=32), ListMap("reason")] = EMPTY
     """Number of devices by the first filter that they fail."""
     nearest_miss: NearestMiss | None = None
     earmark: EarmarkStatus | None = None
-    node_rejections: Annotated[list[NodeRejection], Field(max_length=32)] = []
+    node_rejections: Annotated[list[NodeRejection], Field(max_length=32)] = EMPTY
     """Recent rejections of pods by kube-scheduler, kubelets or gpufleet, latest first."""
 
 
@@ -191,7 +191,7 @@ class WorkloadStatus(ApiModel):
 
     observed_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
     """The metadata.generation that the status describes."""
-    conditions: Annotated[list[Condition], Field(max_length=16), ListMap("type")] = []
+    conditions: Annotated[list[Condition], Field(max_length=16), ListMap("type")] = EMPTY
     """Ready, Allocated, Placed, Complete, Failed, Suspended, Degraded, Reconciling and Stalled. Ready, Reconciling and
     Stalled follow kstatus."""
     state: WorkloadState | None = None
@@ -231,7 +231,7 @@ class WorkloadStatus(ApiModel):
     """Number of devices that are reserved for the replicas."""
     nodes: Annotated[str, Field(max_length=1024)] | None = None
     """Names of the nodes in use, separated by commas."""
-    placements: Annotated[list[ReplicaPlacement], Field(max_length=MAX_REPLICAS), ListMap("replica")] = []
+    placements: Annotated[list[ReplicaPlacement], Field(max_length=MAX_REPLICAS), ListMap("replica")] = EMPTY
     """Pod, node, devices and shard of each replica."""
     unassigned_items: Items | None = None
     """Number of items that no replica gets because of distribution.maxPerReplica."""

@@ -44,16 +44,8 @@ _MAX_SHARED_KEYS = 30
 _MAX_SHARED = 8192
 """Of equal models, and of equal parts of templates. With more, the table is cleared."""
 
-_EQUAL_IN_MANY = (
-    Condition,
-    Devices,
-    HealthStatus,
-    Network,
-    Placement,
-    Requirements,
-    RunPolicy,
-    UpdateStrategy,
-    Weights,
+_EQUAL_IN_MANY = frozenset(
+    {Condition, Devices, HealthStatus, Network, Placement, Requirements, RunPolicy, UpdateStrategy, Weights}
 )
 """Models that are equal in most objects."""
 
@@ -91,9 +83,10 @@ def compact(model: M) -> M:
     complete = type(model) is Device and not names.isdisjoint(_UNREAD_NAMES)
     values = {} if complete else _empty_table(type(model)).copy()
     for name in values or found:
-        values[name] = _shared(found[name])
+        value = found[name]
+        values[name] = value if type(value) in _SMALL else _shared(value)
     object.__setattr__(model, "__dict__", values)
-    if not isinstance(model, _EQUAL_IN_MANY):
+    if type(model) not in _EQUAL_IN_MANY:
         return model
     if len(_MODELS) >= _MAX_SHARED:
         _MODELS.clear()
@@ -121,14 +114,15 @@ def _empty_table(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def _shared(value: Any) -> Any:
+    """Returns a value that is not small, or one that equals it."""
     kind = type(value)
     if kind is str:
         return sys.intern(value)
     if kind is list:
-        return [_shared(item) for item in value] if value else _EMPTY
+        return [item if type(item) in _SMALL else _shared(item) for item in value] if value else _EMPTY
     if kind is dict:
         return _shared_part(value)
-    return value if kind in _SMALL or not isinstance(value, BaseModel) else compact(value)
+    return compact(value) if isinstance(value, BaseModel) else value
 
 
 def _shared_part(value: Any) -> Any:
