@@ -4,7 +4,8 @@ I1: no device is reserved twice, nor given to a pod while another still has it, 
 reservation. I3: a gated pod's workload says why. I6: after the last fault, everything ends as without faults.
 """
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from gpufleet_api.names import ATTEMPT_LABEL, REPLICA_LABEL
@@ -13,8 +14,13 @@ from gpufleet_testing.operator.apiserver import Json, copy_json
 from gpufleet_testing.operator.cluster import DEVICE_MEMORY_MIB, FakeCluster, claim_of, claimed_devices
 
 _QUIET_ROUNDS = 2
-_LONGEST_STEP_SECONDS = 60.0
+_QUIET_TIME = timedelta(hours=1)
+"""Longer than any pause and any turn."""
+_LONGEST_STEP = timedelta(seconds=60)
 """Shorter than the time after which telemetry is stale."""
+
+_STATUS_WRITE = ("MODIFIED", "workloads")
+"""While a cluster settles, no user edits a workload."""
 
 Reserved = dict[str, tuple[str, set[str]]]
 """Pod uid -> node and devices."""
@@ -27,18 +33,22 @@ class Operator(Protocol):
 
     async def act(self) -> datetime | None: ...
 
+    def next_change(self) -> datetime | None: ...
+
 
 async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, seconds: float = 7) -> None:
     """Every component takes its steps, without faults, until nothing changes any more and no backoff is left.
 
-    The operator is level-triggered. So when two rounds in a row change nothing but the times of the agents' reports,
-    and no decision is due, the other rounds would not change anything either.
+    The operator is level-triggered. So when two rounds in a row change nothing but what is reported, and no decision
+    changes by itself, the other rounds would not change anything either: the second one decides on reports that are
+    newer than the last pause. The wait of a pod is reported again and again, so an hour without another change is
+    enough as well.
     """
     cluster.fault = None
     cluster.reject_binding.clear()
     cluster.reject_admission.clear()
     cluster.silent.clear()
-    quiet = 0
+    quiet, quiet_since = 0, cluster.now
     for _ in range(rounds):
         before, due = Moment(cluster), None
         operator.relist()
@@ -46,6 +56,7 @@ async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, 
             sent, due = cluster.sent, await operator.act()
             if cluster.sent == sent and (due is None or due > cluster.now):
                 break  # another pass at this moment would decide the same
+        decided = Moment(cluster)
         cluster.scheduler()
         for node in list(cluster.kubelets):
             if ("nodes", node) in cluster.objects:
@@ -53,14 +64,26 @@ async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, 
                 cluster.agent(node)
         cluster.collector()
         cluster.advance(seconds)
-        changed = before.differs(cluster)
-        quiet = 0 if changed or due is not None else quiet + 1
-        if quiet == _QUIET_ROUNDS:
+        if before.moves(cluster):
+            quiet_since = cluster.now
+        change = cluster.now if decided.differs(cluster) else operator.next_change()
+        quiet = quiet + 1 if change is None and quiet_since < cluster.now else 0
+        if quiet == _QUIET_ROUNDS or cluster.now - quiet_since >= _QUIET_TIME:
             return
-        if not changed and due is not None and due > cluster.now:
-            cluster.advance(
-                min(_LONGEST_STEP_SECONDS, (due - cluster.now).total_seconds())
-            )  # a retry pause takes minutes
+        if change is not None:
+            _wait(cluster, min(change, quiet_since + _QUIET_TIME))  # a retry pause takes minutes
+        elif due is not None:
+            _wait(cluster, min(due, cluster.now + _LONGEST_STEP))
+
+
+def _wait(cluster: FakeCluster, until: datetime) -> None:
+    """Lets time pass in which only the agents act."""
+    while cluster.now < until:
+        step = min(_LONGEST_STEP, until - cluster.now)
+        cluster.advance(step.total_seconds())
+        if cluster.now < until:
+            for node in cluster.kubelets:
+                cluster.agent(node)
 
 
 class Moment:
@@ -72,8 +95,15 @@ class Moment:
 
     def differs(self, cluster: FakeCluster) -> bool:
         """Returns whether the cluster has changed since, but for what the agents report."""
+        return self._changed(cluster, lambda event, kind: kind != "telemetry")
+
+    def moves(self, cluster: FakeCluster) -> bool:
+        """Returns whether the cluster has changed since, but for what the agents report and statuses of workloads."""
+        return self._changed(cluster, lambda event, kind: kind != "telemetry" and (event, kind) != _STATUS_WRITE)
+
+    def _changed(self, cluster: FakeCluster, counts: Callable[[str, str], bool]) -> bool:
         return (
-            any(kind != "telemetry" for _, kind, _ in cluster.log[self._position :])
+            any(counts(event, kind) for event, kind, _ in cluster.log[self._position :])
             or self._generations != _generations(cluster)
             or self._held != cluster.kubelets
         )

@@ -10,10 +10,16 @@ from prometheus_client import CollectorRegistry
 from gpufleet_operator.cache import decode, decode_claim, decode_pod
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.quotas.quota_store import resource_quota
+from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.incremental.decide_changes import decide_changes
+from gpufleet_operator.decide.incremental.kept import Kept
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import ObjectEventRecorder
+from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.cluster.changes import Changes
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.node_leases import NodeLease, NodeLeases
+from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics
@@ -72,6 +78,8 @@ class OperatorProcess:
         local_time: Callable[[], datetime] | None = None,
     ) -> None:
         self.cluster = cluster
+        self._decide_changes = checked_decision if checked else decide_changes
+        self._decided: tuple[Snapshot, Actions] | None = None
         self.cache = Cache()
         self.registry = CollectorRegistry()
         clock = ServerClock(local_time or (lambda: cluster.now))
@@ -93,7 +101,7 @@ class OperatorProcess:
             Metrics(self.registry),
             name_seed=lambda: f"{cluster.now}/{len(cluster.log)}",
             resync_interval_seconds=10,
-            decide=checked_decision if checked else decide_changes,
+            decide=self._decide,
             status_budget=status_budget,
         )
         self.position = 0
@@ -154,6 +162,24 @@ class OperatorProcess:
         """One pass: decides and executes. Returns when the next one is due."""
         return await self.reconciler.one_pass()
 
+    def _decide(
+        self, snapshot: Snapshot, kept: Kept | None, changes: Changes, index: ClusterIndex
+    ) -> tuple[Actions, Kept]:
+        actions, kept = self._decide_changes(snapshot, kept, changes, index)
+        self._decided = snapshot, actions
+        return actions, kept
+
+    def next_change(self) -> datetime | None:
+        """Returns when the decision of the last pass changes although the cluster does not, now if it wrote anything.
+
+        None: never. The next pass is due nevertheless, for agents that report nothing any more and for new messages.
+        """
+        if self._decided is None:
+            return self.cluster.now
+        snapshot, actions = self._decided
+        is_done = actions.empty and not actions.state.status_queue and snapshot.outage is None
+        return decide(snapshot).due if is_done and self.executor.due() is None else self.cluster.now
+
 
 class RestartingOperator:
     """An operator whose process is restarted when it crashes."""
@@ -170,6 +196,9 @@ class RestartingOperator:
 
     def relist(self) -> None:
         self._process.relist()
+
+    def next_change(self) -> datetime | None:
+        return self._process.next_change()
 
     async def act(self) -> datetime | None:
         try:

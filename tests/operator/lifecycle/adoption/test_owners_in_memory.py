@@ -16,13 +16,13 @@ QUIET_MOMENTS = 3
 async def moments(
     cluster: FakeCluster, operator: OperatorProcess | RestartingOperator, owner: FakeOwner, number: int
 ) -> None:
-    """Runs steps of every component, at most until three in a row change nothing and no decision is due."""
+    """Runs steps of every component, at most until three in a row change nothing and no decision changes by itself."""
     quiet = 0
     for _ in range(number):
         before = invariants.Moment(cluster)
         owner.step()
-        due = await moment(cluster, operator)
-        quiet = 0 if due is not None or before.differs(cluster) else quiet + 1
+        await moment(cluster, operator)
+        quiet = 0 if before.differs(cluster) or operator.next_change() is not None else quiet + 1
         if quiet == QUIET_MOMENTS:
             return
 
