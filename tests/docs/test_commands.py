@@ -5,10 +5,9 @@ import shlex
 from typing import Any
 
 import pytest
-import typer
 
 from gpufleet_api.generate import ROOT
-from gpufleet_cli.app import app
+from gpufleet_testing.cli.runner import built_command
 from gpufleet_testing.reference.shell import OTHERWISE, RUN_PAGES, command_lines, shell_commands
 
 COMMANDS = [command for page in RUN_PAGES for command in shell_commands(page)]
@@ -37,7 +36,7 @@ def test_every_exception_is_of_a_command() -> None:
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{page}-{line[:40]}" for page, line in LINES])
 def test_shown_command_line_has_known_commands_and_options(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)
-    command: Any = typer.main.get_command(app)
+    command: Any = built_command()
     context = command.make_context("gpufleet", list(words), resilient_parsing=True)
     while hasattr(command, "resolve_command") and words:
         _, command, words = command.resolve_command(context, words)

@@ -89,10 +89,9 @@ def test_files_stay_under_400_lines() -> None:
 
 def test_test_names_are_short() -> None:
     names = {
-        node.name
+        name
         for path in python_files("tests", "e2e")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        for name in re.findall(r"\bdef (test_\w+)", path.read_text(encoding="utf-8"))
     }
     assert sorted(name for name in names if len(name) > MAX_TEST_NAME) == []
 

@@ -40,7 +40,7 @@ def run_cli(*arguments: object, stdin: str = "") -> Result:
     code: object = 0
     with CliRunner().isolation(input=stdin) as (out, err, _):
         try:
-            _command().main([str(a) for a in arguments], prog_name="gpufleet")
+            built_command().main([str(a) for a in arguments], prog_name="gpufleet")
         except SystemExit as end:
             code = end.code or 0
         sys.stdout.flush()
@@ -51,6 +51,6 @@ def run_cli(*arguments: object, stdin: str = "") -> Result:
 
 
 @cache
-def _command() -> Any:
+def built_command() -> Any:
     """Builds the commands with their options once, as a process does; it takes longer than most of them run."""
     return get_command(app)
