@@ -49,9 +49,10 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
     ledger = read_ledger(snapshot, state)
     state = replace(state, device_use=update_use(snapshot, state.device_use, ledger))
     assessed = _assess(snapshot, state, ledger, source, guard=guard)
-    creations = due_creations(snapshot, state, assessed)
-    state = replace(state, held_creations=creations.held)
-    assessed = remove_incomplete_gangs(state, assessed, creations.due)
+    creations = due_creations(snapshot, state, assessed, source.creations_elsewhere())
+    source.require(creations.elsewhere)
+    state = replace(state, held_creations=creations.held, queued_creations=creations.queued)
+    assessed = remove_incomplete_gangs(state, assessed, {*creations.due, *creations.queued})
 
     # 3. Choose the pods of an older template to replace now, and pass their devices on to their successors.
     ledger, assessed = apply_update_strategy(snapshot, ledger, assessed)

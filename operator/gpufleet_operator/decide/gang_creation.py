@@ -4,9 +4,11 @@ A gated pod counts against the quota of its namespace. If the apiserver rejects 
 deleted, so that they use no quota while the gang waits.
 """
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import MappingProxyType
 
 from gpufleet_api.names import Transport
 from gpufleet_operator.decide.queue.order import precedence
@@ -17,7 +19,7 @@ from gpufleet_operator.model.create_errors import CreateError, classify
 from gpufleet_operator.model.objects import ResourceQuota, Workload
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Backoff, PassState
+from gpufleet_operator.model.state_types import Backoff, PassState, QueuedCreation
 from gpufleet_operator.pods.quota import has_more_room, room
 
 _OWN_PODS_COUNT = timedelta(seconds=10)
@@ -58,16 +60,34 @@ class Creations:
 
     due: tuple[str, ...]
     held: frozenset[str]
+    queued: Mapping[str, QueuedCreation] = field(default_factory=dict)
+    """Those that a later pass creates, because there are too many."""
+    elsewhere: frozenset[str] = frozenset()
+    """Uids of workloads that the pass does not look at and has to, because their pods are created now."""
     transports: Mapping[ReplicaKey, Transport] = field(default_factory=dict)
     """Of the nodes that the pods would be placed on, as far as this is known."""
 
 
-def due_creations(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]) -> Creations:
+def due_creations(
+    snapshot: Snapshot,
+    state: PassState,
+    assessed: Sequence[WorkloadReplicas],
+    elsewhere: Mapping[str, QueuedCreation] = MappingProxyType({}),
+) -> Creations:
     """Returns the workloads whose missing pods are created now.
+
+    Of those that are no gangs, a pass takes the first of each namespace, by priority and age: more than it can create
+    would only be decided on again.
 
     A gang that waits for quota is tried before each younger one of its namespace, even if its own backoff is not over.
     While a response about the pods of one gang is missing, no other gang of its namespace is tried: it would get the
     quota that the first one is about to get, or to be refused.
+
+    Args:
+        snapshot: The cluster.
+        state: That of this pass.
+        assessed: The workloads that parse.
+        elsewhere: Those of earlier passes that this one does not look at.
     """
     in_flight = _gangs_in_flight(snapshot, state)
     missing = [
@@ -88,7 +108,37 @@ def due_creations(snapshot: Snapshot, state: PassState, assessed: Sequence[Workl
             due.append(workload.uid)
         if own and gang:
             later_gangs.add(workload.namespace)
-    return Creations(tuple(reversed(due)), frozenset(held))
+    due.reverse()
+    by_uid = {each.workload.uid: each for each in missing}
+    ready = {uid: _queued(by_uid[uid]) for uid in due if not by_uid[uid].spec.placement.gang}
+    first = first_creations({**elsewhere, **ready}, snapshot.limits.max_creates)
+    queued = {uid: one for uid, one in ready.items() if uid not in first}
+    now = tuple(uid for uid in due if uid not in queued)
+    return Creations(now, frozenset(held), queued, elsewhere=frozenset(first - ready.keys()))
+
+
+def first_creations(queued: Mapping[str, QueuedCreation], limit: int) -> set[str]:
+    """Returns the uids of the workloads whose pods are created first, of each namespace up to `limit` pods.
+
+    A namespace in which creations are slow or rejected does not hold up the others.
+    """
+    by_namespace: dict[str, list[str]] = {}
+    for uid, one in queued.items():
+        by_namespace.setdefault(one.namespace, []).append(uid)
+    found: set[str] = set()
+    for uids in by_namespace.values():
+        pods = 0
+        for uid in heapq.nsmallest(limit, uids, key=lambda uid: queued[uid].order):
+            if pods >= limit:
+                break
+            found.add(uid)
+            pods += queued[uid].pods
+    return found
+
+
+def _queued(assessed: WorkloadReplicas) -> QueuedCreation:
+    pods = sum(_is_missing(replica) and not replica.retry_paused for replica in assessed.replicas)
+    return QueuedCreation(assessed.workload.namespace, precedence(assessed), pods)
 
 
 def _gangs_in_flight(snapshot: Snapshot, state: PassState) -> dict[str, set[str]]:
@@ -102,9 +152,9 @@ def _gangs_in_flight(snapshot: Snapshot, state: PassState) -> dict[str, set[str]
 
 
 def remove_incomplete_gangs(
-    state: PassState, assessed: Sequence[WorkloadReplicas], due: Sequence[str]
+    state: PassState, assessed: Sequence[WorkloadReplicas], due: Collection[str]
 ) -> tuple[WorkloadReplicas, ...]:
-    """Adds the removal of the pods of gangs whose other pods were rejected and are not created in this pass."""
+    """Adds the removal of the pods of gangs whose other pods were rejected and are not about to be created."""
     return tuple(each if each.workload.uid in due else _without_pods(state, each) for each in assessed)
 
 

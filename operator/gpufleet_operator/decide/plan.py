@@ -54,7 +54,7 @@ from gpufleet_operator.model.actions import EvictPod, failed_nodes, nodes_in_fli
 from gpufleet_operator.model.objects import Pod, Reservation
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import DeviceUse, PassState, PickedDevices, Preempting
+from gpufleet_operator.model.state_types import DeviceUse, PassState, PickedDevices, Preempting, QueuedCreation
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.contention.holder_table import lowest_priority
 from gpufleet_operator.placement.errors import PlacementError
@@ -108,6 +108,10 @@ class FleetSource:
     def waiting_elsewhere(self) -> Sequence[QueuedWorkload]:
         """Returns the workloads that wait and that the pass does not look at."""
         return ()
+
+    def creations_elsewhere(self) -> Mapping[str, QueuedCreation]:
+        """Returns the workloads whose pods wait to be created and that the pass does not look at, by uid."""
+        return {}
 
     def use_elsewhere(self) -> Iterable[DeviceUse]:
         """Returns the devices of pods that the pass does not look at."""

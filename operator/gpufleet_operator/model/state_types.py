@@ -78,6 +78,8 @@ class Limits:
     """Time from a move, tried or done, until the next one from the same device."""
     replica_rest: timedelta = timedelta(minutes=10)
     """Time for which a moved replica is not moved again."""
+    max_creates: int = 64
+    """Pods that a pass creates in one namespace, without those of gangs. The last workload gets all of its pods."""
     max_moves_per_hour: int = 60
     """Of the whole cluster."""
     node_conditions: bool = True
@@ -292,6 +294,17 @@ class DevicePressure:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuedCreation:
+    """A workload, no gang, whose missing pods are created by a later pass, because others come first."""
+
+    namespace: str
+    order: tuple[int, datetime, str]
+    """See `decide.queue.order.precedence`."""
+    pods: int
+    """Number of missing pods."""
+
+
+@dataclass(frozen=True, slots=True)
 class PassState:
     """State carried from pass to pass. Losing all of it (a restart) costs time, never correctness."""
 
@@ -330,6 +343,8 @@ class PassState:
     """Namespace in which workloads wait for quota -> what its quotas leave, by uid of the quota and resource."""
     held_creations: frozenset[str] = frozenset()
     """Uids of gangs whose pods are not created before those of another one, which are in flight."""
+    queued_creations: Mapping[str, QueuedCreation] = field(default_factory=dict)
+    """By workload uid."""
     quota_tried: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a gang that waits for quota -> when a gated pod of it was last seen, which is deleted because it waits."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)

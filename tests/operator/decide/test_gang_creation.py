@@ -1,6 +1,7 @@
 """Which workloads get their missing pods in a pass, and which gangs give theirs back."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from gpufleet_operator.ledger.ledger import read_ledger
 from gpufleet_operator.model.objects import Pod, ResourceQuota, Workload
 from gpufleet_operator.model.replica import RemovalReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Backoff, PassState
+from gpufleet_operator.model.state_types import Backoff, Limits, PassState, QueuedCreation
 from gpufleet_testing.operator import make
 
 QUOTA = 'pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4'
@@ -55,6 +56,35 @@ def test_gang_is_held_while_another_one_has_no_response() -> None:
     found = due_creations(snapshot, state, assessed(snapshot))
     assert not found.due
     assert found.held == {"uid-second"}
+
+
+def test_pass_creates_the_first_pods_of_each_namespace_and_queues_the_others() -> None:
+    """The last workload gets all of its pods."""
+    names = ("old", "three", "young")
+    old, three, young = (
+        make.workload(name, created=OLD + timedelta(minutes=n), replicas=3 if name == "three" else 1)
+        for n, name in enumerate(names)
+    )
+    other = replace(make.workload("other", created=YOUNG), namespace="research")
+    later = gang("gang", YOUNG)
+    snapshot = make.snapshot(young, three, old, other, later, limits=Limits(max_creates=2))
+
+    found = due_creations(snapshot, snapshot.previous_state, assessed(snapshot))
+
+    assert set(found.due) == {"uid-old", "uid-three", "uid-other", "uid-gang"}, "gangs have an order of their own"
+    assert found.queued == {"uid-young": QueuedCreation("ml", (0, young.created, "ml/young"), 1)}
+
+
+def test_workload_that_is_not_looked_at_is_required_when_its_turn_comes() -> None:
+    old, young = make.workload("old", created=OLD), make.workload("young", created=YOUNG)
+    elsewhere = {"uid-between": QueuedCreation("ml", (0, OLD + timedelta(minutes=1), "ml/between"), 1)}
+    snapshot = make.snapshot(old, young, limits=Limits(max_creates=2))
+
+    found = due_creations(snapshot, snapshot.previous_state, assessed(snapshot), elsewhere)
+
+    assert found.elsewhere == {"uid-between"}
+    assert found.due == ("uid-old",)
+    assert found.queued.keys() == {"uid-young"}
 
 
 def test_single_replica_does_not_cause_an_attempt_of_a_gang() -> None:

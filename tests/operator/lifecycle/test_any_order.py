@@ -74,9 +74,20 @@ class OperatorMachine(RuleBasedStateMachine):
         wanted=st.lists(WORKLOADS, min_size=1, max_size=3),
         hold=st.sampled_from([timedelta(0), HOLD]),
         fast_watches=st.booleans(),
+        creates=st.sampled_from([1, LIMITS.max_creates]),
     )
-    def begin(self, nodes: int, devices: int, wanted: list[Json], hold: timedelta, fast_watches: bool) -> None:
+    def begin(
+        self,
+        *,
+        nodes: int,
+        devices: int,
+        wanted: list[Json],
+        hold: timedelta,
+        fast_watches: bool,
+        creates: int,
+    ) -> None:
         self.hold = hold
+        self.limits = replace(LIMITS_OF_QUEUE, max_creates=creates)
         self.runner = asyncio.Runner()
         self.world = FakeCluster(nodes, devices)
         if fast_watches:
@@ -88,7 +99,7 @@ class OperatorMachine(RuleBasedStateMachine):
             self.submit(spec)
 
     def start_operator(self) -> None:
-        self.operator = OperatorProcess(self.world, LIMITS_OF_QUEUE, checked=True, hold_statuses=self.hold)
+        self.operator = OperatorProcess(self.world, self.limits, checked=True, hold_statuses=self.hold)
         self.read_leases()
 
     def read_leases(self) -> None:

@@ -7,13 +7,19 @@ wait are renewed in turns, so they may be some seconds older than those of `deci
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 
 from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.gang_creation import first_creations
 from gpufleet_operator.decide.incremental.kept import Kept, unsettled
 from gpufleet_operator.decide.incremental.region import Region, Seeds, close
-from gpufleet_operator.decide.incremental.region_source import RegionSource, RegionTooSmallError, WholeSource
+from gpufleet_operator.decide.incremental.region_source import (
+    ProbeSource,
+    RegionSource,
+    RegionTooSmallError,
+    WholeSource,
+)
 from gpufleet_operator.decide.incremental.region_state import merge, thawed
 from gpufleet_operator.decide.reports import MAX_PER_PASS
 from gpufleet_operator.fleet.kept_fleet import ContestedDeviceError
@@ -25,6 +31,8 @@ from gpufleet_operator.model.snapshot import Snapshot
 
 QUEUE_INTERVAL = timedelta(milliseconds=100)
 """Delay of the pass that writes the statuses above the budget of this one."""
+CREATION_INTERVAL = timedelta(seconds=1)
+"""Delay of the pass that creates the pods above the limit of this one, if no response to a creation starts it."""
 
 
 def decide_changes(
@@ -41,6 +49,7 @@ def decide_changes(
     if kept is None or changes.everything:
         return decide_all(snapshot, index)
     seeds = _seeds(snapshot, kept, changes, index)
+    seeds.add(_picked(snapshot, kept, seeds, index))
     while True:
         region = close(seeds, snapshot, index)
         keys = region.state_keys(snapshot)
@@ -56,6 +65,34 @@ def decide_changes(
     kept.state = merge(kept.state, keys, actions.state)
     _keep(snapshot, kept, region, source, actions, index=index)
     return _whole(snapshot, kept, actions), kept
+
+
+def _picked(snapshot: Snapshot, kept: Kept, seeds: Seeds, index: ClusterIndex) -> Seeds:
+    """Returns what a pass over the workloads with new pods alone lacks: mostly the nodes on which it picks devices.
+
+    With it, the pass over everything that changed hardly ever starts again.
+    """
+    pods = snapshot.pods
+    uids = seeds.workloads.union(index.workload_of(pods[uid]) for uid in seeds.pods if uid in pods)
+    new = {uid for uid in uids - kept.parked.keys() if _waits(uid, snapshot, index)}
+    if not new:
+        return Seeds()
+    region = close(Seeds(workloads=new), snapshot, index)
+    source = ProbeSource(kept.fleet, snapshot, region, index, kept.parked)
+    try:
+        decide(region.view(snapshot, index, region.state_keys(snapshot)), source)
+    except RegionTooSmallError as error:
+        return error.missing
+    except ContestedDeviceError:
+        pass
+    return Seeds()
+
+
+def _waits(workload_uid: str, snapshot: Snapshot, index: ClusterIndex) -> bool:
+    """Returns whether a workload has gated pods without a reservation."""
+    workload = snapshot.workloads.get(workload_uid)
+    pods = () if workload is None else index.pods_of_workload(workload.namespace, workload_uid)
+    return any(snapshot.pods[uid].gates and not index.nodes_reserved_for.get(uid) for uid in pods)
 
 
 def decide_all(snapshot: Snapshot, index: ClusterIndex) -> tuple[Actions, Kept]:
@@ -88,10 +125,12 @@ def _whole(snapshot: Snapshot, kept: Kept, actions: Actions) -> Actions:
 
 
 def _due(snapshot: Snapshot, kept: Kept) -> datetime | None:
-    due = kept.due(snapshot.now)
-    if not kept.state.status_queue:
-        return due
-    return min(snapshot.now + QUEUE_INTERVAL, due or datetime.max.replace(tzinfo=UTC))
+    due = [kept.due(snapshot.now)]
+    if kept.state.status_queue:
+        due.append(snapshot.now + QUEUE_INTERVAL)
+    if kept.state.queued_creations:
+        due.append(snapshot.now + CREATION_INTERVAL)
+    return min((moment for moment in due if moment is not None), default=None)
 
 
 def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex) -> Seeds:
@@ -106,6 +145,7 @@ def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex
     # What these wait for depends on pods everywhere, or is not known: they are asked in each pass.
     seeds.workloads.update(uid for uid, request in kept.parked.items() if request is None or request.rules)
     seeds.workloads |= kept.state.held_creations
+    seeds.workloads |= first_creations(kept.state.queued_creations, snapshot.limits.max_creates)
     _add_quota(seeds, snapshot, kept)
     return seeds
 

@@ -15,7 +15,7 @@ from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import writable_again
 from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import DeviceUse
+from gpufleet_operator.model.state_types import DeviceUse, QueuedCreation
 from gpufleet_operator.placement.model import NodeState, Request
 
 
@@ -130,6 +130,10 @@ class RegionSource(WholeSource):
             if request is not None and uid not in region and uid in workloads
         ]
 
+    def creations_elsewhere(self) -> Mapping[str, QueuedCreation]:
+        queued, region = self._whole.previous_state.queued_creations, self._region.workloads
+        return {uid: one for uid, one in queued.items() if uid not in region}
+
     def use_elsewhere(self) -> Iterable[DeviceUse]:
         use = self._whole.previous_state.device_use
         return (one for uid, one in use.items() if uid not in self._region.pods)
@@ -162,6 +166,15 @@ class RegionSource(WholeSource):
             self.kept.restore(plan.picked_nodes)
             raise RegionTooSmallError(missing)
         super().finish(plan)
+
+
+class ProbeSource(RegionSource):
+    """Finds out on which nodes a pass picks devices. The pass goes no further."""
+
+    def finish(self, plan: Plan) -> None:
+        """Raises RegionTooSmallError with the nodes."""
+        self.kept.restore(plan.picked_nodes)
+        raise RegionTooSmallError(Seeds(rows=plan.picked_nodes))
 
 
 def _by_device(earmarks: Mapping[str, Earmark]) -> dict[str, tuple[str, str, float | None]]:

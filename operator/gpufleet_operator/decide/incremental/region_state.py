@@ -16,6 +16,7 @@ BY_WORKLOAD = frozenset(
         "services_restored",
         "status_written",
         "status_queue",
+        "queued_creations",
         "restored",
         "generations",
         "preempting",
