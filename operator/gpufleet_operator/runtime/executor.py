@@ -44,7 +44,9 @@ from gpufleet_operator.runtime.pacing.held_statuses import HOLD, HeldStatuses
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
 PATIENCE_SECONDS = 0.25
-"""How long a pass waits for its writes."""
+"""How long a pass waits for its writes after the last response."""
+MAX_PATIENCE = 4
+"""How many times as long it waits at most: what is not sent by then costs another decision."""
 REPORT_PATIENCE_SECONDS = 0.0
 """How long it waits for statuses and reports after the others: they are only sent, as far as the lanes allow."""
 _REPORTS = (Lane.STATUS, Lane.REPORT)
@@ -97,14 +99,19 @@ class Executor:
         """Writes of earlier passes without a response."""
         self._landed: list[Job] = []
         self._error: BaseException | None = None
+        self._responded_at = 0.0
+        """When the last response to a write on which placements depend arrived, by the clock of the event loop."""
         self._cache = cache
 
-    async def run(self, actions: Actions, on_write: Callable[[], None] = lambda: None) -> list[WriteOutcome]:
+    async def run(
+        self, actions: Actions, on_write: Callable[[], None] = lambda: None, pause_seconds: float = 0.0
+    ) -> list[WriteOutcome]:
         """Sends all writes in the order of `JobFactory.jobs`; returns how they ended, without those still in flight.
 
         Args:
             actions: The decision.
             on_write: Called after each write, successful or not.
+            pause_seconds: For how long no other pass runs anyway.
         """
         jobs = self._factory.jobs(self._held.join(actions))
         for job in jobs:
@@ -114,7 +121,7 @@ class Executor:
         tasks = {asyncio.create_task(self._run(job, on_write)): job for job in jobs if job.outcome is None}
         if tasks:
             try:
-                await self._wait(tasks)
+                await self._wait(tasks, max(self._patience, pause_seconds))
                 self._raise_first(tasks)
             except BaseException:  # the pass is cancelled, or a write raised: neither leaves a task behind
                 await _cancel(tasks)
@@ -129,7 +136,8 @@ class Executor:
             if unsent:
                 self._cache.dirty.set()
             self._keep_slow(tasks)
-        self._held.busy = any(job.dropped and job.slot.lane in _PLACEMENT for job in jobs)
+        left = (job for job in (*jobs, *self._slow.values()) if job.dropped or not (job.sent or job.ended.is_set()))
+        self._held.busy = bool(actions.state.queued_creations) or any(job.slot.lane in _PLACEMENT for job in left)
         return [job.outcome for job in jobs if job.outcome is not None and not job.held]
 
     def due(self) -> datetime | None:
@@ -157,11 +165,21 @@ class Executor:
         """Cancels the writes in flight."""
         await _cancel(tuple(self._slow))
 
-    async def _wait(self, tasks: Mapping[asyncio.Task[None], Job]) -> None:
+    async def _wait(self, tasks: Mapping[asyncio.Task[None], Job], patience: float) -> None:
         """Returns when all have ended, or after a moment."""
         reports = {task for task, job in tasks.items() if job.slot.lane in _REPORTS}
-        if others := tasks.keys() - reports:
-            await asyncio.wait(others, timeout=self._patience, return_when=asyncio.FIRST_EXCEPTION)
+        others = tasks.keys() - reports
+        loop = asyncio.get_running_loop()
+        began = self._responded_at = loop.time()
+        while others:
+            until = max(
+                began + patience, min(self._responded_at + self._patience, began + MAX_PATIENCE * self._patience)
+            )
+            if loop.time() >= until:
+                break
+            done, others = await asyncio.wait(others, timeout=until - loop.time(), return_when=asyncio.FIRST_EXCEPTION)
+            if any(task.exception() is not None for task in done):
+                break
         if reports:
             await asyncio.wait(reports, timeout=self._report_patience, return_when=asyncio.FIRST_EXCEPTION)
 
@@ -206,6 +224,8 @@ class Executor:
                 if isinstance(job.action, WriteStatus):
                     self._held.drop(job.action.workload_uid)
                 job.outcome = await self._try(job)
+            if job.slot.lane not in _REPORTS:
+                self._responded_at = asyncio.get_running_loop().time()
             on_write()
         finally:
             job.ended.set()
@@ -267,7 +287,7 @@ def _log_unsent(action: Action) -> None:
 
 
 def _waiting_for_sent(jobs: Iterable[Job]) -> set[Job]:
-    """Returns the releases, and their claims, that wait for responses to reservations which have been sent.
+    """Returns the releases, and their claims, whose reservations have been sent.
 
     They are in flight like these: if they were dropped, the next pass would send the reservations again as a proof, and
     an apiserver that always responds after the pass would never see a release.
@@ -278,8 +298,7 @@ def _waiting_for_sent(jobs: Iterable[Job]) -> set[Job]:
     found: set[Job] = set()
     for job in jobs:
         placing = isinstance(job.action, CreateClaim | ReleasePod) and not job.sent
-        outstanding = any(not need.ended.is_set() for need in job.needs)
-        if placing and outstanding and all(need.sent or need in found for need in job.needs):
+        if placing and job.needs and all(need.sent or need in found for need in job.needs):
             found.add(job)
     return found
 

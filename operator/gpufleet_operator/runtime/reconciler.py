@@ -1,9 +1,9 @@
 """The one task that decides: waits for a change, takes a snapshot, decides, executes, and records the results.
 
 Passes never overlap, so each decision is based on the results of the one before. There is no fixed delay: the first
-changes after an idle time are handled immediately. Under load, a pass waits as long as the previous one used the
-processor, at most half a second, so that events coalesce and half of the processor stays free. The time in which the
-previous pass waited for its writes does not count: the next write of a replica may depend on this pass.
+changes after an idle time are handled immediately. Under load, a decision waits as long as the previous one used the
+processor, at most half a second, so that events coalesce and half of the processor stays free. Writes are sent
+meanwhile.
 """
 
 import asyncio
@@ -44,7 +44,9 @@ Decide = Callable[[Snapshot, Kept | None, Changes, ClusterIndex], tuple[Actions,
 class ActionRunner(Protocol):
     """Writes the actions of a decision; see `Executor`."""
 
-    async def run(self, actions: Actions, on_write: Callable[[], None] = ...) -> list[WriteOutcome]: ...
+    async def run(
+        self, actions: Actions, on_write: Callable[[], None] = ..., pause_seconds: float = ...
+    ) -> list[WriteOutcome]: ...
 
     def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]: ...
 
@@ -92,6 +94,8 @@ class Reconciler:
         self._decide = decide
         self._processor_seconds, self._sleep = processor_seconds, sleep
         self._pause = PassPause()
+        self._next_pass_at = 0.0
+        """When the pause after the last decision ends, by the clock of the event loop."""
         self._status_budget = status_budget or TokenBucket(0, UNLIMITED)
         self._resync_interval = resync_interval_seconds
         self._state = PassState()
@@ -119,22 +123,23 @@ class Reconciler:
         due: datetime | None = None
         self.runs = True
         while True:
-            before = self._processor_seconds()
             due = await self.one_pass()
             self.last_progress = loop.time()
-            used = self._processor_seconds() - before
-            await self._sleep(self._pause.after(used))
+            await self._sleep(max(0.0, self._next_pass_at - loop.time()))
             await self._wait_for_change(due)
 
     async def one_pass(self) -> datetime | None:
         """Decides and executes once; returns the latest time of the next pass, None if there is none."""
         loop = asyncio.get_running_loop()
         self._land(loop.time())
+        before = self._processor_seconds()
         actions = self.decide_once()
+        pause = self._pause.after(self._processor_seconds() - before)
+        self._next_pass_at = loop.time() + pause
         self._track_gated_pods(actions.waits, loop.time())
         if not actions.empty or self._has_held_status_due():
             with self._metrics.reconcile_duration.labels("execute").time():
-                outcomes = await self._executor.run(actions, self._record_progress)
+                outcomes = await self._executor.run(actions, self._record_progress, pause)
             self._record_outcomes(outcomes, loop.time())
         self._metrics.writes.record_in_flight(self._executor.sent())
         ends = self._outage.ends if self._outage is not None and self._excused else None

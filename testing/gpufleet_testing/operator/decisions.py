@@ -23,7 +23,9 @@ class AppliedDecisions:
         self._bodies: dict[str, Body] = {}
         """Pods that were patched, by uid."""
 
-    async def run(self, actions: Actions, on_write: Callable[[], None] = lambda: None) -> list[WriteOutcome]:
+    async def run(
+        self, actions: Actions, on_write: Callable[[], None] = lambda: None, pause_seconds: float = 0.0
+    ) -> list[WriteOutcome]:
         del on_write
         reports = actions.reports
         others = (actions.services, actions.creates, actions.deletes, actions.evictions, actions.expired)

@@ -1,7 +1,7 @@
 """Holds statuses back for a moment, because a later one often replaces them: of a workload, only the latest is written.
 
-A workload that gets through creation, placement and start within this time costs one write instead of four. While the
-operator has more pods to create and to place than it can, they wait longer: a write delays these.
+A workload whose creation, placement and start follow one another within this time costs one write instead of four.
+While the operator has more pods to create and to place than it can, they wait longer: a write delays these.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,11 @@ from gpufleet_operator.cache.workloads.workload_store import WorkloadStore
 from gpufleet_operator.model.actions import Actions, Event, WriteStatus
 
 HOLD = timedelta(seconds=2)
+"""After the last change."""
+MAX_HOLD = timedelta(seconds=10)
+"""After the first change."""
 BUSY_HOLD = timedelta(seconds=30)
-"""While pods wait for their creation, reservation or release."""
+"""The same while pods wait for their creation, reservation or release."""
 _MAX_PER_PASS = 64
 
 
@@ -21,6 +24,8 @@ _MAX_PER_PASS = 64
 class _Held:
     action: WriteStatus
     since: datetime
+    """When the first of the changes was held back that are not written."""
+    changed: datetime
 
 
 class HeldStatuses:
@@ -35,26 +40,22 @@ class HeldStatuses:
     def __init__(self, store: WorkloadStore, now: Callable[[], datetime], hold: timedelta = HOLD) -> None:
         self._store, self._now, self._hold = store, now, hold
         self._held: dict[str, _Held] = {}
-        """By uid of the workload, the longest waiting first."""
+        """By uid of the workload."""
         self.busy = False
         """Pods wait for their creation, reservation or release."""
 
     def due(self) -> datetime | None:
         """Returns when the next one is to be written; None: none is held back."""
-        first = next(iter(self._held.values()), None)
-        return None if first is None else first.since + self._limit
+        return min(map(self._due, self._held.values()), default=None)
 
     def join(self, actions: Actions) -> Actions:
         """Returns the decision with the statuses that were held back long enough.
 
         One that the decision replaces has its events recorded with the later one.
         """
-        until = self._now() - self._limit
-        due: list[WriteStatus] = []
-        for held in self._held.values():
-            if held.since > until or len(due) >= _MAX_PER_PASS:
-                break
-            due.append(replace(held.action, progress=False))
+        now = self._now()
+        waiting = sorted((held for held in self._held.values() if self._due(held) <= now), key=lambda held: held.since)
+        due = [replace(held.action, progress=False) for held in waiting[:_MAX_PER_PASS]]
         late = {action.workload_uid for action in due}
         decided = [self._joined(action, late=action.workload_uid in late) for action in actions.statuses]
         known = {action.workload_uid for action in decided}
@@ -66,18 +67,17 @@ class HeldStatuses:
 
     def hold(self, action: WriteStatus) -> None:
         """Holds a status back, in place of an earlier one of its workload."""
-        uid = action.workload_uid
+        uid, now = action.workload_uid, self._now()
         before = self._held.get(uid)
-        self._held[uid] = _Held(action, before.since if before is not None else self._now())
+        self._held[uid] = _Held(action, before.since if before is not None else now, now)
         self._store.hold(uid, action.status)
 
     def drop(self, workload_uid: str) -> None:
         """Forgets the status of a workload, because it or a later one is sent."""
         self._held.pop(workload_uid, None)
 
-    @property
-    def _limit(self) -> timedelta:
-        return BUSY_HOLD if self.busy else self._hold
+    def _due(self, held: _Held) -> datetime:
+        return held.since + BUSY_HOLD if self.busy else min(held.changed + self._hold, held.since + MAX_HOLD)
 
     def _joined(self, action: WriteStatus, *, late: bool) -> WriteStatus:
         held = self._held.get(action.workload_uid)
