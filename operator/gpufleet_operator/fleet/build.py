@@ -1,7 +1,8 @@
 """Builds the engine's fleet from a snapshot: one NodeState per node that has both a Node and a GPUTelemetry."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_operator.fleet.engine_input import node_state
@@ -9,10 +10,11 @@ from gpufleet_operator.fleet.holders import holders_by_node
 from gpufleet_operator.fleet.node_capacity import node_without_devices, requested_per_node
 from gpufleet_operator.fleet.node_health import not_placeable_reason
 from gpufleet_operator.ledger.ledger import Ledger
+from gpufleet_operator.model.objects import Node, Telemetry
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
-from gpufleet_operator.placement.model import NodeState
+from gpufleet_operator.placement.model import HolderPod, NodeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,44 @@ class BuiltFleet:
 
     fleet: Fleet
     inconsistencies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInputs:
+    """What a NodeState is made from."""
+
+    telemetry: Telemetry
+    node: Node
+    assignments: list[Assignment]
+    requested: Mapping[str, int]
+    holders: tuple[HolderPod, ...]
+    not_ready: str | None
+    stale_reason: str | None
+    at: datetime
+    """Time of the pass."""
+
+    @property
+    def name(self) -> str:
+        return self.telemetry.name
+
+    def same_state(self, earlier: "NodeInputs") -> bool:
+        """Returns True if the state is the one at an earlier time, but for the ages of samples.
+
+        The caller makes sure that no sample has become stale since then.
+        """
+        telemetry = self.telemetry
+        if telemetry is not earlier.telemetry or self.node is not earlier.node:
+            return False
+        # Entries of cordoned devices end by themselves. A status without a time, or of the future, is never older.
+        if telemetry.model.spec.cordoned or telemetry.written_at is None or telemetry.written_at > earlier.at:
+            return False
+        return (self.assignments, self.requested, self.holders, self.not_ready, self.stale_reason) == (
+            earlier.assignments,
+            earlier.requested,
+            earlier.holders,
+            earlier.not_ready,
+            earlier.stale_reason,
+        )
 
 
 def build(snapshot: Snapshot, ledger: Ledger) -> BuiltFleet:
@@ -46,29 +86,46 @@ def excluded(state: NodeState, error: PlacementError) -> NodeState:
 
 def node_states(snapshot: Snapshot, ledger: Ledger) -> Iterator[NodeState]:
     """Yields the nodes as the engine sees them, by name."""
+    return (node_state_of(snapshot, inputs) for inputs in node_inputs(snapshot, ledger))
+
+
+def node_inputs(snapshot: Snapshot, ledger: Ledger) -> Iterator[NodeInputs]:
+    """Yields what the nodes are made from, by name."""
     requested = requested_per_node(snapshot, ledger)
     assignments = _assignments_by_node(ledger)
     holders = holders_by_node(snapshot, ledger)
     for name in sorted(name for name in snapshot.telemetry if name in snapshot.nodes):
-        telemetry = snapshot.telemetry[name]
-        age = snapshot.age(telemetry)
-        yield node_state(
-            telemetry.model.model_copy(
-                update={"spec": telemetry.model.spec.model_copy(update={"assignments": assignments.get(name, [])})}
-            ),
-            replace(
-                node_without_devices(
-                    snapshot.nodes[name], requested.get(name, {}), not_placeable_reason(snapshot, name)
-                ),
-                holders=tuple(holders.get(name, ())),
-            ),
-            age_seconds=age.total_seconds() if age is not None else 0.0,
-            stale_after_seconds=snapshot.limits.stale_after.total_seconds(),
+        yield NodeInputs(
+            snapshot.telemetry[name],
+            snapshot.nodes[name],
+            assignments=assignments.get(name, []),
+            requested=requested.get(name, {}),
+            holders=tuple(holders.get(name, ())),
+            not_ready=not_placeable_reason(snapshot, name),
             stale_reason=snapshot.stale_reason(name),
-            now=snapshot.now,
-            slots=snapshot.limits.resources.slots,
-            reclaim_after=snapshot.limits.reclaim_after,
+            at=snapshot.now,
         )
+
+
+def node_state_of(snapshot: Snapshot, inputs: NodeInputs) -> NodeState:
+    """Returns a node as the engine sees it."""
+    telemetry = inputs.telemetry
+    age = snapshot.age(telemetry)
+    return node_state(
+        telemetry.model.model_copy(
+            update={"spec": telemetry.model.spec.model_copy(update={"assignments": inputs.assignments})}
+        ),
+        replace(
+            node_without_devices(inputs.node, inputs.requested, inputs.not_ready),
+            holders=inputs.holders,
+        ),
+        age_seconds=age.total_seconds() if age is not None else 0.0,
+        stale_after_seconds=snapshot.limits.stale_after.total_seconds(),
+        stale_reason=inputs.stale_reason,
+        now=snapshot.now,
+        slots=snapshot.limits.resources.slots,
+        reclaim_after=snapshot.limits.reclaim_after,
+    )
 
 
 def _assignments_by_node(ledger: Ledger) -> dict[str, list[Assignment]]:

@@ -1,12 +1,12 @@
 """The engine's fleet, kept from pass to pass: a change of a node costs that node, and results are kept row by row."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from gpufleet_operator.fleet.build import BuiltFleet, excluded
+from gpufleet_operator.fleet.build import BuiltFleet, NodeInputs, excluded
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.model import DeviceState, NodeState, Request
@@ -31,6 +31,8 @@ class KeptFleet:
     inconsistencies: tuple[str, ...] = ()
     earmarks: dict[str, tuple[str, str, float | None]] = field(default_factory=dict)
     """Device -> node, uid of the workload that it is earmarked for, and when it is free, in seconds since the epoch."""
+    _inputs: dict[str, NodeInputs] = field(default_factory=dict)
+    """What the nodes were made from, of the last update."""
     _states: dict[str, NodeState] = field(default_factory=dict)
     _contested: set[str] = field(default_factory=set)
     _held: set[str] = field(default_factory=set)
@@ -53,8 +55,25 @@ class KeptFleet:
             self._states[state.name] = kept
         self.inconsistencies = tuple(inconsistencies)
 
+    def note_inputs(self, inputs: Iterable[NodeInputs]) -> set[str]:
+        """Notes what nodes are made from. Returns the names of those whose state is the one of the last update."""
+        unchanged = set()
+        for one in inputs:
+            before, stale_at = self._inputs.get(one.name), self.stale_at.get(one.name)
+            if before is not None and one.same_state(before) and (stale_at is None or one.at < stale_at):
+                unchanged.add(one.name)
+            else:
+                self._inputs[one.name] = one
+        return unchanged
+
     def update(
-        self, names: Iterable[str], states: Iterable[NodeState], now: datetime, stale_after: timedelta
+        self,
+        names: Iterable[str],
+        states: Iterable[NodeState],
+        now: datetime,
+        stale_after: timedelta,
+        *,
+        unchanged: Collection[str] = (),
     ) -> list[NodeState]:
         """Brings some nodes up to date, and returns those that changed. The earmarks of the last pass end.
 
@@ -63,6 +82,7 @@ class KeptFleet:
             states: The nodes as they are now, by name.
             now: Time of the pass.
             stale_after: Age from which measurements are not used.
+            unchanged: Nodes whose state is the one of the last update.
 
         Raises:
             ContestedDeviceError: The fleet has to be filled again.
@@ -72,11 +92,13 @@ class KeptFleet:
             raise ContestedDeviceError
         self.fleet.clear_earmarks()
         current = {state.name: state for state in states}
-        for name in wanted - current.keys():
+        for name in wanted - current.keys() - set(unchanged):
             self.fleet.remove(name)
             self._states.pop(name, None)
+            self._inputs.pop(name, None)
             self.stale_at.pop(name, None)
-        changed = []
+        changed = self.nodes(self._held.intersection(unchanged))
+        self.restore(state.name for state in changed)
         for state in current.values():
             self._note_age(state, now, stale_after)
             kept = _without_ages(state)

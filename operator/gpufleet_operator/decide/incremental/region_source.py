@@ -8,7 +8,7 @@ from gpufleet_operator.decide.plan import FleetSource, Plan
 from gpufleet_operator.decide.queue.contenders import QueuedWorkload
 from gpufleet_operator.decide.queue.contention import Earmark
 from gpufleet_operator.fleet import set_aside
-from gpufleet_operator.fleet.build import BuiltFleet, node_states
+from gpufleet_operator.fleet.build import BuiltFleet, node_inputs, node_state_of
 from gpufleet_operator.fleet.kept_fleet import KeptFleet, could_serve
 from gpufleet_operator.fleet.pod_rules import PlacedPods
 from gpufleet_operator.ledger.ledger import Ledger
@@ -43,7 +43,10 @@ class WholeSource(FleetSource):
 
     def fleet(self, snapshot: Snapshot, ledger: Ledger, *, waiting: bool) -> BuiltFleet:
         del waiting
-        self.kept.fill(node_states(snapshot, ledger), snapshot.now, snapshot.limits.stale_after)
+        inputs = tuple(node_inputs(snapshot, ledger))
+        self.kept.note_inputs(inputs)
+        states = (node_state_of(snapshot, one) for one in inputs)
+        self.kept.fill(states, snapshot.now, snapshot.limits.stale_after)
         return self.kept.built
 
     def asked(self, workload_uid: str, request: Request | None, *, placed: bool) -> None:
@@ -88,8 +91,12 @@ class RegionSource(WholeSource):
             ContestedDeviceError: Two nodes report one device.
         """
         del waiting
-        states = node_states(snapshot, ledger)
-        changed = self.kept.update(self._region.nodes, states, snapshot.now, snapshot.limits.stale_after)
+        inputs = tuple(node_inputs(snapshot, ledger))
+        unchanged = self.kept.note_inputs(inputs)
+        states = (node_state_of(snapshot, one) for one in inputs if one.name not in unchanged)
+        changed = self.kept.update(
+            self._region.nodes, states, snapshot.now, snapshot.limits.stale_after, unchanged=unchanged
+        )
         # The end of a backoff, or of a slow write, is no change of the node, but until then no workload could use it.
         state = snapshot.previous_state
         ended = writable_again(state, snapshot.now) | set_aside.ended(state.rejections.by_node, snapshot.now)

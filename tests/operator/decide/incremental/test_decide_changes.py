@@ -14,9 +14,12 @@ from prometheus_client import CollectorRegistry
 from gpufleet_api.telemetry import CordonedDevice
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.decide.incremental.region import close
+from gpufleet_operator.fleet.build import NodeInputs, node_state_of
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
+from gpufleet_operator.placement.model import NodeState
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.hypothesis_profiles import histories
@@ -217,6 +220,25 @@ def test_new_workload_gets_devices_of_a_node_outside_of_its_region(monkeypatch: 
     assert [r.workload_uid for r in actions.releases] == ["uid-job-000009"]
     assert [reserve.node for reserve in actions.reserves] == [actions.releases[0].node]
     assert len(found) == 2, "the second region has the picked node"
+
+
+def test_state_of_a_node_is_built_again_when_the_node_changed(monkeypatch: Any) -> None:
+    fleet = SmallFleet()
+    fleet.settle()
+    built: list[str] = []
+
+    def noted(snapshot: Snapshot, inputs: NodeInputs) -> NodeState:
+        built.append(inputs.name)
+        return node_state_of(snapshot, inputs)
+
+    monkeypatch.setattr("gpufleet_operator.decide.incremental.region_source.node_state_of", noted)
+    fleet.pod_readiness(1)
+    fleet.run_pass()
+    assert built == [], "neither a device nor a request changed"
+
+    fleet.report(1)
+    fleet.run_pass()
+    assert built == ["node-00001"]
 
 
 def test_pass_looks_at_the_first_of_the_queue_from_the_start(monkeypatch: Any) -> None:
