@@ -8,7 +8,7 @@ from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
-from gpufleet_operator.kube.rejected_credentials import LIMIT_SECONDS
+from gpufleet_operator.kube.rejected_requests import LIMIT_SECONDS
 
 ACCOUNTS = f"{NAMESPACES}/{NAMESPACE}/serviceaccounts"
 ENDED_SECONDS = 60 + LIMIT_SECONDS

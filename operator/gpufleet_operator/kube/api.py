@@ -21,7 +21,7 @@ from gpufleet_api.names import OPERATOR_FIELD_MANAGER
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, GoneError, UnavailableError, from_status
 from gpufleet_operator.kube.http_client import AiohttpClient, HttpClient, HttpResponse
-from gpufleet_operator.kube.rejected_credentials import RejectedCredentials
+from gpufleet_operator.kube.rejected_requests import DeniedReads, RejectedCredentials
 from gpufleet_operator.model.lenient_json import Json
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -70,20 +70,28 @@ class Api:
     """Sends requests and returns JSON. Each method raises the errors of `gpufleet_operator.kube.errors`.
 
     An apiserver that starts rejects requests until it has read its roles and policies. So for 30 s after a request got
-    no response, 401 and 403 are UnavailableError as well.
+    no response, 401 and 403 are UnavailableError as well. A 403 of a read is ForbiddenReadError for a minute.
 
     Args:
         http: Sends the requests.
         clock: Updated from each response.
         credentials: Notes each response; None: with the monotonic clock.
+        reads: Notes each response to a read; None: with the monotonic clock.
     """
 
-    def __init__(self, http: HttpClient, clock: ServerClock, credentials: RejectedCredentials | None = None) -> None:
+    def __init__(
+        self,
+        http: HttpClient,
+        clock: ServerClock,
+        credentials: RejectedCredentials | None = None,
+        reads: DeniedReads | None = None,
+    ) -> None:
         self._http = http
         self._clock = clock
         self._starting_until = 0.0
         """By the clock of the event loop."""
         self._credentials = credentials or RejectedCredentials()
+        self._reads = reads or DeniedReads()
 
     @classmethod
     def connect(cls, config: SingleConfig, clock: ServerClock) -> "Api":
@@ -166,7 +174,7 @@ class Api:
             self._translate_errors(),
             self._http.send("GET", path, params=query, headers=_ACCEPT, timeout=_WATCH_TIMEOUT) as response,
         ):
-            await self._check(response, sent)
+            await self._check(response, sent, read=path)
             async for line in response.lines():
                 event = json.loads(line)
                 if event["type"] == "ERROR":
@@ -195,14 +203,16 @@ class Api:
                 timeout=_TIMEOUT,
             ) as response,
         ):
-            await self._check(response, sent)
+            await self._check(response, sent, read=path if method == "GET" else "")
             found: Json = json.loads(await response.read())
             return found
 
-    async def _check(self, response: HttpResponse, sent: datetime) -> None:
+    async def _check(self, response: HttpResponse, sent: datetime, *, read: str) -> None:
+        """Raises the error of a response. `read` is the path of a read."""
         self._clock.observe(response.headers.get("Date"), sent)
         if _OK <= response.status < _REDIRECTED:
             self._credentials.note(None)
+            self._reads.accepted(read)
             return
         body = await response.read()
         try:
@@ -213,7 +223,8 @@ class Api:
         self._credentials.note(error)
         if error.code in _DENIED and asyncio.get_running_loop().time() < self._starting_until:
             raise UnavailableError(str(error), error.code)
-        raise self._credentials.limited(error)
+        error = self._credentials.limited(error)
+        raise self._reads.limited(read, error) if read else error
 
     @asynccontextmanager
     async def _translate_errors(self) -> AsyncIterator[None]:

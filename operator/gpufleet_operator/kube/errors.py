@@ -8,9 +8,10 @@ ApiError                     unexpected response: a failed write is retried, a f
 |   `-- AlreadyExistsError   it was created before
 |-- PatchConflictError       a test of a JSON Patch failed: decide again; has the current object
 |-- GoneError                the resource version is too old (410), or a watch failed: list again
-|-- InvalidWriteError        invalid or forbidden: report it to the user, retry much later
+|-- InvalidWriteError        invalid or forbidden: report it to the user, retry much later; a read ends the process
 `-- UnavailableError         no response, overloaded or interrupted: retry; the write may have been applied
-    `-- UnauthorizedError    the credentials are rejected (401), maybe for a moment only: retry
+    |-- UnauthorizedError    the credentials are rejected (401), maybe for a moment only: retry
+    `-- ForbiddenReadError   a read is denied (403), maybe while roles are replaced: retry
 """
 
 from collections.abc import Mapping
@@ -64,6 +65,10 @@ class UnavailableError(ApiError):
 
 class UnauthorizedError(UnavailableError):
     """Status 401: the token is invalid or expired, or the apiserver cannot check it now."""
+
+
+class ForbiddenReadError(UnavailableError):
+    """Status 403 of a read, for less than a minute."""
 
 
 class PatchConflictError(ApiError):

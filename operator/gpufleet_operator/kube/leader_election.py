@@ -19,6 +19,7 @@ from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import (
     ApiError,
     ConflictError,
+    InvalidWriteError,
     LeadershipLostError,
     NotFoundError,
     UnavailableError,
@@ -131,8 +132,8 @@ class LeaderElection:
             failure: ApiError | None = None
             try:
                 await self._renew()
-            except (UnavailableError, ConflictError, NotFoundError) as error:
-                failure = error
+            except (UnavailableError, ConflictError, NotFoundError, InvalidWriteError) as error:
+                failure = error  # also a denied one: roles may be replaced, and the Lease ends it
                 log.warning("lease not renewed, retrying", error=str(error))
             if self._valid_until is not None and self._monotonic() >= self._valid_until:
                 message = f"the Lease {self._name} could not be renewed for {LEASE_SECONDS} s"

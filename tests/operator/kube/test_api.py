@@ -38,7 +38,7 @@ def status(code: int, reason: str = "", message: str = "no") -> httpx2.Response:
 MEANINGS: list[tuple[int, str, type[errors.ApiError]]] = [
     (400, "", errors.InvalidWriteError),
     (401, "", errors.UnauthorizedError),
-    (403, "Forbidden", errors.InvalidWriteError),
+    (403, "Forbidden", errors.ForbiddenReadError),
     (404, "NotFound", errors.NotFoundError),
     (409, "Conflict", errors.ConflictError),
     (409, "AlreadyExists", errors.AlreadyExistsError),

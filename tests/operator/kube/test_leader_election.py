@@ -13,6 +13,7 @@ from gpufleet_operator.kube.errors import (
     AlreadyExistsError,
     ApiError,
     ConflictError,
+    InvalidWriteError,
     LeadershipLostError,
     NotFoundError,
     UnavailableError,
@@ -231,3 +232,30 @@ async def test_missing_permission_is_an_error() -> None:
 
     with pytest.raises(ApiError, match="forbidden"):
         await election.acquire()
+
+
+@in_virtual_time
+async def test_renewal_that_is_denied_for_a_moment_costs_no_leadership() -> None:
+    """The roles are being replaced. If it goes on, the Lease expires."""
+    leases, denied = Leases(), [False]
+
+    class Denied(Client):
+        async def merge_patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+            if denied[0]:
+                raise InvalidWriteError("leases is forbidden", 403)
+            return await super().merge_patch(path, body)
+
+    api: Any = Denied(leases, "a")
+    election = LeaderElection(api, "gpufleet-system", "gpufleet-operator", "a", ServerClock())
+    await election.acquire()
+    keeping = asyncio.create_task(election.keep())
+    denied[0] = True
+    await asyncio.sleep(LEASE_SECONDS / 2)
+    denied[0] = False
+    await asyncio.sleep(3 * LEASE_SECONDS)
+    assert election.may_write()
+
+    denied[0] = True
+    with pytest.raises(LeadershipLostError) as caught:
+        await keeping
+    assert isinstance(caught.value.__cause__, InvalidWriteError)

@@ -8,7 +8,7 @@ import pytest
 from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, CredentialsRejectedError, UnauthorizedError, UnavailableError
-from gpufleet_operator.kube.rejected_credentials import LIMIT_SECONDS, RejectedCredentials
+from gpufleet_operator.kube.rejected_requests import LIMIT_SECONDS, RejectedCredentials
 from gpufleet_testing.operator.http_apiserver import HandledRequests
 
 Step = tuple[float, int]

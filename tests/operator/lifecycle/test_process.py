@@ -144,7 +144,7 @@ def rejecting(server: HttpApiserver, process: asyncio.Task[None]) -> Callable[[]
 
 
 async def test_process_ends_when_credentials_stay_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpufleet_operator.kube.rejected_credentials.LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr("gpufleet_operator.kube.rejected_requests.LIMIT_SECONDS", 0.5)
     async with serving(FakeCluster(1, 1)) as (server, config), asyncio.timeout(20):
         server.rejects_credentials = True
         with pytest.raises(BaseExceptionGroup) as caught:
