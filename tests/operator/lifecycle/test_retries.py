@@ -31,12 +31,14 @@ async def live(world: FakeCluster, operator: OperatorProcess, seconds: float) ->
     """Lets time pass: a second at a time while something happens, else a minute or until the operator is due."""
     end = world.now + timedelta(seconds=seconds)
     while world.now < end:
-        position = len(world.log)
+        position, sent = len(world.log), world.sent
         due = await _pass(world, operator)
         world.scheduler()
         for node in world.kubelets:
             world.kubelet(node)
-        due = await _pass(world, operator) or due  # between the kubelet and the agent's report
+        is_new = len(world.log) > position or world.sent > sent or (due is not None and due <= world.now)
+        if is_new:  # else another pass at this moment would decide the same
+            due = await _pass(world, operator) or due  # between the kubelet and the agent's report
         for node in world.kubelets:
             world.agent(node)
         await _pass(world, operator)
