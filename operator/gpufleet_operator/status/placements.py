@@ -65,6 +65,8 @@ def _placement(context: StatusContext, replica: Replica) -> ReplicaPlacement:
         return stored.model_copy(update={"state": replica.state, "message": message, **gone, **_counts(replica)})
     if reservation is None:
         keep = stored is not None and not context.suspended
+        # Without a reservation only for a moment, as when the Node registers again, the pod still has its devices.
+        held = stored if stored and pod and pod.node and stored.pod_uid == pod.uid else None
         return ReplicaPlacement(
             replica=replica.index,
             state=replica.state,
@@ -75,9 +77,10 @@ def _placement(context: StatusContext, replica: Replica) -> ReplicaPlacement:
             pod=pod.name if pod else None,
             pod_uid=pod.uid if pod else None,
             node=pod.node if pod else None,
-            devices=stored.devices if stored and pod and pod.node and stored.pod_uid == pod.uid else [],
+            devices=held.devices if held else [],
             shard_start=stored.shard_start if stored and keep else None,
             shard_end=stored.shard_end if stored and keep else None,
+            score=held.score if held else None,
             message=message,
         )
     return _reserved(context, replica, reservation.node, reservation.assignment)

@@ -125,3 +125,33 @@ def test_probes_are_answered_during_a_recovery() -> None:
     assert asyncio.run(recover()) == 200
     assert answers
     assert set(answers) == {200}
+
+
+async def test_score_is_kept_while_a_node_is_away() -> None:
+    """A status is written while nothing is reserved for the pod."""
+    cluster = FakeCluster(1, 2)
+    operator = OperatorProcess(cluster, checked=True)
+    operator.read_leases()
+    cluster.submit("train")
+    for _ in range(4):
+        await moment(cluster, operator)
+    (before,) = cluster.objects["workloads", "ml/train"]["status"]["placements"]
+    assert before["score"]["total"] > 0
+
+    table = cluster.kubelets["node-1"]
+    cluster.remove("telemetry", "node-1")
+    cluster.remove("nodes", "node-1")
+    for _ in range(2):
+        operator.hear(100)
+        await operator.act()
+    (away,) = cluster.objects["workloads", "ml/train"]["status"]["placements"]
+    assert "not found" in away["message"]
+    cluster.add_node("node-1", 2)
+    cluster.kubelets["node-1"] = table
+    cluster.agent("node-1")
+    operator.read_leases()
+    for _ in range(4):
+        await moment(cluster, operator)
+
+    (after,) = cluster.objects["workloads", "ml/train"]["status"]["placements"]
+    assert after == before
