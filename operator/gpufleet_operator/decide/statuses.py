@@ -12,7 +12,7 @@ from gpufleet_operator.decide.plan import Plan
 from gpufleet_operator.decide.retries.pause_rules import pause_key
 from gpufleet_operator.ledger.kept import key_of
 from gpufleet_operator.ledger.ledger import Ledger
-from gpufleet_operator.model.actions import WriteStatus, create_key, service_key
+from gpufleet_operator.model.actions import WriteStatus, create_key, service_key, status_key
 from gpufleet_operator.model.objects import Reservation
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
@@ -60,7 +60,7 @@ def collect_statuses(
     kept = _kept(plan.ledger)
     writes: list[WriteStatus] = []
     for uid, workload in snapshot.workloads.items():
-        if workload.deleting:
+        if workload.deleting or state.is_backing_off(status_key(uid), snapshot.now):
             continue
         check, assessed_one = snapshot.templates.get(uid), assessed_by_uid.get(uid)
         replicas = assessed_one.replicas if assessed_one is not None else ()
@@ -84,7 +84,7 @@ def collect_statuses(
         if write is None and uid in guard.errors and not context.internal_error:
             known = replace(context, assessed=None, internal_error=guard.errors[uid])
             write = guard.call(uid, partial(build.write, snapshot, known))
-        if write is not None and not state.is_backing_off(write.key, snapshot.now):
+        if write is not None:
             writes.append(write)
     return _within_budget(snapshot, state, writes)
 
