@@ -33,7 +33,8 @@ async def test_from_start_to_sigterm() -> None:
 
     loop = asyncio.get_running_loop()
     async with serving(cluster) as (server, config):
-        process = asyncio.create_task(run(OperatorSettings(host="127.0.0.1", port=0), config))
+        settings = OperatorSettings(host="127.0.0.1", port=0)
+        process = asyncio.create_task(run(settings, config))
         cluster.submit("early", replicas=2)
         await until(lambda: len(cluster.released) == 2 or process.done())
         cluster.submit("late")
@@ -56,7 +57,7 @@ async def test_from_start_to_sigterm() -> None:
         assert caught.group_contains(StopSignal)
         agents = server.agents
 
-    assert latency < 1
+    assert latency < settings.resync_interval_seconds / 2, "a change did not start a pass, but the next resync"
     assert any("kopf" in agent.lower() for agent in agents), agents
     assert cluster.collisions == []
 
