@@ -58,8 +58,14 @@ def compare_replica(replica: ReplicaEvidence, sources: Sequence[Source] = CHECKE
 
 
 def incomplete(workload: WorkloadEvidence) -> bool:
-    """Returns whether a source has no answer yet. A missing answer may still come; a wrong one is final."""
-    unanswered = any(statement.devices is None for replica in workload.replicas for statement in replica.says.values())
+    """Returns whether a source has no answer yet. A missing answer may still come; a wrong one is final.
+
+    A status that names no devices has none for the pod that exists now: it is written after a pod was replaced.
+    """
+    unanswered = any(
+        not replica.picked or any(statement.devices is None for statement in replica.says.values())
+        for replica in workload.replicas
+    )
     unprinted = workload.items is not None and any(replica.shard.log is None for replica in workload.replicas)
     return unanswered or unprinted or len(workload.replicas) < workload.replicas_wanted
 

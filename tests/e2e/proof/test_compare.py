@@ -181,6 +181,14 @@ def test_status_that_kubelets_do_not_write_is_not_waited_for(readings: Make) -> 
     assert Source.POD_STATUS not in found.sources
 
 
+def test_status_that_names_no_devices_yet_is_waited_for(readings: Make) -> None:
+    """A moved pod runs on its new device, and its placement is written a moment later."""
+    made = spoil_workload(readings(), lambda workload: workload["status"]["placements"][0].pop("devices"))
+    assert judge(made)
+    assert incomplete(assemble.workload(made))
+    assert not incomplete(assemble.workload(readings()))
+
+
 def test_a_forged_or_absent_annotation_is_reported(readings: Make) -> None:
     def without(pod: dict[str, Any]) -> None:
         pod["metadata"] = {**pod["metadata"], "annotations": {}}
