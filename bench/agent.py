@@ -50,7 +50,7 @@ IMPORTS = 7
 LIMITS = {
     "rss_mib": 52.0,
     "rss_peak_mib": 54.0,
-    "cpu_percent": 1.0,
+    "cpu_percent": 0.7,
     "writes_per_minute": 2.0,
     "scrape_ms_p99": 100.0,
     "import_s": 0.7,

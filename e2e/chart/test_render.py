@@ -57,6 +57,15 @@ def test_policies_of_adoption_can_be_disabled(chart: Chart) -> None:
     assert ("ValidatingAdmissionPolicy", "gpufleet-adoption") not in chart.render({"adoption.requireGate": False})
 
 
+def test_right_to_write_node_conditions_goes_with_them(chart: Chart) -> None:
+    def rules(objects: Objects) -> list[dict[str, list[str]]]:
+        found: list[dict[str, list[str]]] = objects["ClusterRole", "gpufleet-operator"]["rules"]
+        return [rule for rule in found if "nodes/status" in rule.get("resources", [])]
+
+    assert [rule["verbs"] for rule in rules(chart.render({"operator.nodeConditions": True}))] == [["patch"]]
+    assert rules(chart.render({"operator.nodeConditions": False})) == []
+
+
 def test_rendered_crds_are_the_generated_ones(chart: Chart) -> None:
     generated = {path.stem: yaml.safe_load(path.read_text()) for path in (repository_root() / "crds").glob("*.yaml")}
     for crd in crds_of(chart.render()):

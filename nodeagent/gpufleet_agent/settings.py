@@ -271,7 +271,10 @@ def _add_metrics(parser: FlagParser) -> None:
 def _add_health(parser: FlagParser) -> None:
     for flag, description in (
         ("--ignore-xids", "XIDs that are only counted, as a comma-separated list"),
-        ("--fatal-xids", "XIDs that are faults until the device is reset, as a comma-separated list"),
+        (
+            "--fatal-xids",
+            "XIDs that are faults until the driver needs no recovery or the device is reset, as a comma-separated list",
+        ),
     ):
         parser.flag(flag, "", description, type=_xids, metavar="LIST")
     parser.flag(
