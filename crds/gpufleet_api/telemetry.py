@@ -377,7 +377,7 @@ class TelemetryStatus(ApiModel):
     agent_version: Annotated[str, Field(max_length=64)]
     """Version of the agent."""
     driver_version: Annotated[str, Field(max_length=64)] | None = None
-    """Version of the GPU driver. Absent while the driver is not available."""
+    """Version of the GPU driver. Absent while the driver is not available or does not report it."""
     boot_id: Annotated[str, Field(max_length=64)] | None = None
     """Boot ID of the node. Faults reported in an earlier boot are over."""
     transport: Transport | None = None

@@ -235,7 +235,12 @@ class Hardware(Protocol):
         """Releases everything. Has no effect if not open."""
 
     def driver_version(self) -> str | None:
-        """Returns the driver's version; None if not reported."""
+        """Returns the driver's version; None if not reported.
+
+        Raises:
+            HardwareUnavailableError: The driver is gone.
+            LibraryMismatchError: Only a new process can help.
+        """
 
     def device_count(self) -> int:
         """Returns the number of devices, whether they answer or not.

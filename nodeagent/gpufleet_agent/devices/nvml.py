@@ -29,7 +29,7 @@ from gpufleet_agent.devices.base import (
     SlowReading,
     UnknownDeviceError,
 )
-from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, describe, device_error, opening_error
+from gpufleet_agent.devices.nvml_codes import concerns_driver, describe, device_error, opening_error
 from gpufleet_agent.devices.nvml_device import NvmlDevice
 from gpufleet_agent.devices.nvml_events import NvmlEvents, waiting_error
 from gpufleet_agent.devices.nvml_links import far_ends, with_peers
@@ -79,6 +79,7 @@ class NvmlHardware:
         self._layout: mig.MigLayout | None = None
         self._addresses: tuple[mig.DeviceAddress, ...] = ()
         self._open = False
+        self._version_failed = False
         self._devices: dict[str, NvmlDevice] = {}  # replaced, never changed: other devices' threads read it
         self._lock = threading.Lock()
         self._events: NvmlEvents | None = None
@@ -113,9 +114,14 @@ class NvmlHardware:
         try:
             version: str = pynvml.nvmlSystemGetDriverVersion()
         except pynvml.NVMLError as error:
-            if error.value in NEVER_SUPPORTED:
-                return None
-            raise opening_error(error) from error
+            if concerns_driver(error):
+                raise opening_error(error) from error
+            # It only describes: the devices can be used without it.
+            if not self._version_failed:
+                log.warning("driver version not readable", error=describe(error))
+            self._version_failed = True
+            return None
+        self._version_failed = False
         return version
 
     def device_count(self) -> int:

@@ -38,11 +38,17 @@ NOT_NOW = frozenset(
 """No value this time; the device is all right."""
 
 _DRIVER_GONE = frozenset({pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
+_CONCERN_DRIVER = _DRIVER_GONE | {pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH}
 
 
 def describe(error: pynvml.NVMLError) -> str:
     """Returns NVML's words with the return code, because several codes have the same words."""
     return f"{error} ({error.value})"
+
+
+def concerns_driver(error: pynvml.NVMLError) -> bool:
+    """Returns whether every other call would fail as well: the driver is gone, or does not match the library."""
+    return error.value in _CONCERN_DRIVER
 
 
 def opening_error(error: pynvml.NVMLError) -> HardwareError:
@@ -59,7 +65,7 @@ def opening_error(error: pynvml.NVMLError) -> HardwareError:
 def device_error(uuid: str, what: str, error: pynvml.NVMLError) -> HardwareError:
     """Returns the error for a failed query of `what`."""
     code = error.value
-    if code == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH or code in _DRIVER_GONE:
+    if concerns_driver(error):
         return opening_error(error)
     kinds: dict[int, type[DeviceError]] = {
         pynvml.NVML_ERROR_GPU_IS_LOST: DeviceLostError,

@@ -255,7 +255,7 @@ def _summary(view: NodeSnapshot, holders: Holders, not_available: Collection[str
 
 
 def _state(view: NodeSnapshot) -> TelemetryState:
-    if view.driver_version is None or view.unavailable is not None:
+    if view.unavailable is not None:
         return TelemetryState.NO_DRIVER
     age = view.sample_age_seconds
     if view.devices and (age is None or age > STALE_AFTER_SECONDS):

@@ -69,6 +69,7 @@ class NodeRegistry:
         self._driver_before: str | None = None
         """Of the last state that was restored."""
         self._listed_once = False
+        self._registered_once = False
         """Whether the hardware was listed, or found to be unavailable, once."""
         self._version = 0
         self._samples = 0
@@ -95,7 +96,8 @@ class NodeRegistry:
         """
         listed = {info.uuid: without_invalid(info) for info in devices}
         with self._writing() as changes:
-            self._driver_version = driver_version
+            self._driver_version = self._driver_before = driver_version
+            self._registered_once = True
             changes.note(changed=self._unavailable is not None)
             self._unavailable = None
             self._unlisted = unlisted
@@ -314,7 +316,10 @@ class NodeRegistry:
             self._restore_one(state, changes, now)
 
     def _restore_one(self, past: SavedState, changes: _Changes, now: Instant) -> None:
-        self._driver_before = past.driver_version or self._driver_before
+        if not self._registered_once:
+            # Faults recorded under a driver of unknown version must not be saved as those of an older driver: they
+            # would end when the version becomes known.
+            self._driver_before = past.driver_version or self._driver_before
         reloaded = self._driver_version is not None and past.driver_version not in {None, self._driver_version}
         for uuid, was in past.devices.items():
             known = self._devices.get(uuid)

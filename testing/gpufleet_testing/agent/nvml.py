@@ -1,10 +1,28 @@
 """What tests of the NVML reader ask of the library itself."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import pynvml
+import pytest
 
 from gpufleet_agent.devices.nvml import NvmlHardware
+
+FailCall = Callable[[str, int], None]
+"""Has a single function of NVML return a code from now on, where simulated GPUs fail calls of a field together."""
+
+
+def call_failer(patch: pytest.MonkeyPatch) -> FailCall:
+    """Returns a `FailCall` that is undone with the patch."""
+
+    def fail(function: str, code: int) -> None:
+        def failing(*_: Any, **__: Any) -> NoReturn:
+            raise pynvml.NVMLError(code)
+
+        patch.setattr(pynvml, function, failing)
+
+    return fail
 
 
 def nvml_is_closed() -> bool:

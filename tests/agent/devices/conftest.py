@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_testing.agent.nvml import FailCall, call_failer
 from gpufleet_testing.simulated import Simulated
 
 
@@ -17,3 +18,8 @@ def hardware(simulated: Simulated) -> Iterator[NvmlHardware]:
         opened.identify(slot)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def fail_call(monkeypatch: pytest.MonkeyPatch) -> FailCall:
+    return call_failer(monkeypatch)

@@ -347,7 +347,7 @@ def test_opening_fails_with_what_can_be_done_about_it(
 def test_a_driver_that_goes_while_listing_is_unavailable(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.state.unlink()
     for call in (hardware.device_count, hardware.driver_version, lambda: hardware.identify(0)):
-        with pytest.raises(HardwareUnavailableError):
+        with pytest.raises(DriverNotLoadedError):
             call()
 
 

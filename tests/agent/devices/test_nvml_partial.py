@@ -6,12 +6,20 @@ import pynvml
 import pytest
 import structlog
 
-from gpufleet_agent.devices.base import DeviceAccessError, DeviceError, RecoveryAction
+from gpufleet_agent.devices.base import (
+    DeviceAccessError,
+    DeviceError,
+    DriverNotLoadedError,
+    HardwareError,
+    LibraryMismatchError,
+    RecoveryAction,
+)
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.sampling.errors import InvalidReason
 from gpufleet_agent.sampling.validate import validate_facts
 from gpufleet_simgpu.model import NOT_AVAILABLE, SimProcess
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.agent.nvml import FailCall
 from gpufleet_testing.simulated import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
@@ -46,6 +54,36 @@ def test_failing_call_makes_only_its_value_absent(
     (event,) = events
     assert (event["event"], event["what"]) == ("value not readable", name)
     assert f"({code})" in event["error"], "the return code, because NVML's words are the same for several"
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_UNKNOWN, 28, 10, 15, pynvml.NVML_ERROR_NOT_SUPPORTED])
+def test_failing_driver_version_is_absent_and_logged_once(
+    hardware: NvmlHardware, fail_call: FailCall, code: int
+) -> None:
+    fail_call("nvmlSystemGetDriverVersion", code)
+    with structlog.testing.capture_logs() as events:
+        for _ in range(2):
+            hardware.open()
+            assert (hardware.driver_version(), hardware.device_count()) == (None, 4)
+    assert [event["event"] for event in events] == ["driver version not readable"]
+    assert f"({code})" in events[0]["error"]
+    assert events[0]["log_level"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (pynvml.NVML_ERROR_UNINITIALIZED, DriverNotLoadedError),
+        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, DriverNotLoadedError),
+        (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, LibraryMismatchError),
+    ],
+)
+def test_driver_version_reports_a_driver_that_is_gone(
+    hardware: NvmlHardware, fail_call: FailCall, code: int, kind: type[HardwareError]
+) -> None:
+    fail_call("nvmlSystemGetDriverVersion", code)
+    with pytest.raises(kind):
+        hardware.driver_version()
 
 
 def test_clocks_and_limit_are_read_seldom_and_the_rest_each_time(simulated: Simulated) -> None:

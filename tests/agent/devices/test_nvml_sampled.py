@@ -10,7 +10,7 @@ from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_simgpu.model import ALL, SimNode
 from gpufleet_simgpu.presets import make_node
-from gpufleet_testing.agent.nvml import nvml_is_closed, until_listening
+from gpufleet_testing.agent.nvml import FailCall, nvml_is_closed, until_listening
 from gpufleet_testing.simulated import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
@@ -53,6 +53,16 @@ async def test_device_stuck_at_start_delays_no_other_and_joins_later(simulated: 
     ]
     await sampler.close()
     assert nvml_is_closed()
+
+
+async def test_node_has_its_devices_without_a_driver_version(simulated: Simulated, fail_call: FailCall) -> None:
+    fail_call("nvmlSystemGetDriverVersion", pynvml.NVML_ERROR_UNKNOWN)
+    sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, event_wait=0.05))
+    await sampler.start()
+    snapshot = sampler.snapshot()
+    assert (len(snapshot.devices), snapshot.driver_version, snapshot.unavailable) == (4, None, None)
+    assert all(device.sample is not None for device in snapshot.devices)
+    await sampler.close()
 
 
 async def test_failing_power_on_every_gpu_keeps_all_in_use(simulated: Simulated) -> None:

@@ -285,3 +285,15 @@ async def test_node_without_driver_is_ready_and_reports_no_devices(kubelet: Fake
         rig.hardware.opening = None
         await kubelet.until(kubelet.serving)
         await rig.api.until(lambda status: status["summary"]["healthy"] == 4)
+
+
+async def test_node_whose_driver_reports_no_version_serves_its_devices(
+    kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = AgentRig(kubelet)
+    monkeypatch.setattr(rig.hardware, "driver_version", lambda: None)
+    async with kubelet, rig.running():
+        await kubelet.until(kubelet.serving)
+        status = await rig.api.until(lambda status: status["summary"]["healthy"] == 4)
+    assert status["summary"]["state"] == "Ready"
+    assert "driverVersion" not in status

@@ -186,6 +186,19 @@ def test_another_driver_version_ends_faults() -> None:
     assert codes(record) == [[], ["DeviceLost"]]
 
 
+def test_faults_under_an_unknown_driver_version_outlast_a_known_one() -> None:
+    record = make()
+    record.restore(past(WELL, driver="550.9"), at(0))
+    record.register(DEVICES[:1], None, at(1))
+    record.event(DeviceEvent("GPU-0", "XidError", 79, "XID 79", fault=True, recovery=Recovery.RESET), at(2))
+    kept = record.saved_state(at(3))
+    assert kept is not None
+    again = make()
+    again.restore(kept, at(4))
+    again.register(DEVICES[:1], "570.1", at(5))
+    assert codes(again) == [["XidError"]]
+
+
 def test_restored_devices_without_driver_are_reported_with_that_fault() -> None:
     record = make()
     record.unavailable("no driver", at(0))
