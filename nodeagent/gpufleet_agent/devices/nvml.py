@@ -102,13 +102,14 @@ class NvmlHardware:
         self._open = False
         events, self._events = self._events, None
         self._devices = {}
-        try:
-            if events is not None:
-                events.close()
-            pynvml.nvmlShutdown()
-        except pynvml.NVMLError as error:
-            # The driver may be gone; then there is nothing left to release.
-            log.info("NVML not closed", error=describe(error))
+        # If the event set cannot be freed, NVML must be shut down all the same: an NVML that stays initialized does not
+        # list a device that was reset.
+        for release in (*(() if events is None else (events.close,)), pynvml.nvmlShutdown):
+            try:
+                release()
+            except pynvml.NVMLError as error:
+                # The driver may be gone; then there is nothing left to release.
+                log.info("NVML not closed", error=describe(error))
 
     def driver_version(self) -> str | None:
         try:

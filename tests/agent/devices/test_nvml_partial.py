@@ -19,7 +19,7 @@ from gpufleet_agent.sampling.errors import InvalidReason
 from gpufleet_agent.sampling.validate import validate_facts
 from gpufleet_simgpu.model import NOT_AVAILABLE, SimProcess
 from gpufleet_simgpu.presets import make_node
-from gpufleet_testing.agent.nvml import FailCall
+from gpufleet_testing.agent.nvml import FailCall, nvml_is_closed
 from gpufleet_testing.simulated import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
@@ -84,6 +84,13 @@ def test_driver_version_reports_a_driver_that_is_gone(
     fail_call("nvmlSystemGetDriverVersion", code)
     with pytest.raises(kind):
         hardware.driver_version()
+
+
+def test_nvml_is_shut_down_although_the_event_set_cannot_be_freed(hardware: NvmlHardware, fail_call: FailCall) -> None:
+    assert hardware.wait_event(0.01) is None, "the event set exists"
+    fail_call("nvmlEventSetFree", pynvml.NVML_ERROR_UNKNOWN)
+    hardware.close()
+    assert nvml_is_closed()
 
 
 def test_clocks_and_limit_are_read_seldom_and_the_rest_each_time(simulated: Simulated) -> None:
