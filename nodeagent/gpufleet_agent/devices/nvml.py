@@ -139,8 +139,8 @@ class NvmlHardware:
     def identify(self, index: int) -> str:
         # A device that is lost already does not report its UUID.
         address = self._addresses[index]
-        if self._layout is not None and address.partition is None and not self._layout.is_whole(address.gpu):
-            raise DeviceReadError(f"GPU {address.gpu}", "MIG mode reported too late")
+        if self._layout is not None and address.partition is None:
+            _check_whole(self._layout, address.gpu)
         try:
             handle, gpu = mig.handles(address)
             uuid: str = pynvml.nvmlDeviceGetUUID(handle)
@@ -247,6 +247,16 @@ class NvmlHardware:
         if device is None:
             raise UnknownDeviceError(uuid, "no such device in NVML")
         return device
+
+
+def _check_whole(layout: mig.MigLayout, gpu: int) -> None:
+    """Raises a `HardwareError` unless the GPU is known not to be divided."""
+    try:
+        whole = layout.is_whole(gpu)
+    except pynvml.NVMLError as error:
+        raise device_error(f"GPU {gpu}", "MIG mode", error) from error
+    if not whole:
+        raise DeviceReadError(f"GPU {gpu}", "MIG mode reported too late")
 
 
 def _processes(device: NvmlDevice) -> tuple[ProcessMemory, ...] | None:

@@ -40,6 +40,8 @@ NOT_NOW = frozenset(
 _DRIVER_GONE = frozenset({pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
 _CONCERN_DRIVER = _DRIVER_GONE | {pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH}
 
+_CONCERN_DEVICE = frozenset({pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED})
+
 
 def describe(error: pynvml.NVMLError) -> str:
     """Returns NVML's words with the return code, because several codes have the same words."""
@@ -49,6 +51,11 @@ def describe(error: pynvml.NVMLError) -> str:
 def concerns_driver(error: pynvml.NVMLError) -> bool:
     """Returns whether every other call would fail as well: the driver is gone, or does not match the library."""
     return error.value in _CONCERN_DRIVER
+
+
+def concerns_call(error: pynvml.NVMLError) -> bool:
+    """Returns whether only this call failed, as far as the code says: it names neither the driver nor a lost device."""
+    return not concerns_driver(error) and error.value not in _CONCERN_DEVICE
 
 
 def opening_error(error: pynvml.NVMLError) -> HardwareError:

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import pynvml
 import structlog
 
+from gpufleet_agent.devices.nvml_codes import concerns_call
+
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -76,14 +78,19 @@ class MigLayout:
     def addresses(self) -> Iterator[DeviceAddress]:
         """Returns the partitions of divided GPUs, and all other GPUs.
 
-        A GPU that does not answer (yet) counts as whole: its own reads will fail. A GPU in MIG mode without partitions
-        cannot be used, and is not listed.
+        A GPU whose MIG mode is not known (yet) counts as whole, but may only be used if `is_whole`. A GPU in MIG mode
+        without partitions cannot be used, and is not listed.
         """
         for gpu, result in enumerate(self._results):
-            yield from [DeviceAddress(gpu)] if gpu in self._late else result.result()
+            unknown = gpu in self._late or isinstance(result.exception(), pynvml.NVMLError)
+            yield from [DeviceAddress(gpu)] if unknown else result.result()
 
     def is_whole(self, gpu: int) -> bool:
-        """Returns whether a GPU that counts as whole is. Waits for a late one: only one thread may query a GPU."""
+        """Returns whether a GPU that counts as whole is. Waits for a late one: only one thread may query a GPU.
+
+        Raises:
+            pynvml.NVMLError: Its MIG mode or its partitions could not be read.
+        """
         return self._results[gpu].result() == [DeviceAddress(gpu)]
 
 
@@ -104,14 +111,19 @@ def _in_thread(function: Callable[[], T], name: str) -> Future[T]:
 
 
 def _addresses(gpu: int) -> list[DeviceAddress]:
+    """Returns the partitions of a GPU, or the GPU if it is whole.
+
+    Raises:
+        pynvml.NVMLError: It is not known which. A divided GPU must not be used as a whole one.
+    """
+    handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
     try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
         divided = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-        partitions = list(_partitions(handle)) if divided else []
-    except pynvml.NVMLError:
-        return [DeviceAddress(gpu)]
+    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+        divided = False
     if not divided:
         return [DeviceAddress(gpu)]
+    partitions = list(_partitions(handle))
     if not partitions:
         log.warning("GPU in MIG mode without partitions, not listed", gpu=gpu)
     return [DeviceAddress(gpu, partition) for partition in partitions]
@@ -171,4 +183,8 @@ def _partitions(handle: Any) -> Iterator[int]:
             pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
         except pynvml.NVMLError_NotFound:
             continue  # indices may have gaps
+        except pynvml.NVMLError as error:
+            if not concerns_call(error):
+                raise
+            # Its own identification reports what is wrong. The other partitions can be used.
         yield index

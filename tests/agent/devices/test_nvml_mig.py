@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import pynvml
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.devices.nvml_mig import capability_nodes, profile
 from gpufleet_simgpu.model import SimMig, SimProcess
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.agent.nvml import FailCall
 from gpufleet_testing.simulated import Simulated
 
 STUCK = 3_600_000
@@ -86,6 +89,47 @@ def test_gpu_with_unknown_mig_mode_does_not_block_others(simulated: Simulated, h
     slow.open()
     assert len(identify_all(slow)) == 6
     slow.close()
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_UNKNOWN, 28, 10, 6, 4])
+def test_divided_gpu_is_never_whole_when_its_mig_mode_fails(
+    simulated: Simulated, hardware: NvmlHardware, code: int
+) -> None:
+    simulated.edit(lambda node: node.with_fail(1, "mig_mode", code))
+    assert [one.uuid for one in identify_all(hardware)] == [WHOLE[0], WHOLE[3]]
+    with pytest.raises(DeviceError, match=rf"GPU 1: MIG mode: .*\({code}\)"):
+        hardware.identify(1)
+    simulated.edit(lambda node: node.restore(1))
+    assert len(identify_all(hardware)) == 5, "when the driver is reopened"
+
+
+def test_divided_gpu_is_never_whole_when_its_partitions_cannot_be_counted(
+    hardware: NvmlHardware, fail_call: FailCall
+) -> None:
+    fail_call("nvmlDeviceGetMaxMigDeviceCount", pynvml.NVML_ERROR_UNKNOWN)
+    assert [one.uuid for one in identify_all(hardware)] == [WHOLE[0], WHOLE[3]]
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND])
+def test_gpu_without_mig_is_whole(simulated: Simulated, hardware: NvmlHardware, code: int) -> None:
+    simulated.edit(lambda node: node.with_fail(0, "mig_mode", code))
+    assert WHOLE[0] in [one.uuid for one in identify_all(hardware)]
+
+
+def test_partition_whose_handle_fails_hides_no_other(
+    simulated: Simulated, hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated.edit(lambda node: node.with_gpu(2, mig_mode=0))
+    handle_of = pynvml.nvmlDeviceGetMigDeviceHandleByIndex
+
+    def failing(gpu: Any, index: int) -> Any:
+        if index == 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+        return handle_of(gpu, index)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMigDeviceHandleByIndex", failing)
+    assert [one.uuid for one in identify_all(hardware)] == [WHOLE[0], "MIG-big", "MIG-media", *WHOLE[2:]]
+    assert hardware.device_count() == 6, "the missing one counts, so that the driver is reopened"
 
 
 def test_without_partitions_the_same_gpu_is_one_device(hardware: NvmlHardware) -> None:

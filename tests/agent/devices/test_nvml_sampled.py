@@ -4,11 +4,12 @@ import asyncio
 from dataclasses import replace
 
 import pynvml
+import structlog
 
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
-from gpufleet_simgpu.model import ALL, SimNode
+from gpufleet_simgpu.model import ALL, SimMig, SimNode
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.agent.nvml import FailCall, nvml_is_closed, until_listening
 from gpufleet_testing.simulated import Simulated
@@ -62,6 +63,27 @@ async def test_node_has_its_devices_without_a_driver_version(simulated: Simulate
     snapshot = sampler.snapshot()
     assert (len(snapshot.devices), snapshot.driver_version, snapshot.unavailable) == (4, None, None)
     assert all(device.sample is not None for device in snapshot.devices)
+    await sampler.close()
+
+
+async def test_divided_gpu_with_failing_mig_mode_is_listed_once_it_answers(simulated: Simulated) -> None:
+    simulated.edit(
+        lambda node: node.with_gpu(1, mig_mode=1, migs=(SimMig("MIG-1", "3g.40gb", 2, 40448, 20000),)).with_fail(
+            1, "mig_mode", pynvml.NVML_ERROR_UNKNOWN
+        )
+    )
+    sampler = Sampler(NvmlHardware(partitions=True), timing=Timing(sample=0.01, event_wait=0.05, reopen_first=0.1))
+    with structlog.testing.capture_logs() as events:
+        await sampler.start()
+    (warning,) = [event for event in events if event["event"] == "device not listed"]
+    assert (warning["log_level"], warning["error"]) == ("warning", "GPU 1: MIG mode: Unknown Error (999)")
+    assert [device.info.index for device in sampler.snapshot().devices] == [0, 2, 3]
+    simulated.edit(lambda node: node.restore(1))
+    async with asyncio.timeout(20):
+        while len(sampler.snapshot().devices) < 4:
+            await sampler.changed(sampler.snapshot().health_version)
+    (partition,) = [device.info for device in sampler.snapshot().devices if device.info.parent]
+    assert (partition.uuid, partition.parent) == ("MIG-1", UUIDS[1])
     await sampler.close()
 
 
