@@ -71,7 +71,7 @@ class NvmlDevice:
         try:
             answer = call(handle)
         except pynvml.NVMLError as error:
-            if self.gpu is not None and error.value == pynvml.NVML_ERROR_NOT_FOUND:
+            if self.gpu is not None and handle is self.handle and error.value == pynvml.NVML_ERROR_NOT_FOUND:
                 raise DeviceLostError(self.uuid, f"{what}: the partition is gone") from error
             if error.value in NEVER_SUPPORTED:
                 self.unsupported[what] = error.value

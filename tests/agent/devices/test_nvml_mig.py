@@ -132,6 +132,13 @@ def test_partition_whose_handle_fails_hides_no_other(
     assert hardware.device_count() == 6, "the missing one counts, so that the driver is reopened"
 
 
+def test_value_of_the_gpu_that_is_not_found_loses_no_partition(simulated: Simulated, hardware: NvmlHardware) -> None:
+    identify_all(hardware)
+    simulated.edit(lambda node: node.with_fail(1, "temperature_celsius", pynvml.NVML_ERROR_NOT_FOUND))
+    reading = hardware.read("MIG-big")
+    assert (reading.temperature_celsius, reading.memory_total_mib) == (None, 40448)
+
+
 def test_without_partitions_the_same_gpu_is_one_device(hardware: NvmlHardware) -> None:
     hardware.close()
     whole = NvmlHardware()
