@@ -69,18 +69,16 @@ class DeviceRecord:
         self.window.append(sample, self.sampled_at)
         return self.health.good_read(now.monotonic, now.wall, sample.recovery_action)
 
-    def add_facts(self, facts: Facts, now: Instant) -> bool:
+    def add_facts(self, facts: Facts, now: Instant, begun: float) -> bool:
         self.facts, self.facts_at = facts, now.monotonic
         self.health.good_slow_read()
-        return self.health.observe(observe_facts(facts, self.contained.over(facts)), now.wall)
+        return self.health.observe(observe_facts(facts, self.contained.over(facts, begun)), now.wall)
 
     def add_event(self, event: DeviceEvent, now: Instant) -> bool:
         """Counts an event, and records it in the health if it is a fault or a warning."""
         key = (event.kind, event.code)
         before = self.events.get(key)
         self.events[key] = EventCount(event.kind, event.code, 1 if before is None else before.count + 1, now.wall)
-        if event.contained:
-            self.contained.occurred(frozenset(process.pid for process in self.facts.processes or ()))
         if not event.fault and event.warning is None:
             return False
         return self.health.event(event, now.monotonic, now.wall)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -122,7 +123,8 @@ class DeviceSampler:
                     loop.call_soon_threadsafe(self.first_read.set)
 
         def read_slow() -> None:
-            self._read_once(uuid, self._hardware.read_slow, self._keep_facts, schedule, slow=True)
+            keep = partial(self._keep_facts, self._clock().monotonic)
+            self._read_once(uuid, self._hardware.read_slow, keep, schedule, slow=True)
 
         schedule = ReadSchedule(read, read_slow, self._timing, self._peers, self._calling)
         ended = self.thread.submit(schedule.run)
@@ -188,8 +190,8 @@ class DeviceSampler:
             self._outcome = ""
             log.info("device responding again", uuid=self.uuid, index=self._index)
 
-    def _keep_facts(self, reading: SlowReading) -> None:
-        dropped = {error.field: error for error in self._registry.record_slow(reading, self._clock())}
+    def _keep_facts(self, begun: float, reading: SlowReading) -> None:
+        dropped = {error.field: error for error in self._registry.record_slow(reading, self._clock(), begun)}
         for name, error in dropped.items():
             if name not in self._impossible:
                 log.warning(

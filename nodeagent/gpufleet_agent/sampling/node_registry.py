@@ -200,8 +200,15 @@ class NodeRegistry:
             raise error
         return sample
 
-    def record_slow(self, reading: SlowReading, now: Instant) -> tuple[ImplausibleSampleError, ...]:
+    def record_slow(
+        self, reading: SlowReading, now: Instant, begun: float | None = None
+    ) -> tuple[ImplausibleSampleError, ...]:
         """Validates a slow reading; the samples that follow include it.
+
+        Args:
+            reading: The reading.
+            now: The time.
+            begun: When the read began, in monotonic seconds; None: now.
 
         Returns:
             An error for each value that is impossible. It was dropped and counted.
@@ -218,7 +225,9 @@ class NodeRegistry:
                 raise
             self._count_unreadable(reading)
             self._dropped_values.update((error.field, error.reason.value) for error in dropped)
-            changes.note(changed=self._devices[reading.uuid].add_facts(facts, now))
+            changes.note(
+                changed=self._devices[reading.uuid].add_facts(facts, now, now.monotonic if begun is None else begun)
+            )
         return dropped
 
     def failed(self, uuid: str, fault: ReadFault, message: str, now: Instant, *, slow: bool = False) -> None:
@@ -243,8 +252,8 @@ class NodeRegistry:
             devices = self._devices.values() if event.uuid is None else (self._device(event.uuid),)
             for device in devices:
                 changes.note(changed=device.add_event(event, now))
-                if event.contained and device.info.parent is not None:
-                    self._contain_elsewhere(device)
+                if event.contained:
+                    self._contain(device, now)
 
     @property
     def unlisted(self) -> int:
@@ -295,11 +304,13 @@ class NodeRegistry:
         with self._lock:
             self._closed = True
 
-    def _contain_elsewhere(self, partition: DeviceRecord) -> None:
-        """Records that a contained error was in another partition: all of a device report the same count."""
+    def _contain(self, device: DeviceRecord, now: Instant) -> None:
+        """Records a contained error. All partitions of a GPU report the same count."""
+        parent = device.info.parent
         for other in self._devices.values():
-            if other is not partition and other.info.parent == partition.info.parent:
-                other.contained.occurred(frozenset())
+            if other is device or (parent is not None and other.info.parent == parent):
+                before = other.fresh_facts(now, self._facts_seconds)
+                other.contained.occurred(before, now.monotonic, elsewhere=other is not device)
 
     def _count_unreadable(self, reading: Reading | SlowReading) -> None:
         if reading.unreadable:

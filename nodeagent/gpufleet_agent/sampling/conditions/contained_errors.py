@@ -1,54 +1,78 @@
 """Uncorrected memory errors that the hardware contained: they affect only programs that ran when they occurred.
 
-The driver counts them with all others until the next reset. The count up to which they are over is known once those
-programs have ended. The driver does not report which program had the error, so all that ran must have ended.
+The driver counts them with all others until the next reset. Only the first rise of the count after the event is due to
+it. These errors are over once the programs that ran at the event have ended; all others remain faults. The driver does
+not report which program had the error, so all that ran must have ended.
 """
+
+import math
 
 from gpufleet_agent.devices.base import Facts
 
-_MAX_LAG_READINGS = 12
-"""Slow readings after the event within which the driver's count rises. A later rise has another cause."""
+_MAX_LAG_SECONDS = 60.0
+"""Time after the event in which the driver's count rises. A later rise has another cause."""
 
 
 class ContainedErrors:
-    """The contained errors of one device. Its owner locks."""
+    """The contained errors of one device. Times are monotonic seconds. Its owner locks."""
 
-    __slots__ = ("_left", "_over", "_programs")
+    __slots__ = ("_at", "_count", "_due", "_lasting", "_over", "_programs")
 
     def __init__(self) -> None:
         self._over = 0
         """Errors whose programs have ended."""
-        self._programs: frozenset[int] = frozenset()
-        self._left = 0
-        """Readings in which a rise of the count is due to the last event; 0: none, or it is settled."""
+        self._lasting = 0
+        """Errors whose programs may still run."""
+        self._programs: frozenset[int] | None = frozenset()
+        """PIDs that had them, perhaps, and still run; None: the driver has not listed them since the event."""
+        self._count: int | None = None
+        """The driver's count in the last slow reading; None: unknown."""
+        self._at = -math.inf
+        """When the last event came."""
+        self._due = False
+        """Whether the count has not risen since the last event."""
 
-    def occurred(self, programs: frozenset[int]) -> None:
+    def occurred(self, before: Facts, at: float, *, elsewhere: bool = False) -> None:
         """Records an event.
 
         Args:
-            programs: PIDs of the programs that may have had the error.
+            before: The last slow reading; without values if it is too old to show the count before the event.
+            at: Now.
+            elsewhere: Another partition had the error. This one's count rises as well, but none of its programs is
+                affected.
         """
-        self._programs = self._programs | programs if self._left else programs
-        self._left = _MAX_LAG_READINGS
+        self._count, self._at, self._due = before.ecc_uncorrected, at, True
+        if not elsewhere:
+            self._programs = None  # a program may have started since the last reading
 
-    def over(self, facts: Facts) -> int:
-        """Returns how many of the uncorrected errors that a slow reading counts no longer concern a program."""
+    def over(self, facts: Facts, begun: float) -> int:
+        """Returns how many of the uncorrected errors that a slow reading counts no longer concern a program.
+
+        Args:
+            facts: The reading.
+            begun: When the read began. A list of processes that was read before the event may lack a program.
+        """
+        if facts.processes is not None:
+            running = frozenset(process.pid for process in facts.processes)
+            if self._programs is not None:
+                self._programs &= running
+            elif begun > self._at:
+                self._programs = running  # all that ran at the event and have not ended
         count = facts.ecc_uncorrected
         if count is None:
             return 0
-        self._over = min(self._over, count)  # a reset cleared the count
-        if self._left and not self._may_run(facts):
-            if count > self._over:
-                self._over, self._left = count, 0
-            else:
-                self._left -= 1
+        if count < max(self._count or 0, self._over + self._lasting):  # a reset cleared the count
+            self._over = self._lasting = 0
+            self._due = False
+        elif self._due and self._count is not None and count > self._count:
+            self._due = False
+            if begun - self._at <= _MAX_LAG_SECONDS:
+                self._lasting += count - self._count
+        self._count = count
+        if self._programs == frozenset():
+            self._over, self._lasting = self._over + self._lasting, 0
         return self._over
 
     def restore(self, over: int) -> None:
         """Restores the number that an earlier process returned last."""
         self._over = max(self._over, over)
-
-    def _may_run(self, facts: Facts) -> bool:
-        if facts.processes is None:
-            return True
-        return not self._programs.isdisjoint(process.pid for process in facts.processes)
