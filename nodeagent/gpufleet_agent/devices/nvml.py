@@ -219,7 +219,7 @@ class NvmlHardware:
             requested_power_limit_milliwatts=values.known(
                 optional("requested power limit", pynvml.nvmlDeviceGetPowerManagementLimit)
             ),
-            unreadable=device.finish_reading(),
+            unreadable=device.finish_reading() + (("events",) if device.events_failed else ()),
         )
 
     def lost_nodes(self) -> tuple[str, ...] | None:

@@ -7,15 +7,21 @@ from ctypes import c_void_p, cast
 from typing import Any
 
 import pynvml
+import structlog
 
 from gpufleet_agent.devices.base import DeviceEvent, HardwareError, Recovery
-from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error
+from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, concerns_call, describe, device_error
 from gpufleet_agent.devices.nvml_device import NvmlDevice
 from gpufleet_agent.devices.nvml_direct import wait_for_event
 from gpufleet_agent.devices.xids.policy import XidPolicy, xid_event
 
+log = structlog.get_logger(__name__)
+
 _NO_INSTANCE = 2**32 - 1
 """NVML's value for "no particular instance"."""
+
+_MAX_LOST_WAITS = 5
+"""Waits in a row. A lost device fails fewer: its reads fail meanwhile, and it is not registered again."""
 
 
 def address(handle: Any) -> int:
@@ -54,7 +60,9 @@ class NvmlEvents:
         self._set: Any = None
         self._known: Mapping[str, NvmlDevice] = {}
         """Devices of the last registration."""
-        self._failed_before = False
+        self._lost_waits = 0
+        self._unregistered: set[str] = set()
+        """Devices whose registration has failed, and was logged."""
 
     def wait(self, seconds: float) -> DeviceEvent | None:
         """Blocks until an event comes; None after the timeout, or if no device can report any.
@@ -64,9 +72,9 @@ class NvmlEvents:
         """
         if self._pending:
             return self._pending.popleft()
-        if self._set is None:
-            self._set = pynvml.nvmlEventSetCreate()
         devices = self._devices()
+        if self._set is None:
+            self._set = _create_set(devices.values())
         if devices is not self._known or len(self._registered) + len(self._rejected) < len(devices):
             self._known = devices
             self._register(devices)
@@ -75,13 +83,15 @@ class NvmlEvents:
             return None
         try:
             data = wait_for_event(self._set, int(seconds * 1000))
-        except pynvml.NVMLError_GpuIsLost:
+        except pynvml.NVMLError_GpuIsLost as error:
             self.close()
-            if self._failed_before:
+            self._lost_waits += 1
+            if self._lost_waits > 1:
                 time.sleep(seconds)  # removing the lost device did not help: avoid a busy loop
-            self._failed_before = True
+            if self._lost_waits == _MAX_LOST_WAITS:
+                log.warning("events not received: XIDs are not seen", error=describe(error))
             return None
-        self._failed_before = False
+        self._lost_waits = 0
         if data is None:
             return None
         uuids = _about(data, devices.values())
@@ -113,31 +123,60 @@ class NvmlEvents:
         reporting = {address(devices[uuid].reporter) for uuid in self._registered if uuid in devices}
         for uuid, device in devices.items():
             if address(device.reporter) in reporting:
+                device.events_failed = False
                 self._registered.add(uuid)  # by another partition of the same GPU
                 continue
             # A device that does not answer might block this call, and with it the events of all devices.
             if uuid in self._registered or uuid in self._rejected or not device.answers:
                 continue
             try:
-                pynvml.nvmlDeviceRegisterEvents(device.reporter, _types(device.reporter), self._set)
+                types, reason = _types(device.reporter)
+                pynvml.nvmlDeviceRegisterEvents(device.reporter, types, self._set)
             except pynvml.NVMLError as error:
-                if error.value in NEVER_SUPPORTED:
-                    self._rejected.add(uuid)
-                # Otherwise it is retried before the next wait.
+                self._not_registered(device, error)
             else:
+                device.events_failed = False
                 self._registered.add(uuid)
                 reporting.add(address(device.reporter))
+                if reason is not None:
+                    log.warning("event types not readable: only XIDs are seen", uuid=uuid, error=describe(reason))
+                if uuid in self._unregistered:
+                    self._unregistered.remove(uuid)
+                    log.info("events registered", uuid=uuid)
+
+    def _not_registered(self, device: NvmlDevice, error: pynvml.NVMLError) -> None:
+        uuid, retried = device.uuid, error.value not in NEVER_SUPPORTED  # before the next wait
+        device.events_failed = retried
+        if not retried:
+            self._rejected.add(uuid)
+        if uuid not in self._unregistered:
+            self._unregistered.add(uuid)
+            log.warning("events not registered: XIDs are not seen", uuid=uuid, error=describe(error), retried=retried)
 
 
-def _types(handle: Any) -> int:
-    """Returns the event types to register: XIDs, and those others that the device supports."""
+def _types(handle: Any) -> tuple[int, pynvml.NVMLError | None]:
+    """Returns the event types to register: XIDs, and those others that the device supports; and why these are unknown.
+
+    Raises:
+        pynvml.NVMLError: The device is lost, or the driver gone.
+    """
+    supported, reason = 0, None
     try:
-        supported: int = pynvml.nvmlDeviceGetSupportedEventTypes(handle)
+        supported = pynvml.nvmlDeviceGetSupportedEventTypes(handle)
     except pynvml.NVMLError as error:
-        if error.value not in NEVER_SUPPORTED:
+        if not concerns_call(error):
             raise
-        supported = 0
-    return int(pynvml.nvmlEventTypeXidCriticalError | supported & _OTHER_TYPES)
+        reason = None if error.value in NEVER_SUPPORTED else error
+    return int(pynvml.nvmlEventTypeXidCriticalError | supported & _OTHER_TYPES), reason
+
+
+def _create_set(devices: Iterable[NvmlDevice]) -> Any:
+    try:
+        return pynvml.nvmlEventSetCreate()
+    except pynvml.NVMLError:
+        for device in devices:
+            device.events_failed = True
+        raise
 
 
 def _about(data: Any, devices: Iterable[NvmlDevice]) -> list[str | None]:

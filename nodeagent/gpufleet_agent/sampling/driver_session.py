@@ -66,6 +66,7 @@ class DriverSession:
         self._clock = clock
         self._driver_version = driver_version
         self._listed: tuple[DeviceInfo, ...] = ()
+        self._event_wait_failed = False
         self._round = ReadRound(watched=True)
         self._devices = [
             DeviceSampler(hardware, index, registry=registry, timing=timing, clock=clock, peers=self._round)
@@ -160,8 +161,10 @@ class DriverSession:
                 try:
                     listening.result()
                 except DeviceError as error:
-                    # The device's own reads show the same in its health. Here it must not become a busy loop.
-                    log.debug("event wait failed", error=str(error))
+                    # No event is seen meanwhile, and no reading shows that. It must not become a busy loop.
+                    level = log.debug if self._event_wait_failed else log.warning
+                    level("event wait failed", error=str(error))
+                    self._event_wait_failed = True
                     await asyncio.sleep(self._timing.event_wait)
         finally:
             stopped.set()
@@ -181,6 +184,9 @@ class DriverSession:
         hardware = self._hardware
         assert isinstance(hardware, EventSource)  # noqa: S101 - there is an event thread only then
         event = hardware.wait_event(seconds)
+        if self._event_wait_failed:
+            self._event_wait_failed = False
+            log.info("event wait works again")
         if event is not None:
             self._record_event(event)
         return event is not None

@@ -5,14 +5,41 @@ from typing import Any
 
 import pynvml
 import pytest
+import structlog
 
-from gpufleet_agent.devices.base import DeviceEvent, DeviceLostError, EventSource, HardwareUnavailableError, Recovery
+from gpufleet_agent.devices import nvml_events
+from gpufleet_agent.devices.base import (
+    DeviceAccessError,
+    DeviceEvent,
+    DeviceLostError,
+    EventSource,
+    HardwareUnavailableError,
+    Recovery,
+)
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_simgpu.model import RECOVERY_EVENT, UNAVAILABLE_EVENT
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.agent.nvml import FailCall
 from gpufleet_testing.simulated import Simulated
 
+WORDS = {
+    3: "Not Supported",
+    4: "Insufficient Permissions",
+    15: "GPU is lost",
+    28: "Error of another version",
+    999: "Unknown Error",
+}
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
+
+
+def not_registered(gpu: int, code: int, *, retried: bool) -> dict[str, Any]:
+    return {
+        "event": "events not registered: XIDs are not seen",
+        "uuid": UUIDS[gpu],
+        "error": f"{WORDS[code]} ({code})",
+        "retried": retried,
+        "log_level": "warning",
+    }
 
 
 def test_xids_name_their_device_and_whose_fault_they_are(simulated: Simulated, hardware: NvmlHardware) -> None:
@@ -72,6 +99,69 @@ def test_devices_without_events_are_waited_for_in_peace(simulated: Simulated, ha
     assert hardware.wait_event(0.01) is None
     simulated.edit(lambda node: node.with_xid(0, 79))
     assert hardware.wait_event(0.01) is None
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_UNKNOWN, 15, 28])
+def test_failed_registration_is_logged_once_counted_and_retried(
+    simulated: Simulated, hardware: NvmlHardware, code: int
+) -> None:
+    simulated.edit(lambda node: node.with_fail(1, "events", code))
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(3):
+            assert hardware.wait_event(0.01) is None
+    assert logged == [not_registered(1, code, retried=True)]
+    assert [hardware.read_slow(uuid).unreadable for uuid in UUIDS[:2]] == [(), ("events",)]
+    simulated.edit(lambda node: node.restore(1))
+    with structlog.testing.capture_logs() as logged:
+        assert hardware.wait_event(0.01) is None
+    assert logged == [{"event": "events registered", "uuid": UUIDS[1], "log_level": "info"}]
+    assert hardware.read_slow(UUIDS[1]).unreadable == ()
+    simulated.edit(lambda node: node.with_xid(1, 79))
+    event = hardware.wait_event(5)
+    assert event is not None
+    assert (event.uuid, event.code) == (UUIDS[1], 79)
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION])
+def test_rejected_registration_is_logged_once(simulated: Simulated, hardware: NvmlHardware, code: int) -> None:
+    simulated.edit(lambda node: node.with_fail(1, "events", code))
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(3):
+            assert hardware.wait_event(0.01) is None
+    assert logged == [not_registered(1, code, retried=False)]
+    assert hardware.read_slow(UUIDS[1]).unreadable == (), "absent for good"
+
+
+def test_xids_are_registered_although_other_types_are_unknown(
+    simulated: Simulated, hardware: NvmlHardware, fail_call: FailCall
+) -> None:
+    fail_call("nvmlDeviceGetSupportedEventTypes", pynvml.NVML_ERROR_UNKNOWN)
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(2):
+            assert hardware.wait_event(0.01) is None
+    assert [(entry["uuid"], entry["error"]) for entry in logged] == [(uuid, "Unknown Error (999)") for uuid in UUIDS]
+    simulated.edit(lambda node: node.with_xid(1, 79))
+    event = hardware.wait_event(5)
+    assert event is not None
+    assert (event.uuid, event.code) == (UUIDS[1], 79)
+
+
+def test_event_set_that_cannot_be_created_is_an_error_and_counted(hardware: NvmlHardware, fail_call: FailCall) -> None:
+    fail_call("nvmlEventSetCreate", pynvml.NVML_ERROR_UNKNOWN)
+    with pytest.raises(DeviceAccessError, match=r"\(999\)"):
+        hardware.wait_event(0.01)
+    assert [hardware.read_slow(uuid).unreadable for uuid in UUIDS] == [("events",)] * 4
+
+
+def test_wait_that_fails_for_ever_is_logged_once(hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+
+    monkeypatch.setattr(nvml_events, "wait_for_event", failing)
+    with structlog.testing.capture_logs() as logged:
+        assert [hardware.wait_event(0.001) for _ in range(12)] == [None] * 12
+    (entry,) = logged
+    assert (entry["log_level"], entry["error"]) == ("warning", "GPU is lost (15)")
 
 
 def test_waiting_without_a_driver_is_an_error(simulated: Simulated, hardware: NvmlHardware) -> None:

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import structlog
 
 from gpufleet_agent.devices.base import (
     AccessLostError,
@@ -198,11 +199,16 @@ async def test_an_event_that_is_a_fault_shows_at_once(fake: FakeHardwareWithEven
 async def test_a_failing_event_source_is_no_busy_loop(fake: FakeHardwareWithEvents) -> None:
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
-    fake.events += [DeviceLostError("GPU-1", "GPU is lost")] * 3
-    waits, begun = fake.waits, time.monotonic()
-    await until(lambda: fake.waits >= waits + 4)
-    assert time.monotonic() - begun >= 3 * FAST.event_wait
-    await sampler.close()
+    with structlog.testing.capture_logs() as logged:
+        fake.events += [DeviceAccessError("events", "waiting for events: Unknown Error (999)")] * 3
+        waits, begun = fake.waits, time.monotonic()
+        await until(lambda: fake.waits >= waits + 5)
+        assert time.monotonic() - begun >= 3 * FAST.event_wait
+        await sampler.close()
+    told = [(entry["log_level"], entry["event"]) for entry in logged if "event wait" in entry["event"]]
+    failed = "event wait failed"
+    assert told == [("warning", failed), ("debug", failed), ("debug", failed), ("info", "event wait works again")]
+    assert "(999)" in next(entry["error"] for entry in logged if entry["event"] == failed)
 
 
 async def test_impossible_sample_is_dropped_and_sampling_continues(fake: FakeHardwareWithEvents) -> None:
