@@ -8,7 +8,7 @@ from gpufleet_e2e.faults.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.kubernetes_features import SHARED_CLAIMS
 from gpufleet_e2e.proof import Source, compare_shards
 from gpufleet_e2e.support.api import pods
-from gpufleet_e2e.support.claims import claim_by_hand, own_class
+from gpufleet_e2e.support.claims import claim_by_hand, claims, own_class
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import SHARD, container, gpuworkload, plain_pod, pod_spec
 from gpufleet_e2e.support.polling import eventually, never
@@ -87,10 +87,18 @@ def test_reserved_device_is_not_given_to_a_thief(namespace: TestNamespace, fleet
         if transport == "DRA":
             claim_by_hand(fleet, namespace.name, "thief", min(reserved), nodeSelector=on_node)
             never(lambda: namespace.check_pending("thief"), for_seconds=5)
+            fleet.api.delete(f"{claims(namespace.name)}/thief")
         else:
             fleet.api.create(pods(namespace.name), plain_pod("thief", count=1, nodeSelector=on_node))
             namespace.wait_running("thief", within=SECONDS)
             held = {u for one in fleet.collector.holdings() if one.pod == "thief" for u in one.devices}
             assert held == {spare}
-    fleet.api.delete(f"{pods(namespace.name)}/thief")
+        fleet.api.delete(f"{pods(namespace.name)}/thief")
+        # kube-scheduler has allocated the device to its claim. While it has it, the owner's pod would be rejected.
+        eventually(lambda: _has_gone(fleet, namespace, "thief"), within=2 * SECONDS)
     assert set(namespace.devices("owner")) == reserved
+
+
+def _has_gone(fleet: Fleet, namespace: TestNamespace, name: str) -> None:
+    for kind in (pods, claims):
+        assert fleet.api.find(f"{kind(namespace.name)}/{name}") is None
