@@ -12,7 +12,6 @@ import structlog
 from gpufleet_agent.devices import nvml_mig as mig
 from gpufleet_agent.devices.base import DeviceInfo, DeviceLostError, DeviceReadError
 from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, describe, device_error
-from gpufleet_agent.devices.nvml_direct import FieldReader
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +51,6 @@ class NvmlDevice:
     """When they were read, in monotonic seconds."""
     seldom: dict[str, tuple[float, Any]] = field(default_factory=dict)
     """Values of `ask_seldom`, with the time at which they were read, in monotonic seconds."""
-    fields: dict[tuple[str, ...], FieldReader] = field(default_factory=dict)
-    """Of `ask_fields`, by the fields that were wanted."""
     utilization_since: int = 0
     """Time of the newest sample of a process's utilization, in microseconds by the driver's clock."""
     events_failed: bool = False
@@ -133,13 +130,11 @@ class NvmlDevice:
 
     def ask_fields(self, numbers: Mapping[str, int]) -> dict[str, Any]:
         """Reads NVML fields by number, as `ask_optional` each, with one call. Absent ones are missing."""
-        wanted = tuple(what for what in numbers if what not in self.unsupported)
+        wanted = [what for what in numbers if what not in self.unsupported]
         if not wanted:
             return {}
-        read = self.fields.get(wanted)
-        if read is None:
-            read = self.fields[wanted] = FieldReader([numbers[what] for what in wanted])
-        answers = self.ask_optional(FIELD_VALUES, read)
+        ids = [numbers[what] for what in wanted]
+        answers = self.ask_optional(FIELD_VALUES, lambda handle: pynvml.nvmlDeviceGetFieldValues(handle, ids))
         if answers is None:
             return {}
         found: dict[str, Any] = {}

@@ -12,7 +12,6 @@ import structlog
 from gpufleet_agent.devices.base import DeviceEvent, HardwareError, Recovery
 from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, concerns_call, describe, device_error
 from gpufleet_agent.devices.nvml_device import NvmlDevice
-from gpufleet_agent.devices.nvml_direct import wait_for_event
 from gpufleet_agent.devices.xids.policy import XidPolicy, xid_event
 
 log = structlog.get_logger(__name__)
@@ -82,7 +81,10 @@ class NvmlEvents:
             time.sleep(seconds)  # waiting on an empty set returns immediately
             return None
         try:
-            data = wait_for_event(self._set, int(seconds * 1000))
+            data = pynvml.nvmlEventSetWait_v2(self._set, int(seconds * 1000))
+        except pynvml.NVMLError_Timeout:
+            self._lost_waits = 0
+            return None
         except pynvml.NVMLError_GpuIsLost as error:
             self.close()
             self._lost_waits += 1
@@ -92,8 +94,6 @@ class NvmlEvents:
                 log.warning("events not received: XIDs are not seen", error=describe(error))
             return None
         self._lost_waits = 0
-        if data is None:
-            return None
         uuids = _about(data, devices.values())
         events = (self._event(uuid, int(data.eventType), int(data.eventData)) for uuid in uuids or [None])
         self._pending.extend(event for event in events if event is not None)

@@ -1,20 +1,16 @@
 """Client of the kubelet's PodResources API, over one connection that is kept open."""
 
 import asyncio
-import random
-from itertools import count
 from pathlib import Path
 from typing import Protocol
 
 from grpclib import GRPCError, Status
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
 from gpufleet_agent.podresources.listing import Listing, parse_listing
 from gpufleet_agent.proto import podresources_pb2 as pb
 from gpufleet_agent.proto.channel import UnixChannel
 from gpufleet_agent.proto.podresources import list_pod_resources
-from gpufleet_agent.runtime.backoff import backoff
-
-_TRANSIENT = (Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE)
 
 
 class ListingError(Exception):
@@ -48,18 +44,16 @@ class PodResourcesClient:
         """
         try:
             async with asyncio.timeout(timeout_seconds):
-                for failures in count(1):
-                    try:
+                async for attempt in AsyncRetrying(
+                    retry=retry_if_exception(_is_transient), wait=wait_random_exponential(multiplier=0.02, max=0.2)
+                ):
+                    with attempt:
                         return self._parse(await list_pod_resources(self._channel, timeout_seconds=timeout_seconds))
-                    except GRPCError as error:
-                        if error.status not in _TRANSIENT:
-                            raise
-                    await asyncio.sleep(backoff(failures, random.random(), first=0.02, longest=0.2))  # noqa: S311 - jitter
         except GRPCError as error:
             raise ListingError(f"{self._socket}: {error.status.name}: {error.message}") from error
         except TimeoutError as error:
             raise ListingError(f"{self._socket}: no response within {timeout_seconds:g} s") from error
-        raise AssertionError("unreachable: the loop returns or raises")
+        raise AssertionError("unreachable: without a stop condition the loop returns or raises")
 
     async def close(self) -> None:
         self._channel.close()
@@ -68,3 +62,7 @@ class PodResourcesClient:
         if response != self._last[0]:
             self._last = response, parse_listing(pb.ListPodResourcesResponse.FromString(response))
         return self._last[1]
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, GRPCError) and error.status in (Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE)

@@ -7,7 +7,6 @@ import pynvml
 import pytest
 import structlog
 
-from gpufleet_agent.devices import nvml_events
 from gpufleet_agent.devices.base import (
     DeviceAccessError,
     DeviceEvent,
@@ -157,7 +156,7 @@ def test_wait_that_fails_for_ever_is_logged_once(hardware: NvmlHardware, monkeyp
     def failing(*_: Any) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
 
-    monkeypatch.setattr(nvml_events, "wait_for_event", failing)
+    monkeypatch.setattr(pynvml, "nvmlEventSetWait_v2", failing)
     with structlog.testing.capture_logs() as logged:
         assert [hardware.wait_event(0.001) for _ in range(12)] == [None] * 12
     (entry,) = logged
