@@ -107,22 +107,16 @@ def test_second_rise_is_a_fault_while_the_program_runs_on(second: float) -> None
     assert gpu.slow(second + 5, 3) == (2, 1)
 
 
-def test_first_rise_long_after_the_event_is_a_fault() -> None:
+@pytest.mark.parametrize(
+    ("unchanged_at", "shown"), [(56, (0, 1)), (60, (1, 0))], ids=["at the end of the lag", "after it"]
+)
+def test_first_rise_is_contained_within_the_lag(unchanged_at: float, shown: tuple[int, int]) -> None:
     gpu = Gpu()
     gpu.slow(0, 0, [4711])
     gpu.xid_94(1)
-    gpu.slow(60, 0, [4711])
-    gpu.slow(65, 1, [4711])
-    assert gpu.slow(70, 1) == (1, 0)
-
-
-def test_rise_at_the_end_of_the_lag_is_contained() -> None:
-    gpu = Gpu()
-    gpu.slow(0, 0, [4711])
-    gpu.xid_94(1)
-    gpu.slow(56, 0, [4711])
-    gpu.slow(61, 1, [4711])
-    assert gpu.slow(66, 1) == (0, 1)
+    gpu.slow(unchanged_at, 0, [4711])
+    gpu.slow(unchanged_at + 5, 1, [4711])
+    assert gpu.slow(unchanged_at + 10, 1) == shown
 
 
 @pytest.mark.parametrize("before", [None, []], ids=["processes unknown", "it started since the last reading"])
