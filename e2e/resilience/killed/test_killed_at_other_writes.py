@@ -3,8 +3,6 @@
 They keep nodes, record what runs used, and delete what expired. Those of a placement are in `test_killed_at_write.py`.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
 from gpufleet_e2e.faults import writes
@@ -18,7 +16,7 @@ from gpufleet_e2e.faults.lives import (
     reservations,
     suspended,
 )
-from gpufleet_e2e.faults.mortal_operator import MortalOperator, mortal_operator
+from gpufleet_e2e.faults.mortal_operator import MortalOperator
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import BY_HAND
 from gpufleet_e2e.support.manifests import pod_spec
@@ -76,15 +74,6 @@ LIVES = {
         {writes.APPLY_DEMAND: BOTH, writes.DEMAND_STATUS: BOTH, writes.DELETE_WORKLOAD: BOTH}, runs_once, complete
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def operator(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalOperator]:
-    """An operator that also writes for autoscalers."""
-    fleet.install(operator={"scaleUp": True, "nodeConditions": True})
-    with mortal_operator(fleet, tmp_path_factory.mktemp("operator")) as found:
-        yield found
-    fleet.install()
 
 
 @pytest.mark.parametrize("life", LIVES)

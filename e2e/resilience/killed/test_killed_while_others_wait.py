@@ -23,7 +23,7 @@ from gpufleet_e2e.faults.lives import (
     suspended,
     telemetry_conditions,
 )
-from gpufleet_e2e.faults.mortal_operator import MortalOperator, mortal_operator
+from gpufleet_e2e.faults.mortal_operator import MortalOperator
 from gpufleet_e2e.support.api import TELEMETRY, services
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import gpuworkload, pod_spec
@@ -116,15 +116,12 @@ LIVES = {
 }
 
 
-@pytest.fixture(scope="module")
-def operator(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalOperator]:
-    """An operator that also writes for autoscalers and to Nodes."""
+@pytest.fixture(scope="module", autouse=True)
+def priority_class(fleet: Fleet) -> Iterator[None]:
+    """A PriorityClass of a value above that of other pods."""
     body = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": HIGH}, "value": 1000}
     fleet.api.create(CLASSES, body)
-    fleet.install(operator={"scaleUp": True, "nodeConditions": True})
-    with mortal_operator(fleet, tmp_path_factory.mktemp("operator")) as found:
-        yield found
-    fleet.install()
+    yield
     fleet.api.delete(f"{CLASSES}/{HIGH}")
 
 
