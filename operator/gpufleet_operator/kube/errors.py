@@ -11,7 +11,8 @@ ApiError                     unexpected response: a failed write is retried, a f
 |-- InvalidWriteError        invalid or forbidden: report it to the user, retry much later; a read ends the process
 `-- UnavailableError         no response, overloaded or interrupted: retry; the write may have been applied
     |-- UnauthorizedError    the credentials are rejected (401), maybe for a moment only: retry
-    `-- ForbiddenReadError   a read is denied (403), maybe while roles are replaced: retry
+    |-- ForbiddenReadError   a read is denied (403), maybe while roles are replaced: retry
+    `-- LeaseRejectedError   the Lease may not be acquired, maybe while roles are replaced: retry
 """
 
 from collections.abc import Mapping
@@ -69,6 +70,10 @@ class UnauthorizedError(UnavailableError):
 
 class ForbiddenReadError(UnavailableError):
     """Status 403 of a read, for less than a minute."""
+
+
+class LeaseRejectedError(UnavailableError):
+    """A write that acquires the Lease is rejected, for less than two minutes."""
 
 
 class PatchConflictError(ApiError):

@@ -19,11 +19,14 @@ from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import (
     ApiError,
     ConflictError,
-    InvalidWriteError,
+    CredentialsRejectedError,
+    ForbiddenReadError,
     LeadershipLostError,
+    LeaseRejectedError,
     NotFoundError,
     UnavailableError,
 )
+from gpufleet_operator.kube.rejected_requests import LIMIT_SECONDS
 from gpufleet_operator.model.lenient_json import Json
 
 LEASE_SECONDS = 10
@@ -31,6 +34,8 @@ LEASE_SECONDS = 10
 RENEW_SECONDS = 2.0
 RETRY_SECONDS = 0.5
 """Time between two looks of a standby."""
+MAX_RETRY_SECONDS = 4.0
+"""The same while its requests are rejected."""
 WRITE_SECONDS = 5.0
 """A write may begin only if the Lease is valid for so much longer: the time after which a placement times out."""
 
@@ -95,6 +100,9 @@ class LeaderElection:
         self._acquired_at = ""
         self._transitions = 0
         self._valid_until: float | None = None
+        self._rejected_since: float | None = None
+        self.rejection = ""
+        """Why the apiserver rejects the requests that acquire the Lease; empty: it does not."""
 
     @property
     def leads(self) -> bool:
@@ -109,30 +117,39 @@ class LeaderElection:
         """Returns when this process holds the Lease.
 
         Raises:
-            ApiError: The apiserver rejects the requests (no permission).
+            ApiError: The apiserver rejects reads for a minute or writes for two (no permission).
         """
+        pause = RETRY_SECONDS
         while True:
             try:
                 if await self._try_to_acquire():
                     log.info("leading", identity=self._identity)
                     return
+                pause = RETRY_SECONDS
+            except (ForbiddenReadError, LeaseRejectedError) as error:
+                # Roles may be replaced at the moment of the start, or of the takeover.
+                self.rejection = str(error)
+                log.warning("the apiserver rejects the lease, retrying", error=str(error), seconds=pause)
+                pause = min(MAX_RETRY_SECONDS, 2 * pause)
             except (UnavailableError, ConflictError, NotFoundError) as error:
                 log.info("lease not acquired, retrying", error=str(error))
-            await self._sleep(RETRY_SECONDS)
+            await self._sleep(pause)
 
     async def keep(self) -> None:
         """Renews the Lease until it is released.
 
         Raises:
             LeadershipLostError: Another process holds it, or it could not be renewed in time.
-            ApiError: The apiserver rejects the requests (no permission).
+            CredentialsRejectedError: For minutes.
         """
         while self.leads:
             await self._sleep(RENEW_SECONDS)
             failure: ApiError | None = None
             try:
                 await self._renew()
-            except (UnavailableError, ConflictError, NotFoundError, InvalidWriteError) as error:
+            except (LeadershipLostError, CredentialsRejectedError):
+                raise
+            except ApiError as error:
                 failure = error  # also a denied one: roles may be replaced, and the Lease ends it
                 log.warning("lease not renewed, retrying", error=str(error))
             if self._valid_until is not None and self._monotonic() >= self._valid_until:
@@ -146,7 +163,7 @@ class LeaderElection:
         self._valid_until = None
         try:
             await self._write(holder="")
-        except (UnavailableError, ConflictError, NotFoundError) as error:
+        except ApiError as error:
             log.warning("lease not released", error=str(error))
 
     def _monotonic(self) -> float:
@@ -157,12 +174,12 @@ class LeaderElection:
             body = await self._api.get(f"{self._leases}/{self._name}")
         except NotFoundError:
             if self._observed is not None and self._observed.holder and not self._observed.expired(self._monotonic()):
-                return False  # it was deleted, and its holder may still write
+                return self._held_by_another()  # it was deleted, and its holder may still write
             await self._take(self._create)
             return True
         self._observed = observe(self._observed, body, self._monotonic())
         if self._observed.holder not in ("", self._identity) and not self._observed.expired(self._monotonic()):
-            return False
+            return self._held_by_another()
         self._version = str(body["metadata"]["resourceVersion"])
         self._transitions = int((body.get("spec") or {}).get("leaseTransitions") or 0) + 1
         await self._take(lambda: self._write(holder=self._identity))
@@ -179,8 +196,26 @@ class LeaderElection:
     async def _take(self, write: Callable[[], Awaitable[Json]]) -> None:
         sent = self._monotonic()
         self._acquired_at = timestamps.micros(self._clock.now())
-        self._version = str((await write())["metadata"]["resourceVersion"])
+        try:
+            body = await write()
+        except (UnavailableError, ConflictError, NotFoundError, CredentialsRejectedError):
+            raise
+        except ApiError as error:
+            since = self._rejected_since = sent if self._rejected_since is None else self._rejected_since
+            if sent - since < LIMIT_SECONDS:
+                raise LeaseRejectedError(str(error), error.code) from error
+            raise ApiError(f"{error}, for {LIMIT_SECONDS:.0f} s", error.code) from error
+        self._version = str(body["metadata"]["resourceVersion"])
         self._valid_until = sent + LEASE_SECONDS
+        self._forget_rejections()
+
+    def _held_by_another(self) -> bool:
+        """Returns False, as `_try_to_acquire` does: no write is due, so none is rejected."""
+        self._forget_rejections()
+        return False
+
+    def _forget_rejections(self) -> None:
+        self._rejected_since, self.rejection = None, ""
 
     async def _renew(self) -> None:
         sent = self._monotonic()

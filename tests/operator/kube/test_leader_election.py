@@ -13,12 +13,20 @@ from gpufleet_operator.kube.errors import (
     AlreadyExistsError,
     ApiError,
     ConflictError,
+    ForbiddenReadError,
     InvalidWriteError,
     LeadershipLostError,
     NotFoundError,
     UnavailableError,
 )
-from gpufleet_operator.kube.leader_election import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, LeaderElection
+from gpufleet_operator.kube.leader_election import (
+    LEASE_SECONDS,
+    MAX_RETRY_SECONDS,
+    RENEW_SECONDS,
+    RETRY_SECONDS,
+    LeaderElection,
+)
+from gpufleet_operator.kube.rejected_requests import LIMIT_SECONDS
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 
@@ -234,28 +242,134 @@ async def test_missing_permission_is_an_error() -> None:
         await election.acquire()
 
 
+class WithoutRole(Client):
+    """A process whose writes of the Lease are rejected while `error` is set."""
+
+    error: ApiError | None = None
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._check()
+        return await super().create(path, body)
+
+    async def merge_patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._check()
+        return await super().merge_patch(path, body)
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+DENIED = InvalidWriteError("leases is forbidden", 403)
+
+
+def without_role(leases: Leases, error: ApiError | None = None) -> tuple[WithoutRole, LeaderElection]:
+    client = WithoutRole(leases, "a")
+    client.error = error
+    api: Any = client
+    return client, LeaderElection(api, "gpufleet-system", "gpufleet-operator", "a", ServerClock())
+
+
+@pytest.mark.parametrize("error", [DENIED, ApiError("unsupported media type", 415)], ids=["denied", "unexpected"])
+@pytest.mark.parametrize("takeover", [False, True], ids=["start", "takeover"])
 @in_virtual_time
-async def test_renewal_that_is_denied_for_a_moment_costs_no_leadership() -> None:
-    """The roles are being replaced. If it goes on, the Lease expires."""
-    leases, denied = Leases(), [False]
+async def test_acquisition_that_is_rejected_for_a_moment_is_retried(takeover: bool, error: ApiError) -> None:
+    """The roles are being replaced."""
+    leases = Leases()
+    if takeover:
+        previous = process(leases, "b")
+        await previous.acquire()
+        await previous.release()
+    client, election = without_role(leases, error)
+    waiting = asyncio.create_task(seconds_until_leading(election))
+    await asyncio.sleep(LIMIT_SECONDS / 2)
+    assert not waiting.done()
+    assert election.rejection == str(error)
 
-    class Denied(Client):
-        async def merge_patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-            if denied[0]:
-                raise InvalidWriteError("leases is forbidden", 403)
-            return await super().merge_patch(path, body)
+    client.error = None
 
-    api: Any = Denied(leases, "a")
+    assert await waiting <= LIMIT_SECONDS / 2 + MAX_RETRY_SECONDS
+    assert election.may_write()
+    assert election.rejection == ""
+
+
+@in_virtual_time
+async def test_acquisition_that_is_rejected_for_two_minutes_ends() -> None:
+    _, election = without_role(Leases(), DENIED)
+    begin = asyncio.get_running_loop().time()
+
+    with pytest.raises(ApiError, match="leases is forbidden, for 120 s"):
+        await election.acquire()
+
+    assert LIMIT_SECONDS <= asyncio.get_running_loop().time() - begin <= LIMIT_SECONDS + MAX_RETRY_SECONDS
+
+
+@in_virtual_time
+async def test_time_of_rejections_begins_again_when_another_process_leads() -> None:
+    leases = Leases()
+    client, election = without_role(leases, DENIED)
+    waiting = asyncio.create_task(election.acquire())
+    await asyncio.sleep(LIMIT_SECONDS / 2)
+    other = process(leases, "b")
+    await other.acquire()
+    keeping = asyncio.create_task(other.keep())
+    await asyncio.sleep(LIMIT_SECONDS)
+    assert election.rejection == ""
+
+    keeping.cancel()
+    await other.release()
+    await asyncio.sleep(LIMIT_SECONDS / 2)
+    assert not waiting.done()
+    client.error = None
+    await waiting
+    assert election.may_write()
+
+
+@in_virtual_time
+async def test_denied_read_is_named_until_it_is_allowed() -> None:
+    class Unread(Client):
+        denied = True
+
+        async def get(self, path: str) -> dict[str, Any]:
+            if self.denied:
+                raise ForbiddenReadError("leases is forbidden", 403)
+            return await super().get(path)
+
+    client = Unread(Leases(), "a")
+    api: Any = client
     election = LeaderElection(api, "gpufleet-system", "gpufleet-operator", "a", ServerClock())
+    waiting = asyncio.create_task(election.acquire())
+    await asyncio.sleep(1)
+    assert election.rejection == "leases is forbidden"
+    client.denied = False
+    await waiting
+    assert election.rejection == ""
+
+
+@pytest.mark.parametrize("error", [DENIED, ApiError("unsupported media type", 415)], ids=["denied", "unexpected"])
+@in_virtual_time
+async def test_renewal_that_is_rejected_for_a_moment_costs_no_leadership(error: ApiError) -> None:
+    """If it goes on, the Lease expires."""
+    client, election = without_role(Leases())
     await election.acquire()
     keeping = asyncio.create_task(election.keep())
-    denied[0] = True
+    client.error = error
     await asyncio.sleep(LEASE_SECONDS / 2)
-    denied[0] = False
+    client.error = None
     await asyncio.sleep(3 * LEASE_SECONDS)
     assert election.may_write()
 
-    denied[0] = True
+    client.error = error
     with pytest.raises(LeadershipLostError) as caught:
         await keeping
-    assert isinstance(caught.value.__cause__, InvalidWriteError)
+    assert caught.value.__cause__ is error
+
+
+@in_virtual_time
+async def test_release_that_is_denied_is_no_error() -> None:
+    """The process ends, and the Lease expires."""
+    client, election = without_role(Leases())
+    await election.acquire()
+    client.error = DENIED
+    await election.release()
+    assert not election.leads
