@@ -36,6 +36,7 @@ from gpufleet_operator.kube.errors import (
 from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.kube.informer import Informer
 from gpufleet_operator.kube.lease_poller import LeasePoller
+from gpufleet_operator.kube.rejected_requests import DeniedReads
 from gpufleet_operator.kube.writer import ApiWriter
 from gpufleet_operator.model.claims.resource_claim import ResourceClaim
 from gpufleet_operator.model.demands.gpu_demand import Demand
@@ -217,11 +218,12 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
     """
     tune_garbage_collector()
     clock = ServerClock()
-    metrics = Metrics(CollectorRegistry(), clock.now)
+    reads = DeniedReads()
+    metrics = Metrics(CollectorRegistry(), clock.now, reads.by_resource)
     cache = Cache(Decoder(metrics.count_decode_error))
-    api = Api.connect(config, clock)
+    api = Api.connect(config, clock, reads)
     writer = ApiWriter(api)
-    election = _election(settings, config)
+    election = _election(settings, config, reads)
     events = ObjectEventRecorder(writer, platform.node())
     executor = Executor(
         writer,
@@ -254,7 +256,11 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
         return reconciler.runs and (election is None or election.may_write())
 
     health = ReconcilerHealth(
-        lambda: reconciler.last_progress, _PROGRESS_TIMEOUT_SECONDS, lambda: informers.complete and not reconciler.runs
+        lambda: reconciler.last_progress,
+        _PROGRESS_TIMEOUT_SECONDS,
+        lambda: informers.complete and not reconciler.runs,
+        reads.by_resource,
+        lambda: election.rejection if election is not None else "",
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(api.close)
@@ -293,12 +299,12 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
             )
 
 
-def _election(settings: OperatorSettings, config: SingleConfig) -> ElectionThread | None:
+def _election(settings: OperatorSettings, config: SingleConfig, reads: DeniedReads) -> ElectionThread | None:
     if settings.leader_election != "true":
         return None
     namespace = settings.lease_namespace or config.namespace or "default"
     # Unique for each process: a container that restarts must not take itself for the one before.
-    return ElectionThread(config, namespace, OPERATOR_LEASE, f"{platform.node()}_{secrets.token_hex(4)}")
+    return ElectionThread(config, namespace, OPERATOR_LEASE, f"{platform.node()}_{secrets.token_hex(4)}", reads)
 
 
 async def _reconcile(

@@ -23,7 +23,7 @@ RULES: list[dict[str, Any]] = [
 ALERTS = {
     *("GPUUnhealthy", "XidCritical", "RowRemapPending", "MemoryOveruse", "HeldButIdle"),
     *("AgentDown", "TelemetryStale", "PluginNotRegistered", "HighRejectionRate", "FaultFileNotCurrent"),
-    *("OperatorDown", "OperatorPassStuck", "TelemetryOutage", "UnexpectedErrors"),
+    *("OperatorDown", "OperatorPassStuck", "TelemetryOutage", "ReadsDenied", "UnexpectedErrors"),
     *("WorkloadUnplaced", "GatedPodsWithoutWorkload", "DeviceMismatch"),
 }
 

@@ -75,7 +75,8 @@ def operator(facts: ClusterFacts) -> Iterator[Diagnosed]:
         about = f"deployment/{namespace_of(one)}/{name_of(one)}"
         if number(as_map(one.get("status")).get("readyReplicas")) > 0:
             continue
-        pods = [pod_view(pod) for pod in facts.pods_of(one)]
+        bodies = facts.pods_of(one)
+        pods = [pod_view(pod) for pod in bodies]
         if not number(as_map(one.get("spec")).get("replicas", 1)):
             yield Diagnosed("OperatorNotReady", about, "it is scaled to 0", f"kubectl scale {_ref(one)} --replicas=1")
         elif not pods:
@@ -84,7 +85,20 @@ def operator(facts: ClusterFacts) -> Iterator[Diagnosed]:
         else:
             state = "; ".join(f"pod {pod.name}: {', '.join([pod.state, *pod.containers])}" for pod in pods)
             cause = f"no pod is ready, so no pass of the operator completed lately ({state})"
-            yield Diagnosed("OperatorNotReady", about, cause, f"kubectl logs {_ref(one)}")
+            if last := next(filter(None, map(_last_words, bodies)), ""):
+                cause += f"; the last one ended with: {last}"
+            cure = f"kubectl logs {_ref(one)}; its /readyz says what is missing"
+            yield Diagnosed("OperatorNotReady", about, cause, cure)
+
+
+def _last_words(pod: Json) -> str:
+    """Returns the last line of the log of a container that failed; empty: none did."""
+    for status in maps(as_map(pod.get("status")).get("containerStatuses")):
+        for state in (as_map(status.get("state")), as_map(status.get("lastState"))):
+            ended = as_map(state.get("terminated"))
+            if number(ended.get("exitCode")) and (lines := text(ended.get("message")).split("\n")):
+                return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return ""
 
 
 def passes(facts: ClusterFacts) -> Iterator[Diagnosed]:

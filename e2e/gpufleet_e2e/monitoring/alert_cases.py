@@ -207,6 +207,14 @@ CASES = (
         labels=_JOB,
     ),
     AlertCase(
+        "ReadsDenied",
+        {f'gpufleet_operator_denied_reads{{{_OPERATOR},resource="pods"}}': "0x4 1x20 0x10"},
+        quiet=14,
+        fires=16,
+        ends=31,
+        labels={**_JOB, "resource": "pods"},
+    ),
+    AlertCase(
         "UnexpectedErrors",
         {f'gpufleet_operator_unexpected_errors_total{{{_OPERATOR},kind="template"}}': "0x9 1x40"},
         quiet=9,

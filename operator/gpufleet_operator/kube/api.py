@@ -94,8 +94,8 @@ class Api:
         self._reads = reads or DeniedReads()
 
     @classmethod
-    def connect(cls, config: SingleConfig, clock: ServerClock) -> "Api":
-        return cls(AiohttpClient.connect(config), clock)
+    def connect(cls, config: SingleConfig, clock: ServerClock, reads: DeniedReads | None = None) -> "Api":
+        return cls(AiohttpClient.connect(config), clock, reads=reads)
 
     async def close(self) -> None:
         await self._http.close()

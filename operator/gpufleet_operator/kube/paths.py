@@ -81,3 +81,12 @@ def leases(namespace: str) -> str:
 
 def events(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/events"
+
+
+def resource(path: str) -> str:
+    """Returns the plural and the group of what a path names, such as `leases.coordination.k8s.io` or `pods`."""
+    root, *rest = path.strip("/").split("/")
+    group, rest = (rest[0], rest[2:]) if root == "apis" else ("", rest[1:])
+    if rest[0] == "namespaces" and len(rest) > 2:  # noqa: PLR2004 - followed by a name and a plural
+        rest = rest[2:]
+    return f"{rest[0]}.{group}" if group else rest[0]

@@ -8,10 +8,12 @@ allow before and after. Such a read is repeated. Writes are not: a quota or a po
 """
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import structlog
 
+from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.errors import (
     ApiError,
     CredentialsRejectedError,
@@ -25,6 +27,8 @@ LIMIT_SECONDS = 120.0
 """How long requests are repeated while each is rejected."""
 READ_LIMIT_SECONDS = 60.0
 """How long a read is repeated while it is denied."""
+_CURRENT_SECONDS = 2 * READ_LIMIT_SECONDS
+"""A read that must succeed is repeated within this time. One of a single object may never be."""
 _FORBIDDEN = 403
 
 log = structlog.get_logger(__name__)
@@ -63,7 +67,7 @@ class RejectedCredentials:
 
 
 class DeniedReads:
-    """Since when each path is denied.
+    """Since when each path is denied. Clients of different paths may share it, also on different threads.
 
     Args:
         clock: Returns seconds, and never goes back.
@@ -73,6 +77,12 @@ class DeniedReads:
         self._clock = clock
         self._denied: dict[str, tuple[float, float]] = {}
         """By path: the first and the last time."""
+
+    def by_resource(self) -> Mapping[str, int]:
+        """Returns the number of paths that are denied now, by resource as `kubectl auth can-i` names it."""
+        now = self._clock()
+        denied = [path for path, (_, last) in tuple(self._denied.items()) if now - last <= _CURRENT_SECONDS]
+        return Counter(map(paths.resource, denied))
 
     def accepted(self, path: str) -> None:
         """Notes a response that shows that a path may be read."""

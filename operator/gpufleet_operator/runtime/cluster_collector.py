@@ -1,7 +1,7 @@
 """Series of nodes, devices and waiting workloads, of which there are thousands: built when they are read."""
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -31,6 +31,27 @@ class ClusterCollector(Collector):
         snapshot = self._snapshot()
         yield from _nodes(snapshot)
         yield _waiting(snapshot)
+
+
+class DeniedReadsCollector(Collector):
+    """Collects what the apiserver denies to read, also in another thread.
+
+    Args:
+        by_resource: Returns the number of denied paths by resource.
+    """
+
+    def __init__(self, by_resource: Callable[[], Mapping[str, int]]) -> None:
+        self._by_resource = by_resource
+
+    def collect(self) -> Iterable[Metric]:
+        denied = GaugeMetricFamily(
+            "gpufleet_operator_denied_reads",
+            "Paths that the apiserver denies to list, watch or get (403), by resource; absent while it allows all.",
+            labels=["resource"],
+        )
+        for resource, number in sorted(self._by_resource().items()):
+            denied.add_metric([resource], number)
+        yield denied
 
 
 def _nodes(snapshot: Snapshot | None) -> Iterable[Metric]:

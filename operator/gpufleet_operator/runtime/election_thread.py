@@ -14,6 +14,7 @@ from lightkube.config.kubeconfig import SingleConfig
 from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.leader_election import LeaderElection
+from gpufleet_operator.kube.rejected_requests import DeniedReads
 
 
 class ElectionThread:
@@ -26,11 +27,14 @@ class ElectionThread:
         namespace: Of the Lease.
         name: Of the Lease.
         identity: Of this process; no other process may ever have the same.
+        reads: Notes whether the Lease may be read.
     """
 
-    def __init__(self, config: SingleConfig, namespace: str, name: str, identity: str) -> None:
+    def __init__(
+        self, config: SingleConfig, namespace: str, name: str, identity: str, reads: DeniedReads | None = None
+    ) -> None:
         clock = ServerClock()
-        self._api = Api.connect(config, clock)
+        self._api = Api.connect(config, clock, reads)
         self._election = LeaderElection(self._api, namespace, name, identity, clock)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="election", daemon=True)
@@ -41,6 +45,10 @@ class ElectionThread:
 
     async def keep(self) -> None:
         await self._run(self._election.keep())
+
+    @property
+    def rejection(self) -> str:
+        return self._election.rejection
 
     def may_write(self) -> bool:
         return self._election.may_write()

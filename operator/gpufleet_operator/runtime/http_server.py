@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
@@ -23,6 +23,8 @@ class ReconcilerHealth:
         last_progress: Returns when a pass or a write last completed, by the clock of the event loop; None: never.
         timeout_seconds: Without progress for so long, the operator is not live.
         is_standby: Returns True while the caches are complete and another process leads.
+        denied_reads: Returns the resources that may not be read, which may keep the caches from being complete.
+        lease_rejection: Returns why the Lease cannot be acquired; empty: it is acquired, or held by another process.
     """
 
     def __init__(
@@ -30,8 +32,11 @@ class ReconcilerHealth:
         last_progress: Callable[[], float | None],
         timeout_seconds: float,
         is_standby: Callable[[], bool] = lambda: False,
+        denied_reads: Callable[[], Iterable[str]] = tuple,
+        lease_rejection: Callable[[], str] = str,
     ) -> None:
         self._last_progress, self._is_standby = last_progress, is_standby
+        self._denied_reads, self._lease_rejection = denied_reads, lease_rejection
         self._timeout = timeout_seconds
 
     def problem(self) -> str | None:
@@ -42,9 +47,15 @@ class ReconcilerHealth:
         return f"no reconcile pass completed in the last {self._timeout:.0f} s"
 
     def not_ready(self) -> str | None:
-        """Returns why the operator is not ready: before the first pass of a leader, or if it is not live."""
-        waits = self._last_progress() is None and not self._is_standby()
-        return "the caches are not synced yet" if waits else self.problem()
+        """Returns why the operator is not ready: no pass yet and no standby, it may not lead, or it is not live."""
+        if self._last_progress() is not None:
+            return self.problem()
+        if rejection := self._lease_rejection():
+            return f"the apiserver rejects the Lease: {rejection}"
+        if self._is_standby():
+            return None
+        denied = ", ".join(sorted(self._denied_reads()))
+        return "the caches are not synced yet" + (f": the apiserver denies reading {denied}" if denied else "")
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ from gpufleet_operator.model.claims.claim_actions import CreateClaim, DeleteClai
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.report_actions import ExplainPod, WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.runtime.cluster_collector import ClusterCollector
+from gpufleet_operator.runtime.cluster_collector import ClusterCollector, DeniedReadsCollector
 from gpufleet_operator.runtime.jobs import WriteOutcome
 from gpufleet_operator.runtime.lanes import Lane
 
@@ -193,13 +193,20 @@ class Metrics:
     Args:
         registry: Where they are registered.
         now: Clock of the apiserver, for ages; None: the time of the last pass.
+        denied_reads: Returns the number of paths that may not be read, by resource.
     """
 
-    def __init__(self, registry: CollectorRegistry, now: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        now: Callable[[], datetime] | None = None,
+        denied_reads: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
         self.registry = registry
         self._now = now
         self._last: Snapshot | None = None
         registry.register(ClusterCollector(self._current))
+        registry.register(DeniedReadsCollector(denied_reads))
         # One `_created` series per counter would double the number of series.
         disable_created_metrics()  # type: ignore[no-untyped-call] # published without types
         ProcessCollector(registry=registry)

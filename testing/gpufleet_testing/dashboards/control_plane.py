@@ -91,6 +91,13 @@ CONTROL_PLANE = Dashboard(
                     runbook="operator.md#unexpectederrors",
                 ),
                 lines(
+                    "Denied reads",
+                    "Paths that the apiserver denies the operator to list, watch or get, by resource.",
+                    Target(f"max by (resource) (gpufleet_operator_denied_reads{{{CLUSTER}}})", "{{resource}}"),
+                    thresholds=((1, "red"),),
+                    runbook="operator.md#readsdenied",
+                ),
+                lines(
                     "Inconsistencies of the telemetry",
                     "Contradictions between nodes, such as one UUID on two nodes.",
                     Target(f"max(gpufleet_operator_fleet_inconsistencies{{{CLUSTER}}})", "inconsistencies"),

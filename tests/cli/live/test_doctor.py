@@ -56,7 +56,12 @@ def stopped_operator(c: Cluster) -> None:
 def crashing_operator(c: Cluster) -> None:
     c["OPERATORS"][0]["status"] = {}
     waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
-    c["PODS"][1]["status"] = {"phase": "Running", "containerStatuses": [{"name": "operator", "state": waiting}]}
+    log = "the apiserver denies a read, retrying\nexiting on error errors=['pods is forbidden, for 60 s']\n"
+    last = {"terminated": {"exitCode": 1, "message": log}}
+    c["PODS"][1]["status"] = {
+        "phase": "Running",
+        "containerStatuses": [{"name": "operator", "state": waiting, "lastState": last}],
+    }
 
 
 def lease(holder: str, renewed: str) -> dict[str, Any]:
@@ -216,6 +221,14 @@ def test_one_thing_that_is_wrong_is_the_one_problem(
     assert problem["object"].endswith(about)
     assert words in problem["cause"]
     assert problem["cure"]
+
+
+def test_last_line_of_an_operator_that_ended_is_part_of_the_cause(cluster: RecordedCluster) -> None:
+    objects = good()
+    crashing_operator(objects)
+    (problem,) = examine(cluster, objects)
+    end = "; the last one ended with: exiting on error errors=['pods is forbidden, for 60 s']"
+    assert problem["cause"].endswith(end)
 
 
 def test_agent_that_does_not_start_is_described_with_its_directories(cluster: RecordedCluster) -> None:

@@ -71,3 +71,20 @@ async def test_denied_watch_is_retried() -> None:
 def test_what_is_unavailable_is_retried_by_every_loop() -> None:
     assert issubclass(ForbiddenReadError, UnavailableError)
     assert not issubclass(InvalidWriteError, UnavailableError)
+
+
+async def test_denied_reads_are_counted_by_resource_until_they_are_allowed() -> None:
+    now, codes = 0.0, {"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases": 403, "/api/v1/pods": 403}
+    http = HandledRequests(lambda request: httpx2.Response(codes[request.url.path], json={}))
+    reads = DeniedReads(lambda: now)
+    api = Api(http, ServerClock(), reads=reads)
+    for path in codes:
+        await error_of(api.get(path))
+    assert reads.by_resource() == {"leases.coordination.k8s.io": 1, "pods": 1}
+
+    codes["/api/v1/pods"] = 200
+    await api.get("/api/v1/pods")
+    assert reads.by_resource() == {"leases.coordination.k8s.io": 1}
+
+    now = 2 * READ_LIMIT_SECONDS + 1  # it is no longer read
+    assert reads.by_resource() == {}

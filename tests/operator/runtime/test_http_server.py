@@ -31,6 +31,23 @@ async def test_before_the_first_pass_it_is_live_but_not_ready() -> None:
     assert found["/readyz"] == (503, "the caches are not synced yet\n")
 
 
+@pytest.mark.parametrize(
+    ("denied", "standby", "rejection", "problem"),
+    [
+        ([], True, "", None),
+        (["pods", "nodes"], False, "", "the caches are not synced yet: the apiserver denies reading nodes, pods"),
+        (["gpudemands.gpufleet.dev"], True, "", None),
+        ([], True, "leases is forbidden", "the apiserver rejects the Lease: leases is forbidden"),
+    ],
+    ids=["standby", "reads", "standby without demands", "lease"],
+)
+async def test_process_that_may_not_read_or_lead_is_not_ready(
+    denied: list[str], standby: bool, rejection: str, problem: str | None
+) -> None:
+    health = ReconcilerHealth(lambda: None, 60, lambda: standby, lambda: denied, lambda: rejection)
+    assert health.not_ready() == problem
+
+
 async def test_after_a_pass_it_is_live_and_ready() -> None:
     found = await ask(1.0)
 

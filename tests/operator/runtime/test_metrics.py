@@ -107,3 +107,9 @@ def test_decode_errors_of_every_kind_exist_before_the_first_one() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
     assert series(registry, "gpufleet_operator_decode_errors") == dict.fromkeys(kinds, 0)
+
+
+def test_denied_reads_have_a_series_by_resource() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry, denied_reads=lambda: {"pods": 1})
+    assert series(registry, "gpufleet_operator_denied_reads") == {("pods",): 1}
