@@ -13,7 +13,7 @@ from gpufleet_api import names
 from gpufleet_api.base import ApiModel
 from gpufleet_api.demand.gpu_demand import GPUDemand
 from gpufleet_api.schema import Schema, structural_schema
-from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_api.workload import GPUWorkload
 
 

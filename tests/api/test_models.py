@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from gpufleet_api.base import camel
 from gpufleet_api.crd import DEMAND, TELEMETRY, WORKLOAD
 from gpufleet_api.demand.gpu_demand import GPUDemand
-from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_placement import Strategy, Topology
 

@@ -11,7 +11,7 @@ import yaml
 from gpufleet_api.crd import DEMAND, TELEMETRY
 from gpufleet_api.demand.gpu_demand import GPUDemand
 from gpufleet_api.generate import ROOT
-from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_operator.demand.statistics import recommended_mib
 from gpufleet_operator.model.demands.template import TemplateKey
 from gpufleet_testing.cli.runner import run_cli

@@ -20,7 +20,7 @@ from gpufleet_agent.sampling.errors import ImplausibleSampleError, InvalidReason
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.sampler import Sampler
-from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_operator.distribution import apportion
 from gpufleet_operator.fleet.engine_input import UNKNOWN_NODE, node_state
 from gpufleet_operator.placement import Fleet, place, rank_devices

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.names import API_VERSION, DEMAND_KIND, TELEMETRY_KIND, WORKLOAD_KIND
-from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.decode import decode, reject
 from gpufleet_cli.input.documents import Document

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.kube.model import Assignment, Cordon, ObjectFormatError, parse_object
-from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 
 ENTRY: dict[str, Any] = {
     "podUID": "uid-1",

@@ -13,7 +13,7 @@ from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy, due_cause, first_write, next_write
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
-from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_operator.fleet.engine_input import UNKNOWN_NODE, node_state
 
 HOURS = 3600

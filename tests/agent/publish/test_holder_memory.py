@@ -6,7 +6,7 @@ from gpufleet_agent.podresources.holdings import HoldingContainer
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthSnapshot, HealthState, NodeSnapshot
-from gpufleet_api.telemetry import TelemetryStatus
+from gpufleet_api.telemetry.gpu_telemetry import TelemetryStatus
 
 NOW = 1_780_000_000.25
 DEVICES = tuple(

@@ -30,7 +30,7 @@ from gpufleet_agent.sampling.snapshot import (
     Statistics,
     WindowSummary,
 )
-from gpufleet_api.telemetry import TelemetryStatus
+from gpufleet_api.telemetry.gpu_telemetry import TelemetryStatus
 
 NOW = 1_780_000_000.25
 HEALTHY = HealthSnapshot(HealthState.HEALTHY)

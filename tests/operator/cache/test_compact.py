@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_operator.cache import decode
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.compact import UNREAD_OF_DEVICES, compact, without_unread

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpufleet_api.condition import Condition, ConditionStatus
-from gpufleet_api.telemetry import TelemetryStatus
+from gpufleet_api.telemetry.gpu_telemetry import TelemetryStatus
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.state import record_results
 from gpufleet_operator.model.objects import Node, NodeCondition, Telemetry

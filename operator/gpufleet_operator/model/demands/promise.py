@@ -1,7 +1,7 @@
 """What a reservation of a share is placed with, and whether others may get what its pod does not use."""
 
 from gpufleet_api.names import Reclaim
-from gpufleet_api.telemetry import Assignment, DeviceHolder
+from gpufleet_api.telemetry.gpu_telemetry import Assignment, DeviceHolder
 
 
 def is_reclaimable(assignment: Assignment) -> bool:
