@@ -10,7 +10,7 @@ from gpufleet_api.base import ApiModel, ContainerDevices, Label, ObjectMeta, Uui
 from gpufleet_api.markers import EMPTY, EMPTY_MAP, Cel, FreeForm, ListMap, ListSet
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
 from gpufleet_api.pod_template import POD_TEMPLATE
-from gpufleet_api.telemetry.gpu_telemetry import Celsius, MiB, Percent, PromisedMiB, PromisedPercent
+from gpufleet_api.telemetry.value_types import Celsius, MiB, Percent, PromisedMiB, PromisedPercent
 from gpufleet_api.workload_placement import Placement
 from gpufleet_api.workload_policies import Network, RunPolicy, UpdateStrategy
 from gpufleet_api.workload_status import WorkloadStatus

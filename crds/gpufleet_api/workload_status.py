@@ -14,7 +14,7 @@ from gpufleet_api.base import ApiModel, Name, Text, Timestamp, Uuid
 from gpufleet_api.condition import Condition
 from gpufleet_api.markers import EMPTY, ListMap, ListSet
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
-from gpufleet_api.telemetry.gpu_telemetry import Count, Items, PromisedMiB
+from gpufleet_api.telemetry.value_types import Count, Items, PromisedMiB
 
 
 class WorkloadState(StrEnum):

@@ -14,7 +14,8 @@ from gpufleet_agent.devices.base import DeviceInfo, Reading, SlowReading, Unknow
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, GPUTelemetry
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload_status import Explanation, WorkloadStatus
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.decide.decide import decide

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from gpufleet_agent.devices.base import DeviceLostError
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_testing.workflows import ObjectCluster, fake_hardware, gpu
 
 

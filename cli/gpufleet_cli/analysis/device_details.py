@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from gpufleet_api.telemetry.gpu_telemetry import Device, GPUTelemetry
+from gpufleet_api.telemetry.device import Device
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet.engine_input import sampled_at
 from gpufleet_operator.placement import Fleet

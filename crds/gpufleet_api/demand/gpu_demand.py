@@ -11,7 +11,7 @@ from pydantic import Field
 from gpufleet_api.base import ApiModel, Label, Name, ObjectMeta, Timestamp
 from gpufleet_api.markers import EMPTY, Cel, ListMap
 from gpufleet_api.names import MAX_DEMAND_RUNS
-from gpufleet_api.telemetry.gpu_telemetry import Count, MiB, PromisedMiB
+from gpufleet_api.telemetry.value_types import Count, MiB, PromisedMiB
 
 
 class DemandOwner(ApiModel):

@@ -1,4 +1,4 @@
-"""Builds the GPUTelemetry status as plain data, as `gpufleet_api.telemetry` defines it.
+"""Builds the GPUTelemetry status as plain data, as `gpufleet_api.telemetry.gpu_telemetry` defines it.
 
 The models are not used: the agent runs on every GPU node and does without pydantic. A test compares the two. Values
 that the hardware does not report are absent.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from gpufleet_api.condition import Condition
-from gpufleet_api.telemetry.gpu_telemetry import Device, HealthStatus
+from gpufleet_api.telemetry.device import Device, HealthStatus
 from gpufleet_api.workload import Devices, Requirements
 from gpufleet_api.workload_placement import Placement, Weights
 from gpufleet_api.workload_policies import Network, RunPolicy, UpdateStrategy

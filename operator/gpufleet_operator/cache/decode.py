@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from gpufleet_api.base import ObjectMeta
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.names import AGENT_FIELD_MANAGER, NODE_CONDITION, OPERATOR_FIELD_MANAGER
-from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry, TelemetrySpec
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
+from gpufleet_api.telemetry.spec import TelemetrySpec
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps

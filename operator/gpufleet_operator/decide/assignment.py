@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from gpufleet_api.names import Reclaim
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.shards import Range

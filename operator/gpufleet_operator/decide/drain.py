@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from gpufleet_api.telemetry.gpu_telemetry import CordonedDevice
+from gpufleet_api.telemetry.spec import CordonedDevice
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import EvictPod

@@ -6,7 +6,7 @@ reservations, else from status) are never divided again, and a replica without o
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload import CapacityMeasure, Distribution, DistributionMode, WorkloadSpec
 from gpufleet_api.workload_status import ReplicaPlacement
 from gpufleet_operator.distribution import apportion, apportion_evenly

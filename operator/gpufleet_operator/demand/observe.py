@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gpufleet_api.names import API_VERSION, WORKLOAD_KIND
-from gpufleet_api.telemetry.gpu_telemetry import Device, DeviceHolder
+from gpufleet_api.telemetry.device import Device, DeviceHolder
 from gpufleet_common import timestamps
 from gpufleet_operator.ledger.device_usage import usable_mib
 from gpufleet_operator.ledger.own_use import most_used_mib

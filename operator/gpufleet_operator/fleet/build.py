@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.fleet.engine_input import node_state
 from gpufleet_operator.fleet.holders import holders_by_node
 from gpufleet_operator.fleet.node_capacity import node_without_devices, requested_per_node

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, CordonedDevice
+from gpufleet_api.telemetry.spec import Assignment, CordonedDevice
 from gpufleet_common import timestamps
 from gpufleet_operator.model.snapshot import Snapshot
 

@@ -3,7 +3,8 @@
 from collections import Counter
 from enum import StrEnum
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, Device, HealthState
+from gpufleet_api.telemetry.device import Device, HealthState
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_common.device_use import in_use
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.fleet.node_health import not_placeable_reason

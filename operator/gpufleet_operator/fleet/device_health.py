@@ -1,6 +1,7 @@
 """Health of the devices of a reservation, as the agent reports it."""
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, HealthState
+from gpufleet_api.telemetry.device import HealthState
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.fleet.cordons import has_cordoned_device
 from gpufleet_operator.fleet.node_health import not_placeable_reason
 from gpufleet_operator.model.objects import Pod, Reservation, Telemetry

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from gpufleet_api.names import SHARED_SLOTS
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, Device, GPUTelemetry
+from gpufleet_api.telemetry.device import Device
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload import DeviceMode, Devices, GPUWorkload, Requirements
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet import cordons

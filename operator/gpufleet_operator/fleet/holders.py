@@ -1,6 +1,6 @@
 """The pods with reservations, as the engine sees them when a workload waits: what their end frees, and when."""
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_api.workload_policies import OnReplicaFailure
 from gpufleet_common import timestamps

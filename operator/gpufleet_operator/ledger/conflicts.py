@@ -7,7 +7,7 @@ measurements, see `own_use`. A reservation that was made by learned demand count
 from collections.abc import Iterable, Mapping
 
 from gpufleet_api.names import WHOLE_DEVICE_PERCENT
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.model.demands.promise import is_reclaimable, placed_mib
 from gpufleet_operator.model.objects import Reservation
 

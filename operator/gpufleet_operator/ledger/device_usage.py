@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, Device, DeviceHolder, TelemetryStatus
+from gpufleet_api.telemetry.device import Device, DeviceHolder
+from gpufleet_api.telemetry.gpu_telemetry import TelemetryStatus
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.ledger.own_use import ObservationTime, counted_memory_mib
 from gpufleet_operator.model.demands.promise import placed_mib, shares_its_promise

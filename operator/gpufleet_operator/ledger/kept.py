@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Reservation
 from gpufleet_operator.model.snapshot import Snapshot

@@ -6,7 +6,7 @@ Such a reservation has no pod yet. The replica's next pod gets its devices, as d
 from datetime import datetime, timedelta
 
 from gpufleet_api.base import MovedFrom
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_api.workload_placement import Topology
 from gpufleet_common import timestamps

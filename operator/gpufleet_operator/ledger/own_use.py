@@ -8,7 +8,8 @@ for that long. With `demand: Learned`, what earlier runs used takes the place of
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, DeviceHolder
+from gpufleet_api.telemetry.device import DeviceHolder
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.model.demands.promise import is_reclaimable, placed_mib
 

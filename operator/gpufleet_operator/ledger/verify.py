@@ -11,7 +11,8 @@ field, which is known when a pod on the node has it: before 1.36 it is off by de
 from dataclasses import dataclass
 
 from gpufleet_api.names import DRA_DRIVER
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, TelemetryStatus
+from gpufleet_api.telemetry.gpu_telemetry import TelemetryStatus
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_common.device_ids import device_name, device_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_operator.model.claims.claim_actions import CreateClaim, DeleteClaim
 from gpufleet_operator.model.cluster.changes import Subject

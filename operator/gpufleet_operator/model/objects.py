@@ -12,7 +12,8 @@ from typing import Any
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.names import CLAIM_PREFIX, SCHEDULING_GATE, Transport
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, GPUTelemetry, TelemetryStatus
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry, TelemetryStatus
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.model.claims.resource_claim import ClaimReference

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from gpufleet_api.names import ASSIGNMENT_ANNOTATION, SCHEDULING_GATE, WAITING_FOR_ANNOTATION
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.model.json_patch import JsonPatchOperation
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.pods.node_affinity import REQUIRED

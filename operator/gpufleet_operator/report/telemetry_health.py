@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.names import TelemetryState
-from gpufleet_api.telemetry.gpu_telemetry import Device, HealthState
+from gpufleet_api.telemetry.device import Device, HealthState
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.model.objects import Telemetry
 from gpufleet_operator.model.snapshot import Snapshot

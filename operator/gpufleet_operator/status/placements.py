@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
 from gpufleet_api.names import NOT_MOVED
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload_placement import OnPressure
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, ScoreTerms
 from gpufleet_common import timestamps

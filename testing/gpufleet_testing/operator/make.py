@@ -10,7 +10,9 @@ from typing import Any, Unpack
 
 from gpufleet_api.condition import Condition
 from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARED_SLOTS, Reclaim, Transport
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, CordonedDevice, DeviceHolder, GPUTelemetry, TelemetryStatus
+from gpufleet_api.telemetry.device import DeviceHolder
+from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry, TelemetryStatus
+from gpufleet_api.telemetry.spec import Assignment, CordonedDevice
 from gpufleet_api.workload import GPUWorkload, WorkloadSpec
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_api.telemetry.gpu_telemetry import CordonedDevice
+from gpufleet_api.telemetry.spec import CordonedDevice
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.state import record_results

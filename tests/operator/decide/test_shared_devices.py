@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_api.names import DRA_DRIVER, RESOURCE, SHARED_RESOURCE, Reclaim, Transport
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.demand.observe import ObservedRun, RunKey, observe_runs
 from gpufleet_operator.model.demands.gpu_demand import OwnerReference
 from gpufleet_operator.model.demands.template import TemplateKey

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from gpufleet_api.telemetry.gpu_telemetry import CordonedDevice
+from gpufleet_api.telemetry.spec import CordonedDevice
 from gpufleet_operator.fleet.device_counts import device_counts
 from gpufleet_operator.model.objects import Node, Telemetry
 from gpufleet_testing.operator import make

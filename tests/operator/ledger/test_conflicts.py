@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_api.names import Reclaim
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.ledger.conflicts import Occupancy
 from gpufleet_operator.model.objects import Reservation
 from gpufleet_testing.operator import make

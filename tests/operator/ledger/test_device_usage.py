@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from gpufleet_api.names import SHARED_RESOURCE
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet.engine_input import UNKNOWN_NODE, node_state
 from gpufleet_operator.ledger.device_usage import DeviceUsage, device_memory_mib, usage_of

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.ledger.device_usage import usage_of
 from gpufleet_operator.ledger.own_use import RECLAIM_AFTER, ObservationTime

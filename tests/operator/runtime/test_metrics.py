@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_api.telemetry.gpu_telemetry import CordonedDevice
+from gpufleet_api.telemetry.spec import CordonedDevice
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.decode import Decoder
 from gpufleet_operator.decide.decide import decide

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from gpufleet_api.telemetry.gpu_telemetry import Device
+from gpufleet_api.telemetry.device import Device
 from gpufleet_api.workload_placement import OnPressure
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from gpufleet_api.telemetry.gpu_telemetry import Device
+from gpufleet_api.telemetry.device import Device
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet.engine_input import sampled_at
 from gpufleet_operator.ledger.device_usage import usable_mib

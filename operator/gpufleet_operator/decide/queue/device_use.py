@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from gpufleet_api.names import WHOLE_DEVICE_PERCENT
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Reservation

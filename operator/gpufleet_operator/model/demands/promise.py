@@ -1,7 +1,8 @@
 """What a reservation of a share is placed with, and whether others may get what its pod does not use."""
 
 from gpufleet_api.names import Reclaim
-from gpufleet_api.telemetry.gpu_telemetry import Assignment, DeviceHolder
+from gpufleet_api.telemetry.device import DeviceHolder
+from gpufleet_api.telemetry.spec import Assignment
 
 
 def is_reclaimable(assignment: Assignment) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpufleet_api.base import ContainerDevices
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_operator.model.lenient_json import maps
 from gpufleet_operator.model.objects import Pod

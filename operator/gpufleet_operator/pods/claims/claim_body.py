@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpufleet_api.names import DRA_DRIVER, MANAGED_TAINT, POD_CLAIM, REPLICA_LABEL
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.model.claims.resource_claim import ClaimRequest
 from gpufleet_operator.model.demands.promise import is_reclaimable, placed_mib
 from gpufleet_operator.model.objects import Pod, Workload

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpufleet_api.names import DRA_DRIVER, Transport
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_common.device_ids import device_name
 from gpufleet_operator.model.claims.resource_claim import ClaimReference, DeviceAllocation, ResourceClaim
 from gpufleet_operator.model.objects import Pod, Telemetry, Workload

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from gpufleet_api.names import ASSIGNMENT_ANNOTATION, Transport
-from gpufleet_api.telemetry.gpu_telemetry import Assignment
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.claims.resource_claim import ResourceClaim

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from prometheus_client import CollectorRegistry
 
-from gpufleet_api.telemetry.gpu_telemetry import CordonedDevice
+from gpufleet_api.telemetry.spec import CordonedDevice
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.decide.incremental.region import close
 from gpufleet_operator.fleet.build import NodeInputs, node_state_of
