@@ -29,7 +29,7 @@ from packing import WHOLE, Arrival, mix_of, read_arrivals, read_nodes
 
 from gpufleet_api.workload_placement import Strategy
 from gpufleet_operator.decide.queue.contenders import QueuedWorkload, choose
-from gpufleet_operator.decide.queue.device_use import WINDOW, use_by_namespace
+from gpufleet_operator.decide.queue.namespace_use import WINDOW, use_by_namespace
 from gpufleet_operator.model.state_types import DeviceUse, Limits
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.contention.removal import without

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from gpufleet_cli.analysis import device_checks, item_shares
+from gpufleet_cli.analysis import device_checks, item_shards
 from gpufleet_cli.commands.sources import fleet_documents
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.fleet_files import load
@@ -34,17 +34,17 @@ def distribute(
         raise InputError("--by, --now and --stale-after may not be given with --capacity")
     notes: tuple[str, ...] = ()
     if named:
-        capacities = item_shares.parse_capacities(named)
+        capacities = item_shards.parse_capacities(named)
     else:
         loaded = load(fleet_documents(target, now, stale_after))
         checks = device_checks.check_devices(loaded.fleet, Request("fleet", (0,)))
         usable = [check.device for check in checks if check.reason is None]
-        capacities = item_shares.capacities_of_devices(usable, by or DeviceCapacity.FREE_MEMORY)
-        notes = (*item_shares.notes(device_checks.count_rejections(checks)), *loaded.notes)
-    divided = item_shares.divide(items, capacities, maxima)
+        capacities = item_shards.capacities_of_devices(usable, by or DeviceCapacity.FREE_MEMORY)
+        notes = (*item_shards.notes(device_checks.count_rejections(checks)), *loaded.notes)
+    divided = item_shards.divide(items, capacities, maxima)
 
     def draw(screen: Screen, _wide: bool) -> None:
-        tables.shares(screen, divided, capacities)
+        tables.shards(screen, divided, capacities)
 
-    write(Rendering(partial(json_shapes.shares, divided), lambda: list(divided.items), draw), output, headers=headers)
+    write(Rendering(partial(json_shapes.shards, divided), lambda: list(divided.items), draw), output, headers=headers)
     write_notes(notes)

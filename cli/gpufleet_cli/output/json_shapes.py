@@ -89,7 +89,7 @@ def explanation(checks: Iterable[DeviceCheck], counts: Json, notes: Sequence[str
     return {"devices": devices, **counts, "notes": list(notes)}
 
 
-def shares(divided: Shards[str]) -> Json:
+def shards(divided: Shards[str]) -> Json:
     """`gpufleet distribute -o json`."""
     return {
         "shares": dict(divided.items),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpufleet_cli.analysis.device_checks import DeviceCheck, ScoredDevice, count_rejections
-from gpufleet_cli.analysis.item_shares import ReceiverCapacity
+from gpufleet_cli.analysis.item_shards import ReceiverCapacity
 from gpufleet_cli.analysis.saved_decisions import ReplayedDecision
 from gpufleet_cli.analysis.simulation import SimulatedWorkload
 from gpufleet_cli.output.terminal import Column, Screen
@@ -129,7 +129,7 @@ def availability(screen: Screen, checks: Sequence[DeviceCheck]) -> None:
     screen.line(f"{passing:,}/{len(checks):,} GPUs are available{f': {failed}' if failed else ''}.")
 
 
-def shares(screen: Screen, divided: Shards[str], capacities: Mapping[str, ReceiverCapacity]) -> None:
+def shards(screen: Screen, divided: Shards[str], capacities: Mapping[str, ReceiverCapacity]) -> None:
     """Prints the items and the range of each receiver, and the totals."""
     rows = [
         [name, capacities[name].text, str(divided.items[name]), f"[{start}, {end})"]

@@ -13,7 +13,7 @@ from gpufleet_operator.decide.lifecycle.removals import record_evictions, record
 from gpufleet_operator.decide.lifecycle.run_policy import expired
 from gpufleet_operator.decide.moments import due_moments, earliest
 from gpufleet_operator.decide.plan import FleetSource, Plan, place_waiting
-from gpufleet_operator.decide.queue.device_use import update_use
+from gpufleet_operator.decide.queue.namespace_use import update_use
 from gpufleet_operator.decide.replicas import assess
 from gpufleet_operator.decide.reports import collect_reports
 from gpufleet_operator.decide.retries.rejections import count_rejections

@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 from gpufleet_operator.decide.assessment.pod_assessor import unschedulable_grace
 from gpufleet_operator.decide.lifecycle.run_policy import expiry, next_moments
-from gpufleet_operator.decide.queue.device_use import WINDOW
+from gpufleet_operator.decide.queue.namespace_use import WINDOW
 from gpufleet_operator.decide.retries.stuck_pods import scheduling_timeout
 from gpufleet_operator.decide.services import RESTORE_INTERVAL
-from gpufleet_operator.fleet import cordons, set_aside
+from gpufleet_operator.fleet import cordons, rejecting_nodes
 from gpufleet_operator.ledger.ledger import exit_delay, reservations
 from gpufleet_operator.ledger.move_target import deadline, origin_of
 from gpufleet_operator.model.cluster.changes import Subject, SubjectKind
@@ -77,7 +77,7 @@ def _rejection_moments(rejections: Rejections, limits: Limits) -> Iterator[tuple
         yield SubjectKind.WORKLOAD, uid, pause.until
         yield SubjectKind.WORKLOAD, uid, pause.until + BACKOFF_RESET
     for node, found in rejections.by_node.items():
-        if (end := set_aside.until(found)) is not None:
+        if (end := rejecting_nodes.until(found)) is not None:
             yield SubjectKind.NODE, node, end
     for uid, since in rejections.allocated_since.items():
         yield SubjectKind.POD, uid, since + limits.rejections_reset_after

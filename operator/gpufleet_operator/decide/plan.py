@@ -38,13 +38,13 @@ from gpufleet_operator.decide.queue.contenders import (
     reserved_from,
 )
 from gpufleet_operator.decide.queue.contention import Contention, Earmark
-from gpufleet_operator.decide.queue.device_use import dominant_share, use_by_namespace
+from gpufleet_operator.decide.queue.namespace_use import dominant_share, use_by_namespace
 from gpufleet_operator.decide.queue.order import QueueOrder, priority_of
 from gpufleet_operator.decide.queue.unplaced import stale_reservations, unplaced_replicas, without_in_flight
 from gpufleet_operator.decide.retries.pause_rules import excluded_nodes
 from gpufleet_operator.decide.shards import Range, new_ranges
 from gpufleet_operator.demand.learned_share import placed_share, with_demand, with_learned_demand
-from gpufleet_operator.fleet import set_aside
+from gpufleet_operator.fleet import rejecting_nodes
 from gpufleet_operator.fleet.build import BuiltFleet, build
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.fleet.pod_rules import PlacedPods
@@ -163,7 +163,7 @@ class _Planner:
         self.ledger = ledger
         self.source = source
         self.in_flight = nodes_in_flight(state)
-        rejecting = set_aside.active(state.rejections.by_node, snapshot.now)
+        rejecting = rejecting_nodes.active(state.rejections.by_node, snapshot.now)
         self.failing = failed_nodes(state, snapshot.now).union(rejecting)
         self.picked: dict[ReplicaKey, PickedDevices] = {}
         self.unplaced: dict[str, Diagnosis] = {}

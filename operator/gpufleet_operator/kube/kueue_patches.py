@@ -12,7 +12,7 @@ def check_answer(answer: CheckAnswer, now: datetime) -> dict[str, Any]:
     """Returns the entries of the checks. Another version of the Workload, which may have no quota, rejects them.
 
     Any answer but Ready evicts the Workload. Kueue 0.17 alone evicts it only after `requeueAfterSeconds`, and nobody
-    else gets the quota until then. A later time of the condition puts a Workload that Kueue has set aside into its
+    else gets the quota until then. A later time of the condition puts a Workload that Kueue found inadmissible into its
     queue again.
     """
     entry: dict[str, Any] = {

@@ -255,8 +255,8 @@ class UpToDateNode:
     stale: bool
     drained: frozenset[str] = frozenset()
     """UUIDs of devices that are cordoned with `drain` at present: such an entry may end by itself."""
-    set_aside: datetime | None = None
-    """Until when no devices are picked there."""
+    excluded_until: datetime | None = None
+    """End of the time in which no devices are picked there, because the node rejects pods."""
 
 
 @dataclass(frozen=True, slots=True)

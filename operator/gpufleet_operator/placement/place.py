@@ -106,11 +106,11 @@ class _Attempt:
         allowed = _allowed(fleet, request, self.query, rules)
         self.unplaced = []
         for replica in order:
-            keys, aside = selector.keys(), _rows(fleet, request.excluded_nodes.get(replica, ()))
+            keys, excluded = selector.keys(), _rows(fleet, request.excluded_nodes.get(replica, ()))
             if rules is not None:
-                aside += rules.rejected()
-            row = _best(keys, allowed, aside)
-            if row is None and allowed is None and not aside and not tentative.taken:
+                excluded += rules.rejected()
+            row = _best(keys, allowed, excluded)
+            if row is None and allowed is None and not excluded and not tentative.taken:
                 self.infeasible = True
             cells = None if row is None else selector.cells(tentative.window(row))
             if row is None or cells is None:
@@ -130,14 +130,14 @@ class _Attempt:
         return diagnose(explained, self.query, self.unplaced[0], len(self.picks), self._rules)
 
 
-def _best(keys: NDArray[np.int64], allowed: NDArray[np.intp] | None, aside: list[int]) -> int | None:
+def _best(keys: NDArray[np.int64], allowed: NDArray[np.intp] | None, excluded: list[int]) -> int | None:
     if allowed is not None:
         only = np.full(len(keys), INFEASIBLE, np.int64)
         only[allowed] = keys[allowed]
         keys = only
-    if aside:
+    if excluded:
         keys = keys.copy() if allowed is None else keys
-        keys[aside] = INFEASIBLE
+        keys[excluded] = INFEASIBLE
     row = int(keys.argmax())
     return None if keys[row] == INFEASIBLE else row
 
@@ -153,8 +153,8 @@ def _allowed(fleet: Fleet, request: Request, query: Query, rules: RuleState | No
     if request.topology is not Topology.SAME_NODE and (rules is None or not rules.may_start_anywhere):
         return None
     room = replica_capacity(fleet, query, len(request.replicas))
-    for aside in request.excluded_nodes.values():
-        room[_rows(fleet, aside)] = 0
+    for excluded in request.excluded_nodes.values():
+        room[_rows(fleet, excluded)] = 0
     if rules is not None:
         room = rules.usable(room)
     if request.topology is not Topology.SAME_NODE:

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet import cordons, set_aside
+from gpufleet_operator.fleet import cordons, rejecting_nodes
 from gpufleet_operator.model.objects import Node, NodeCondition, Telemetry
 from gpufleet_operator.model.report_actions import WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
@@ -44,7 +44,7 @@ def node_reports(snapshot: Snapshot) -> NodeReports:
             node.resource_version if node else "",
             stale=snapshot.blames_node(name),
             drained=frozenset(cordons.drained(snapshot, name)),
-            set_aside=set_aside.active(snapshot.previous_state.rejections.by_node, snapshot.now).get(name),
+            excluded_until=rejecting_nodes.active(snapshot.previous_state.rejections.by_node, snapshot.now).get(name),
         )
         if before.get(name) == up_to_date or not _differs(snapshot, found, telemetry, node):
             found.up_to_date[name] = up_to_date
@@ -81,10 +81,11 @@ def _differs(snapshot: Snapshot, found: NodeReports, telemetry: Telemetry | None
 def _health(snapshot: Snapshot, telemetry: Telemetry, freshness: TelemetryFinding) -> TelemetryFinding:
     """Returns whether the devices are healthy, and containers get them."""
     found, rejected = healthy(telemetry, freshness), snapshot.previous_state.rejections.by_node
-    end = set_aside.active(rejected, snapshot.now).get(telemetry.name)
+    end = rejecting_nodes.active(rejected, snapshot.now).get(telemetry.name)
     if end is None or found.status is ConditionStatus.FALSE:
         return found
-    return TelemetryFinding(ConditionStatus.FALSE, "PodsRejected", set_aside.message(rejected[telemetry.name], end))
+    message = rejecting_nodes.message(rejected[telemetry.name], end)
+    return TelemetryFinding(ConditionStatus.FALSE, "PodsRejected", message)
 
 
 def _condition(snapshot: Snapshot, telemetry: Telemetry, kind: str, finding: TelemetryFinding) -> Condition:

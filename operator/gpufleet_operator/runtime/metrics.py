@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from gpufleet_operator.decide.pressure.candidates import MoveReason
 from gpufleet_operator.decide.pressure.plan_moves import MoveRejection
-from gpufleet_operator.fleet import set_aside
+from gpufleet_operator.fleet import rejecting_nodes
 from gpufleet_operator.model.actions import (
     Actions,
     CreatePod,
@@ -223,8 +223,8 @@ class Metrics:
         self.leader = Gauge(
             "gpufleet_operator_leader", "1 in the process that decides, 0 in a standby.", registry=registry
         )
-        self.nodes_set_aside = Gauge(
-            "gpufleet_operator_nodes_set_aside",
+        self.rejecting_nodes = Gauge(
+            "gpufleet_operator_rejecting_nodes",
             "Nodes on which no devices are picked because they rejected pods of several workloads.",
             registry=registry,
         )
@@ -288,7 +288,7 @@ class Metrics:
             self.gated_pods.labels(reason).set(number)
         self.unplaced_workloads.set(len(actions.unplaced))
         self.fleet_inconsistencies.set(len(actions.inconsistencies))
-        self.nodes_set_aside.set(len(set_aside.active(actions.state.rejections.by_node, snapshot.now)))
+        self.rejecting_nodes.set(len(rejecting_nodes.active(actions.state.rejections.by_node, snapshot.now)))
         self.unexpected_errors.labels("template").inc(len(actions.unexpected_errors))
         self.pressure.record(snapshot.now, actions)
         self._last = snapshot

@@ -21,7 +21,7 @@ from gpufleet_operator.decide.claims.transports import (
 from gpufleet_operator.decide.plan import FleetSource
 from gpufleet_operator.decide.retries.pause_rules import excluded_nodes
 from gpufleet_operator.demand.learned_share import placed_share, with_learned_demand
-from gpufleet_operator.fleet import set_aside
+from gpufleet_operator.fleet import rejecting_nodes
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.fleet.pod_rules import PlacedPods
 from gpufleet_operator.ledger.kept import ReplicaKey
@@ -117,12 +117,12 @@ class _ExpectedPods:
         if model is None:
             raise TypeError(f"{workload.full_name} has no model")  # only workloads that parse are assessed
         excluded = excluded_nodes(snapshot, self._state, workload.uid, missing)
-        aside = frozenset(set_aside.active(self._state.rejections.by_node, snapshot.now))
+        rejecting = frozenset(rejecting_nodes.active(self._state.rejections.by_node, snapshot.now))
         requested = request(
             model,
             replicas=tuple(missing),
             resources=snapshot.limits.resources,
-            excluded_nodes={index: nodes | aside for index, nodes in excluded.items()},
+            excluded_nodes={index: nodes | rejecting for index, nodes in excluded.items()},
             placed_replicas=Counter(r.reservation.node for r in assessed.replicas if r.reservation is not None),
         )
         requested = with_learned_demand(requested, snapshot, workload, [pod], may_claim=True)

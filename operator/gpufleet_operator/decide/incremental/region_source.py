@@ -7,7 +7,7 @@ from gpufleet_operator.decide.incremental.region import Region, Seeds
 from gpufleet_operator.decide.plan import FleetSource, Plan
 from gpufleet_operator.decide.queue.contenders import QueuedWorkload
 from gpufleet_operator.decide.queue.contention import Earmark
-from gpufleet_operator.fleet import set_aside
+from gpufleet_operator.fleet import rejecting_nodes
 from gpufleet_operator.fleet.build import BuiltFleet, node_inputs, node_state_of
 from gpufleet_operator.fleet.kept_fleet import KeptFleet, could_serve
 from gpufleet_operator.fleet.pod_rules import PlacedPods
@@ -99,7 +99,7 @@ class RegionSource(WholeSource):
         )
         # The end of a backoff, or of a slow write, is no change of the node, but until then no workload could use it.
         state = snapshot.previous_state
-        ended = writable_again(state, snapshot.now) | set_aside.ended(state.rejections.by_node, snapshot.now)
+        ended = writable_again(state, snapshot.now) | rejecting_nodes.ended(state.rejections.by_node, snapshot.now)
         again = self._region.nodes & ended
         woken = self._woken([*changed, *self.kept.nodes(again)])
         if woken:

@@ -14,7 +14,7 @@ from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.retries.observed_node import NodeObserver
 from gpufleet_operator.decide.retries.pause_rules import GANG, by_plugin, next_pause, pause_key
 from gpufleet_operator.decide.retries.restored import REJECTION_BASE_SECONDS, restored
-from gpufleet_operator.fleet import set_aside
+from gpufleet_operator.fleet import rejecting_nodes
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import (
@@ -68,7 +68,7 @@ def kept_rejections(snapshot: Snapshot) -> Rejections:
         pauses={**stored.pauses, **pauses},
         allocated_since={uid: at for uid, at in previous.allocated_since.items() if uid in snapshot.pods},
         generations=current,
-        by_node={n: found for n, found in set_aside.kept(previous.by_node, now).items() if n in snapshot.nodes},
+        by_node={n: found for n, found in rejecting_nodes.kept(previous.by_node, now).items() if n in snapshot.nodes},
     )
 
 
@@ -132,7 +132,7 @@ def _count(observer: NodeObserver, rejections: Rejections, uid: str, removal: Re
     )
     if _is_of_the_node(removal):
         added = RejectionOnNode(uid, snapshot.now, removal.message)
-        rejections = replace(rejections, by_node=set_aside.with_rejection(rejections.by_node, node, added))
+        rejections = replace(rejections, by_node=rejecting_nodes.with_rejection(rejections.by_node, node, added))
     key = pause_key(snapshot, uid, removal.replica)
     pause = next_pause(observer, key, rejections.pauses.get(key), removal, node, by=by)
     return replace(rejections, pauses={**rejections.pauses, key: pause})

@@ -13,7 +13,7 @@ from gpufleet_operator.decide.claims.transports import without_device_requests
 from gpufleet_operator.decide.plan import FleetSource
 from gpufleet_operator.decide.retries.pause_rules import excluded_nodes
 from gpufleet_operator.demand.learned_share import with_learned_demand
-from gpufleet_operator.fleet import set_aside
+from gpufleet_operator.fleet import rejecting_nodes
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.fleet.pod_rules import PlacedPods
 from gpufleet_operator.ledger.ledger import Ledger
@@ -44,12 +44,12 @@ class RetryFit:
             return frozenset()
         indices = tuple(r.index for r in replicas)
         excluded = excluded_nodes(snapshot, self._state, workload.uid, indices)
-        aside = frozenset(set_aside.active(self._state.rejections.by_node, snapshot.now))
+        rejecting = frozenset(rejecting_nodes.active(self._state.rejections.by_node, snapshot.now))
         requested = request(
             workload.model,
             replicas=indices,
             resources=snapshot.limits.resources,
-            excluded_nodes={index: nodes | aside for index, nodes in excluded.items()},
+            excluded_nodes={index: nodes | rejecting for index, nodes in excluded.items()},
             placed_replicas=Counter(r.reservation.node for r in assessed.replicas if r.reservation is not None),
         )
         existing = (r.pod for r in replicas if r.pod is not None)

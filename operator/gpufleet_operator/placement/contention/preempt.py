@@ -86,8 +86,8 @@ def _one_by_one(plan: Fleet, request: Request, mix: Mix, terms: EvictionTerms) -
     picks: list[Pick] = []
     placed_replicas = dict(request.placed_replicas)
     for replica in request.replicas:
-        aside = {replica: nodes} if (nodes := request.excluded_nodes.get(replica)) else {}
-        single = replace(request, replicas=(replica,), placed_replicas=dict(placed_replicas), excluded_nodes=aside)
+        excluded = {replica: nodes} if (nodes := request.excluded_nodes.get(replica)) else {}
+        single = replace(request, replicas=(replica,), placed_replicas=dict(placed_replicas), excluded_nodes=excluded)
         decision = place(plan, single, mix, explain=False)
         if not decision.picks:
             found = search.cheapest(single)

@@ -94,7 +94,7 @@ def _explain(
     return Diagnosis(message, considered, eligible, rejected, closest.as_closest_device() if closest else None)
 
 
-def rejection_codes(fleet: Fleet, query: Query, aside: frozenset[str], rules: RuleState | None = None) -> Codes:
+def rejection_codes(fleet: Fleet, query: Query, excluded: frozenset[str], rules: RuleState | None = None) -> Codes:
     """Returns (rows, width): the code of the first test that each device fails; GANG if it passes all of them.
 
     Cells without a device have no meaningful code. The caller must not change the array.
@@ -103,9 +103,9 @@ def rejection_codes(fleet: Fleet, query: Query, aside: frozenset[str], rules: Ru
     if rules is not None:
         of_rules = rules.codes()[:, None]
         codes = np.where((of_rules != 0) & (of_rules < codes), of_rules, codes)
-    if aside:
+    if excluded:
         codes = codes.copy()
-        codes[[row for row in map(fleet.row, aside) if row is not None]] = CODES[FilterReason.NODE_BACKOFF]
+        codes[[row for row in map(fleet.row, excluded) if row is not None]] = CODES[FilterReason.NODE_BACKOFF]
     return codes
 
 

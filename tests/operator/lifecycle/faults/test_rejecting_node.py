@@ -23,7 +23,7 @@ async def rejecting(cluster: FakeCluster, operator: OperatorProcess) -> None:
             await moment(cluster, operator)
 
 
-async def test_node_that_rejects_several_workloads_is_set_aside_for_all() -> None:
+async def test_node_that_rejects_several_workloads_is_excluded_for_all() -> None:
     cluster = FakeCluster(2, WORKLOADS)
     operator = OperatorProcess(cluster, checked=True)
 
@@ -35,7 +35,7 @@ async def test_node_that_rejects_several_workloads_is_set_aside_for_all() -> Non
     assert (conditions["Healthy"]["status"], conditions["Healthy"]["reason"]) == ("False", "PodsRejected")
     assert "pods of 3 workloads were rejected, the last one with: " in conditions["Healthy"]["message"]
     registry = operator.reconciler._metrics.registry
-    assert registry.get_sample_value("gpufleet_operator_nodes_set_aside") == 1
+    assert registry.get_sample_value("gpufleet_operator_rejecting_nodes") == 1
 
 
 async def test_node_is_tried_again_after_a_pause_and_forgiven() -> None:

@@ -139,7 +139,7 @@ async def test_retry_evicts_the_workload_and_is_an_event() -> None:
 
 
 async def test_check_of_a_paused_workload_is_reset_with_a_new_time_of_eviction() -> None:
-    """A Workload that Kueue has set aside while the check was Retry is queued again."""
+    """A Workload that became inadmissible in Kueue while the check was Retry is queued again."""
     check = {"name": "devices", "state": "Retry", "message": "2 in use", "retryCount": 1, "requeueAfterSeconds": 10}
     status = {"admissionChecks": [check], "requeueState": {"requeueAt": "2026-01-02T03:04:10Z"}}
     server = Server(workload={**JOB, "status": status})

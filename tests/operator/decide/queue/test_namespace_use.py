@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from gpufleet_operator.decide.queue.device_use import dominant_share, update_use, use_by_namespace
+from gpufleet_operator.decide.queue.namespace_use import dominant_share, update_use, use_by_namespace
 from gpufleet_operator.ledger.ledger import read_ledger
 from gpufleet_operator.model.state_types import DeviceUse, PassState
 from gpufleet_testing.operator import make

@@ -1,6 +1,6 @@
-"""Nodes whose device plugin rejected pods of several workloads: no workload gets devices there for a while.
+"""Excludes nodes that rejected pods of several workloads: no workload gets devices there for a while.
 
-Otherwise each new workload learns on its own that the node rejects every pod, and the idle node is the best one.
+Otherwise each new workload would be rejected there once, because the idle node has the highest score.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from gpufleet_operator.model.state_types import RejectionOnNode
 
 WORKLOADS = 3
-"""So many different ones."""
+"""Rejected workloads after which a node is excluded."""
 WINDOW = timedelta(minutes=10)
 """How long a rejection counts."""
 _FIRST_PAUSE = timedelta(seconds=15)
@@ -21,7 +21,7 @@ Rejected = Mapping[str, Sequence[RejectionOnNode]]
 
 
 def until(found: Sequence[RejectionOnNode]) -> datetime | None:
-    """Returns until when a node is set aside, which may be in the past; None: it is not."""
+    """Returns the end of a node's exclusion, which may be in the past; None: it is not excluded."""
     if len({rejection.workload_uid for rejection in found}) < WORKLOADS:
         return None
     factor: int = 2 ** (len(found) - WORKLOADS)
@@ -29,12 +29,12 @@ def until(found: Sequence[RejectionOnNode]) -> datetime | None:
 
 
 def active(rejected: Rejected, now: datetime) -> dict[str, datetime]:
-    """Returns the nodes that are set aside, and until when."""
+    """Returns the excluded nodes, and the end of their exclusion."""
     return {node: end for node, end in _ends(rejected) if now < end}
 
 
 def ended(rejected: Rejected, now: datetime) -> frozenset[str]:
-    """Returns the nodes that were set aside and may be tried again."""
+    """Returns the nodes whose exclusion has ended."""
     return frozenset(node for node, end in _ends(rejected) if end <= now)
 
 
@@ -57,7 +57,7 @@ def with_rejection(rejected: Rejected, node: str, added: RejectionOnNode) -> dic
 
 
 def message(found: Sequence[RejectionOnNode], end: datetime) -> str:
-    """Returns why the node is set aside."""
+    """Returns why the node is excluded."""
     workloads = len({rejection.workload_uid for rejection in found})
     return (
         f"pods of {workloads} workloads were rejected, the last one with: {found[-1].message}; "
