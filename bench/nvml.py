@@ -143,9 +143,9 @@ def opened() -> NvmlHardware:
     """
     hardware = NvmlHardware()
     hardware.open()
-    for slot in range(hardware.device_count()):
+    for index in range(hardware.device_count()):
         try:
-            hardware.identify(slot)
+            hardware.identify(index)
         except DeviceError as error:
             print(f"device skipped: {error}", file=sys.stderr)
     return hardware

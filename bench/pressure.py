@@ -100,7 +100,7 @@ class Holder:
 
 
 @dataclass(slots=True)
-class Slot:
+class TrackedGpu:
     """A device, with what the operator knows of it."""
 
     row: int
@@ -126,8 +126,8 @@ class Cluster:
         self.moves = self.moves_within_promise = 0
         self._runs = Runs()
         self._setting, self._arm, self._sample = setting, arm, -1
-        self._slots = {slot.uuid: slot for slot in map(Slot, range(shape[0]))}
-        self._nodes = {name: list(slots) for name, slots in groupby(self._slots.values(), lambda slot: slot.node)}
+        self._gpus = {gpu.uuid: gpu for gpu in map(TrackedGpu, range(shape[0]))}
+        self._nodes = {name: list(gpus) for name, gpus in groupby(self._gpus.values(), lambda gpu: gpu.node)}
         self._fleet = Fleet.of(self._state(name) for name in self._nodes)
         self._outdated: set[str] = set()
         """Nodes that changed since the fleet was last read."""
@@ -144,29 +144,29 @@ class Cluster:
         """Removes ended jobs, takes the newest sample, and moves jobs."""
         sample = self._setting.sample(now)
         fresh, self._sample = sample != self._sample and sample >= 0, sample
-        for name, slots in self._nodes.items():
-            before = sum(len(slot.holders) for slot in slots)
-            for slot in slots:
-                slot.holders = [holder for holder in slot.holders if holder.job.end > now]
-            if fresh or before != sum(len(slot.holders) for slot in slots):
+        for name, gpus in self._nodes.items():
+            before = sum(len(gpu.holders) for gpu in gpus)
+            for gpu in gpus:
+                gpu.holders = [holder for holder in gpu.holders if holder.job.end > now]
+            if fresh or before != sum(len(gpu.holders) for gpu in gpus):
                 self._outdated.add(name)
         if fresh and self._arm.moves:
-            for slot in self._slots.values():
-                self._relieve(slot, now)
+            for gpu in self._gpus.values():
+                self._relieve(gpu, now)
 
     def admit(self, job: Job, uuid: str, now: int, share: Share) -> None:
         self._runs.add(job)
-        self._add(Holder(job, now, share.memory_mib), self._slots[uuid], now, share)
+        self._add(Holder(job, now, share.memory_mib), self._gpus[uuid], now, share)
 
     def share(self, job: Job) -> Share:
         """Returns the share with which a job is placed."""
         learned = self._runs.demand_mib(job, self._sample) if self._arm.learns else None
         return job.share if learned is None else replace(job.share, memory_mib=learned)
 
-    def _add(self, holder: Holder, slot: Slot, now: int, share: Share) -> None:
-        self.fleet.hold(slot.node, [slot.uuid], share=share)
-        slot.holders.append(holder)
-        self._put(holder.job, slot.row, now, 1)
+    def _add(self, holder: Holder, gpu: TrackedGpu, now: int, share: Share) -> None:
+        self.fleet.hold(gpu.node, [gpu.uuid], share=share)
+        gpu.holders.append(holder)
+        self._put(holder.job, gpu.row, now, 1)
 
     def _put(self, job: Job, row: int, now: int, sign: int) -> None:
         span = slice(now, min(job.end, self._setting.steps))
@@ -179,38 +179,38 @@ class Cluster:
         """Returns the device with the least room for all of the job's future use; none if there is no such device."""
         end = min(job.end, self._setting.steps)
         peaks = (self.load.memory[:, job.start : end] + job.memory[: end - job.start]).max(axis=1)
-        promised = [sum(h.job.share.compute_percent for h in slot.holders) for slot in self._slots.values()]
+        promised = [sum(h.job.share.compute_percent for h in gpu.holders) for gpu in self._gpus.values()]
         fits = (peaks <= TOTAL_MIB) & (np.array(promised) + job.share.compute_percent <= 100)
         return [f"GPU-{int(np.where(fits, peaks, -1).argmax()):05}"] if fits.any() else []
 
-    def _relieve(self, slot: Slot, now: int) -> None:
+    def _relieve(self, gpu: TrackedGpu, now: int) -> None:
         """Moves one job, if the device is above the limit in enough samples and does not rest."""
-        full = self._seen(slot) * 100 > PRESSURE_PERCENT * TOTAL_MIB
-        slot.in_a_row = slot.in_a_row + 1 if full else 0
-        if slot.in_a_row < PRESSURE_SAMPLES or now - slot.tried_at < _DEVICE_REST:
+        full = self._seen(gpu) * 100 > PRESSURE_PERCENT * TOTAL_MIB
+        gpu.in_a_row = gpu.in_a_row + 1 if full else 0
+        if gpu.in_a_row < PRESSURE_SAMPLES or now - gpu.tried_at < _DEVICE_REST:
             return
-        slot.tried_at = now
-        old = [h for h in slot.holders if h.since <= self._sample and now - h.moved_at >= _JOB_REST and h.job.movable]
+        gpu.tried_at = now
+        old = [h for h in gpu.holders if h.since <= self._sample and now - h.moved_at >= _JOB_REST and h.job.movable]
         uses = {id(h): h.most_used_mib(self._sample) for h in old}
         old = [h for h in old if 100 * uses[id(h)] > MIN_PERCENT * TOTAL_MIB]
         for holder in sorted(old, key=lambda h: h.job.share.memory_mib - uses[id(h)])[:MAX_TRIED]:
             promised = holder.job.share.memory_mib
             share = Share(round(max(promised, uses[id(holder)])), holder.job.share.compute_percent)
-            target = self._target(slot, share)
+            target = self._target(gpu, share)
             if target is None:
                 continue
-            slot.holders.remove(holder)
-            self._put(holder.job, slot.row, now, -1)
+            gpu.holders.remove(holder)
+            self._put(holder.job, gpu.row, now, -1)
             # The place is for what it uses; its next reservation is like that of a new job.
             placed = self.share(holder.job).memory_mib
             self._add(Holder(holder.job, now, placed, now), target, now, share)
-            self._outdated |= {slot.node, target.node}
+            self._outdated |= {gpu.node, target.node}
             self.moves += 1
             self.moves_within_promise += uses[id(holder)] <= promised
             return
 
-    def _target(self, slot: Slot, share: Share) -> Slot | None:
-        needs = DeviceNeeds(share=share, exclude_uuids=frozenset({slot.uuid}))
+    def _target(self, gpu: TrackedGpu, share: Share) -> TrackedGpu | None:
+        needs = DeviceNeeds(share=share, exclude_uuids=frozenset({gpu.uuid}))
         request = Request("jobs/moved", (0,), needs, weights=ScoreWeights(1, 0, 0, 0))
         picks = place(self.fleet, request, explain=False).picks
         if not picks:
@@ -218,31 +218,31 @@ class Cluster:
         (uuid,) = picks[0].devices
         device = next(d for d in self.fleet.nodes[picks[0].node].devices if d.uuid == uuid)
         used = (device.memory_in_use_mib or 0) + share.memory_mib
-        return self._slots[uuid] if 100 * used <= ROOM_PERCENT * TOTAL_MIB else None
+        return self._gpus[uuid] if 100 * used <= ROOM_PERCENT * TOTAL_MIB else None
 
-    def _seen(self, slot: Slot) -> int:
-        return min(TOTAL_MIB, round(float(self.load.memory[slot.row, self._sample])))
+    def _seen(self, gpu: TrackedGpu) -> int:
+        return min(TOTAL_MIB, round(float(self.load.memory[gpu.row, self._sample])))
 
     def _state(self, name: str) -> NodeState:
         return NodeState(name, tuple(map(self._device, range(GPUS_PER_NODE), self._nodes[name])), free_pods=10_000)
 
-    def _device(self, index: int, slot: Slot) -> DeviceState:
+    def _device(self, index: int, gpu: TrackedGpu) -> DeviceState:
         sample = self._sample
         seen = self._arm not in (Arm.PROMISES, Arm.MOVE) and sample >= 0
-        old = [holder for holder in slot.holders if holder.since <= sample]
-        new = [holder for holder in slot.holders if holder.since > sample]
+        old = [holder for holder in gpu.holders if holder.since <= sample]
+        new = [holder for holder in gpu.holders if holder.since > sample]
         own, counts = self._arm.counts_own_use, self._arm.counts_own_use or self._arm.learns
         promised = sum(holder.placed_mib for holder in old)
         counted = sum(h.counted_mib(sample, reclaims=own) for h in old) if counts else promised
         return DeviceState(
-            uuid=slot.uuid,
+            uuid=gpu.uuid,
             index=index,
             model="GPU",
             memory_total_mib=TOTAL_MIB,
-            memory_used_mib=self._seen(slot) if seen else 0,
-            utilization_percent=min(100, round(float(self.load.compute[slot.row, sample]))) if seen else 0,
+            memory_used_mib=self._seen(gpu) if seen else 0,
+            utilization_percent=min(100, round(float(self.load.compute[gpu.row, sample]))) if seen else 0,
             temperature_celsius=None,
-            sharers=len(slot.holders),
+            sharers=len(gpu.holders),
             promised_memory_mib=promised,
             promised_compute_percent=sum(holder.job.share.compute_percent for holder in old),
             reclaimed_memory_mib=promised - counted,

@@ -44,7 +44,7 @@ def test_check_reports_stale_page(
 
 def test_shown_output_is_renewed_by_running_the_command() -> None:
     page = "```\n$ gpufleet distribute --items 3 --capacity a=1 --capacity b=2 -o json\nold\n```\n"
-    assert '{"shares": {"a": 1, "b": 2}' in pages.render(page)
+    assert '{"items": {"a": 1, "b": 2}' in pages.render(page)
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/reference/cli.md"])

@@ -143,7 +143,7 @@ def distribute(
 ) -> None:
     """Divide items by capacity, among named receivers or among the free, healthy GPUs of the fleet.
 
-    Uses the largest remainder method: the shares and the unassigned items always add up to the items. Each receiver
+    Uses the largest remainder method: the parts and the unassigned items always add up to the items. Each receiver
     gets a contiguous range [start, end), in the order of the options, or by node and GPU index.
     """
     from gpufleet_cli.commands import distribute as command  # noqa: PLC0415 - keeps --help fast

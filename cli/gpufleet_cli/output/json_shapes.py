@@ -92,7 +92,7 @@ def explanation(checks: Iterable[DeviceCheck], counts: Json, notes: Sequence[str
 def shards(divided: Shards[str]) -> Json:
     """`gpufleet distribute -o json`."""
     return {
-        "shares": dict(divided.items),
+        "items": dict(divided.items),
         "ranges": {name: list(span) for name, span in divided.ranges.items()},
         "unassigned": divided.unassigned,
     }

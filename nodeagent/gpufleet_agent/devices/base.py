@@ -261,7 +261,7 @@ class Hardware(Protocol):
         """
 
     def devices(self) -> tuple[DeviceInfo, ...]:
-        """Returns the devices identified since `open()`, sorted by index, from memory. Never blocks.
+        """Returns the devices identified since `open()`, sorted by index. Never blocks.
 
         May change as devices are read: a failed link no longer has a peer.
         """

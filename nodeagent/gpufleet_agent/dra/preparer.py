@@ -61,7 +61,7 @@ class ClaimPreparer:
     Args:
         read: Reads a claim by namespace and name. Raises as `ClaimApi.get_claim`.
         telemetry: The reservations.
-        gpus: Returns the devices of the node by name, from memory.
+        gpus: Returns the devices of the node by name, without I/O.
         device_files: Finds device nodes; None: containers get none by CDI.
         files: The files of claims.
         registry: The prepared claims.

@@ -1,1 +1,1 @@
-"""Serves metrics and probes, from memory."""
+"""Serves metrics and probes, without I/O."""

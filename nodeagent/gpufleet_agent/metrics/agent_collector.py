@@ -1,4 +1,4 @@
-"""Series about sampling, health, reservations and shared memory, built from memory at each scrape.
+"""Series about sampling, health, reservations and shared memory, built without I/O at each scrape.
 
 What is counted while it happens is in `runtime.instruments`.
 """

@@ -1,6 +1,6 @@
 """Device readings under DCGM's names and labels, so that dashboards and alerts for dcgm-exporter keep working.
 
-Each device has one series per field, so that sums over devices are correct for any holders. Built from memory at each
+Each device has one series per field, so that sums over devices are correct for any holders. Built without I/O at each
 scrape: devices and pods that are gone have no series, nor have values that the hardware does not report.
 """
 

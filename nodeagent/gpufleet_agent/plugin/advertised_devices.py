@@ -18,7 +18,7 @@ class AdvertisedDevices:
         self._by_profile = by_profile
 
     def list(self) -> tuple[AdvertisedDevice, ...]:
-        """Returns the devices to advertise, from memory."""
+        """Returns the devices to advertise, without I/O."""
         return tuple(
             AdvertisedDevice(
                 device.info.uuid,

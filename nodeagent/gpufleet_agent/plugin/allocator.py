@@ -70,7 +70,7 @@ class Allocator:
     Args:
         resource: Resource that the plugin serves.
         shared_resource: Resource of slots, served by this plugin or another; empty: sharing is disabled.
-        devices: Returns the advertised devices, from memory.
+        devices: Returns the advertised devices, without I/O.
         listings: Source of the kubelet's list.
         telemetry: Source of the reservations.
         holdings: Devices allocated so far.

@@ -29,7 +29,7 @@ class PluginContext:
     directory: Path
     """The kubelet's device plugin directory."""
     devices: Callable[[], tuple[AdvertisedDevice, ...]]
-    """Returns the devices of the node, from memory."""
+    """Returns the devices of the node, without I/O."""
     devices_changed: VersionSignal
     listings: ListingSource
     telemetry: TelemetryWatch

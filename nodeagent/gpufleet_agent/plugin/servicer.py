@@ -36,7 +36,7 @@ class DevicePlugin:
 
     Args:
         served: The resource, and how it offers devices.
-        devices: Returns the devices to advertise, from memory.
+        devices: Returns the devices to advertise, without I/O.
         devices_changed: Notified when the result of `devices` changes.
         allocator: Computes preferred allocations.
         in_flight: The allocation in flight.

@@ -64,7 +64,7 @@ class ClaimedDevices:
         self._read_at: float | None = None
 
     def use(self, own: Callable[[], Mapping[tuple[str, str], OwnClaim]]) -> None:
-        """Sets the source of the claims that the agent itself has prepared, by namespace and name, from memory."""
+        """Sets the source of the claims that the agent itself has prepared, by namespace and name, without I/O."""
         self._own = own
 
     def resolve(self, listing: Listing) -> Listing:

@@ -51,7 +51,7 @@ class Publisher(Generic[Input]):
     Args:
         api: The object in the cluster.
         telemetry: The object as last read; it also creates the object.
-        observe: Returns the input of the status as of now, from memory; None if not enough is known yet.
+        observe: Returns the input of the status as of now, without I/O; None if not enough is known yet.
         changes: Notified of changes that must not wait for the next tick.
         policy: How often to write.
         counters: Counts writes.

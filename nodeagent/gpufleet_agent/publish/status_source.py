@@ -59,7 +59,7 @@ class StatusSource:
         self._with_partitions = with_partitions
 
     def observe(self) -> Observation | None:
-        """Returns what is known now, from memory; None until the kubelet's list was read.
+        """Returns what is known now, without I/O; None until the kubelet's list was read.
 
         Without that list no device has a holder, and the operator would take all of them for free. The status of an
         earlier process stays in place until then, and ages.

@@ -23,7 +23,7 @@ from gpufleet_agent.runtime.driver_thread import DriverThread
 from gpufleet_agent.sampling.errors import ImplausibleSampleError
 from gpufleet_agent.sampling.health import ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
-from gpufleet_agent.sampling.read_schedule import ReadRound, ReadSchedule
+from gpufleet_agent.sampling.read_schedule import ScheduleGroup, ReadSchedule
 from gpufleet_agent.sampling.timing import Timing
 
 T = TypeVar("T", Reading, SlowReading)
@@ -50,7 +50,7 @@ class DeviceSampler:
         registry: NodeRegistry,
         timing: Timing,
         clock: Callable[[], Instant],
-        peers: ReadRound,
+        peers: ScheduleGroup,
     ) -> None:
         self.uuid: str | None = None
         self.first_read = asyncio.Event()

@@ -22,7 +22,7 @@ from gpufleet_agent.sampling.device_sampler import DeviceSampler
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
-from gpufleet_agent.sampling.read_schedule import ReadRound
+from gpufleet_agent.sampling.read_schedule import ScheduleGroup
 from gpufleet_agent.sampling.reopen_timer import ReopenTimer
 from gpufleet_agent.sampling.timing import Timing
 
@@ -67,9 +67,9 @@ class DriverSession:
         self._driver_version = driver_version
         self._listed: tuple[DeviceInfo, ...] = ()
         self._event_wait_failed = False
-        self._round = ReadRound(watched=True)
+        self._group = ScheduleGroup(watched=True)
         self._devices = [
-            DeviceSampler(hardware, index, registry=registry, timing=timing, clock=clock, peers=self._round)
+            DeviceSampler(hardware, index, registry=registry, timing=timing, clock=clock, peers=self._group)
             for index in range(device_count)
         ]
         self._event_thread = DriverThread("gpu-events") if isinstance(hardware, EventSource) and device_count else None
@@ -217,7 +217,7 @@ class DriverSession:
         """Checks once in each interval, a little after its reads began, whether devices are late or not accessible."""
         while True:
             await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._timing.sample))
-            self._round.wake_if_late()
+            self._group.wake_if_late()
             failures = [device.access_failures for device in self._devices if device.uuid is not None]
             if failures and min(failures) >= _MAX_ACCESS_FAILURES:
                 nodes = self._hardware.lost_nodes() if isinstance(self._hardware, DeviceNodeUser) else None

@@ -25,7 +25,7 @@ _SPARE = 60
 """Intervals for which the threads after the second sleep."""
 
 
-class ReadRound:
+class ScheduleGroup:
     """The schedules of devices that may be read by each other's threads. For use from any thread.
 
     Args:
@@ -85,7 +85,7 @@ class ReadSchedule:
         read: Reads the device and records the result. An exception ends the schedule.
         read_slow: The same for values that are read less often.
         timing: The intervals.
-        peers: The round that it belongs to, from now until `stop`.
+        peers: The group that it belongs to, from now until `stop`.
         lock: Held while the device is called. Schedules of the same device share it, because a call of an earlier one
             may be stuck.
     """
@@ -95,7 +95,7 @@ class ReadSchedule:
         read: Callable[[], None],
         read_slow: Callable[[], None],
         timing: Timing,
-        peers: ReadRound | None = None,
+        peers: ScheduleGroup | None = None,
         lock: "threading.Lock | None" = None,
     ) -> None:
         self._read = read
@@ -113,7 +113,7 @@ class ReadSchedule:
         self._since: float | None = now
         self._slow_due = now
         self._due = now + seconds_to_next_tick(now + _LEAD * timing.sample, timing.sample) - timing.sample
-        self._peers = peers or ReadRound()
+        self._peers = peers or ScheduleGroup()
         self._peers.add(self)
 
     @property

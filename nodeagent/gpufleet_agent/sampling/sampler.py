@@ -107,7 +107,7 @@ class Sampler:
         await asyncio.shield(self._closing)
 
     def snapshot(self) -> NodeSnapshot:
-        """Returns what is known now, from memory. Never blocks; works after `close`."""
+        """Returns what is known now, without I/O. Never blocks; works after `close`."""
         return self._registry.snapshot(self._clock())
 
     def saved_state(self) -> SavedState | None:

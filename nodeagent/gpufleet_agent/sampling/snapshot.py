@@ -1,6 +1,6 @@
 """The state of a node's devices at one moment, as plugin, publisher and exporter read it.
 
-Immutable, so that any thread can use it, and built from memory, so that building it never calls the driver.
+Immutable, so that any thread can use it, and built from the last readings, without a call of the driver.
 """
 
 from collections.abc import Mapping
@@ -122,7 +122,7 @@ class SnapshotSource(Protocol):
     """What the rest of the agent uses of `sampling.sampler.Sampler`."""
 
     def snapshot(self) -> NodeSnapshot:
-        """Returns what is known now, from memory. Takes microseconds, never blocks; works after close."""
+        """Returns what is known now. Takes microseconds, never blocks; works after close."""
 
     async def changed(self, seen: int) -> int:
         """Waits until `health_version` differs from `seen`; returns the new one. No change is missed.

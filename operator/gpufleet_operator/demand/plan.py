@@ -64,7 +64,7 @@ def plan_writes(
     for (key, uid), run in observed.items():
         of_template[key][uid] = run
     found: list[WriteDemand | DeleteDemand] = []
-    rooms = _Rooms(by_key.values(), of_template)
+    free = _FreeEntries(by_key.values(), of_template)
     for key in sorted({*by_key, *of_template}):
         stored, seen = by_key.get(key), of_template.get(key, {})
         if stored is not None and not seen and not _is_active(stored):  # most of them, most of the time
@@ -73,15 +73,15 @@ def plan_writes(
             continue
         status = next_status(None if stored is None else stored.status, seen, pods, now=now, minimum=minimum)
         if status is not None and (stored is not None or status.runs):
-            evicted = rooms.take(key.namespace) if stored is None else None
+            evicted = free.take(key.namespace) if stored is None else None
             if evicted is not None:
                 found.append(DeleteDemand(evicted))
-            if stored is not None or evicted is not None or rooms.has_room(key.namespace):
+            if stored is not None or evicted is not None or free.has_room(key.namespace):
                 found.append(WriteDemand(key, status, stored, _owners(stored, seen.values())))
     return found
 
 
-class _Rooms:
+class _FreeEntries:
     """Counts how many more GPUDemands each namespace may have."""
 
     def __init__(self, demands: Iterable[Demand], running: Collection[TemplateKey]) -> None:

@@ -116,7 +116,7 @@ class Executor:
         jobs = self._factory.jobs(self._held.join(actions))
         for job in jobs:
             # With writes of earlier passes, which are slow.
-            if self._lanes.full(job.slot) and not self._held.takes(job.action):
+            if self._lanes.full(job.lane_key) and not self._held.takes(job.action):
                 job.drop()
         tasks = {asyncio.create_task(self._run(job, on_write)): job for job in jobs if job.outcome is None}
         if tasks:
@@ -137,7 +137,7 @@ class Executor:
                 self._cache.dirty.set()
             self._keep_slow(tasks)
         left = (job for job in (*jobs, *self._slow.values()) if job.dropped or not (job.sent or job.ended.is_set()))
-        self._held.busy = bool(actions.state.queued_creations) or any(job.slot.lane in _PLACEMENT for job in left)
+        self._held.busy = bool(actions.state.queued_creations) or any(job.lane_key.lane in _PLACEMENT for job in left)
         return [job.outcome for job in jobs if job.outcome is not None and not job.held]
 
     def due(self) -> datetime | None:
@@ -167,7 +167,7 @@ class Executor:
 
     async def _wait(self, tasks: Mapping[asyncio.Task[None], Job], patience: float) -> None:
         """Returns when all have ended, or after a moment."""
-        reports = {task for task, job in tasks.items() if job.slot.lane in _REPORTS}
+        reports = {task for task, job in tasks.items() if job.lane_key.lane in _REPORTS}
         others = tasks.keys() - reports
         loop = asyncio.get_running_loop()
         began = self._responded_at = loop.time()
@@ -193,8 +193,8 @@ class Executor:
             if not task.done():
                 self._slow[task] = job
                 task.add_done_callback(self._land)
-                if job.sent and job.slot.lane not in _REPORTS:
-                    log.info("write is slow", action=job.action.key, lane=str(job.slot.lane))
+                if job.sent and job.lane_key.lane not in _REPORTS:
+                    log.info("write is slow", action=job.action.key, lane=str(job.lane_key.lane))
 
     def _land(self, task: asyncio.Task[None]) -> None:
         job = self._slow.pop(task)
@@ -215,7 +215,7 @@ class Executor:
                 self._held.hold(job.action)
                 job.held, job.outcome = True, WriteOutcome(job.action)
                 return
-            async with self._lanes.take(job.slot):
+            async with self._lanes.take(job.lane_key):
                 if not self._may_write():
                     _log_unsent(job.action)
                     job.drop()
@@ -224,14 +224,14 @@ class Executor:
                 if isinstance(job.action, WriteStatus):
                     self._held.drop(job.action.workload_uid)
                 job.outcome = await self._try(job)
-            if job.slot.lane not in _REPORTS:
+            if job.lane_key.lane not in _REPORTS:
                 self._responded_at = asyncio.get_running_loop().time()
             on_write()
         finally:
             job.ended.set()
 
     async def _try(self, job: Job) -> WriteOutcome:
-        action, limit = job.action, job.slot.timeout_seconds
+        action, limit = job.action, job.lane_key.timeout_seconds
         try:
             async with asyncio.timeout(limit):
                 await job.write()

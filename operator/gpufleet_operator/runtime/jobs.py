@@ -29,7 +29,7 @@ from gpufleet_operator.model.report_actions import (
     WriteTelemetryConditions,
     explain_key,
 )
-from gpufleet_operator.runtime.lanes import Lane, Slot
+from gpufleet_operator.runtime.lanes import Lane, LaneKey
 
 Write = Callable[[], Awaitable[None]]
 
@@ -59,14 +59,14 @@ class Job:
 
     Args:
         action: What is written.
-        slot: Where it is counted.
+        lane_key: The limits that it counts against.
         write: Writes it.
         needs: Jobs that must succeed before.
         follows: Jobs that must have ended before.
     """
 
     action: Action
-    slot: Slot
+    lane_key: LaneKey
     write: Write
     needs: tuple["Job", ...] = ()
     follows: tuple["Job", ...] = ()
@@ -105,25 +105,25 @@ class Job:
         return (self.action.pod_uid,) if isinstance(self.action, CreateClaim | ReleasePod) else ()
 
 
-def slot_of(action: Action) -> Slot:
-    """Returns where a write is counted."""
+def lane_key_of(action: Action) -> LaneKey:
+    """Returns the limits that a write counts against."""
     match action:
         case Reserve():
-            return Slot(Lane.RESERVE)
+            return LaneKey(Lane.RESERVE)
         case CreateClaim() | DeleteClaim() | ReleasePod():
-            return Slot(Lane.RELEASE, action.namespace)
+            return LaneKey(Lane.RELEASE, action.namespace)
         case CreatePod():
-            return Slot(Lane.CREATE, action.namespace, action.workload_uid)
+            return LaneKey(Lane.CREATE, action.namespace, action.workload_uid)
         case CreateService() | RestoreService():
-            return Slot(Lane.CREATE, str(action.body["metadata"]["namespace"]))
+            return LaneKey(Lane.CREATE, str(action.body["metadata"]["namespace"]))
         case DeletePod() | EvictPod() | RestoreFinalizer() | DeleteWorkload():
-            return Slot(Lane.REMOVE, action.namespace)
+            return LaneKey(Lane.REMOVE, action.namespace)
         case WriteStatus():
-            return Slot(Lane.STATUS, action.namespace)
+            return LaneKey(Lane.STATUS, action.namespace)
         case ExplainPod():
-            return Slot(Lane.REPORT, action.namespace)
+            return LaneKey(Lane.REPORT, action.namespace)
         case WriteTelemetryConditions() | WriteNodeCondition():
-            return Slot(Lane.REPORT)
+            return LaneKey(Lane.REPORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class JobFactory:
         return [*changes, *reserves.values(), *claims.values(), *releases, *statuses, *expired, *told]
 
     def _job(self, action: Action, needs: Iterable[Job] = (), follows: Iterable[Job] = ()) -> Job:
-        return Job(action, slot_of(action), partial(self.write, action), tuple(needs), tuple(follows))
+        return Job(action, lane_key_of(action), partial(self.write, action), tuple(needs), tuple(follows))
 
     def _after(
         self,
@@ -211,7 +211,7 @@ class JobFactory:
             await check(members)
             await self.write(members[0])
 
-        first = Job(members[0], slot_of(members[0]), check_and_create, follows=tuple(previous))
+        first = Job(members[0], lane_key_of(members[0]), check_and_create, follows=tuple(previous))
         return [first, *(self._job(member, needs=[first]) for member in members[1:])]
 
 
@@ -224,6 +224,6 @@ def _workloads_reserved_for(action: Reserve) -> set[str]:
 def _never(action: Action) -> Job:
     async def nothing() -> None: ...
 
-    job = Job(action, slot_of(action), nothing)
+    job = Job(action, lane_key_of(action), nothing)
     job.drop()
     return job

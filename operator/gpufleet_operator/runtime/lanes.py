@@ -1,7 +1,7 @@
-"""Limits how many writes are sent at the same time, so that slow ones delay only what they are about.
+"""Limits how many writes are sent at the same time, so that slow writes delay only their own namespace or workload.
 
-An admission webhook may hang for one namespace, or the writes of one node. Each namespace has lanes of its own, and
-within them each workload has a limit for the creation of its pods.
+An admission webhook may hang for one namespace, or the writes of one node may hang. Each namespace has lanes of its
+own, and within them each workload has a limit for the creation of its pods.
 """
 
 import asyncio
@@ -36,15 +36,15 @@ IN_SCOPE: Mapping[Lane, int] = {
 """Writes at the same time in one namespace, or of cluster-scoped objects."""
 
 IN_CLUSTER: Mapping[Lane, int] = {Lane.STATUS: 64, Lane.REPORT: 32}
-"""Writes at the same time in all namespaces: what is only told delays nothing that is decided."""
+"""Writes at the same time in all namespaces: statuses and reports must not delay placements."""
 
 CREATES_OF_WORKLOAD = 4
 """Creations at the same time for one workload."""
 
 PLACEMENT_TIMEOUT_SECONDS = WRITE_SECONDS
-"""Of a reservation, a claim or a release: a device is reserved for the pod meanwhile, or may be.
+"""Timeout of a reservation, a claim or a release: until its response, a device may be reserved for the pod.
 
-No longer, because the Lease is valid for at least this time when a write begins.
+It is not longer because the Lease is valid for at least this time when a write begins.
 """
 
 
@@ -53,13 +53,13 @@ _CLUSTER = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """Where a write is counted.
+class LaneKey:
+    """The limits that a write counts against.
 
     Args:
         lane: The kind of write.
         scope: Namespace; empty for cluster-scoped objects.
-        workload: Uid of the workload whose limit counts as well; empty: none.
+        workload: UID of the workload whose own limit applies as well; empty: none.
     """
 
     lane: Lane
@@ -88,9 +88,9 @@ class Lanes:
         self._users: Counter[tuple[Lane, str, str]] = Counter()
         self._sent: Counter[tuple[Lane, str, str]] = Counter()
 
-    def full(self, slot: Slot) -> bool:
+    def full(self, key: LaneKey) -> bool:
         """Returns True when a write would have to wait for another one to end."""
-        return any(self._sent[key] >= limit for key, limit in slot.limits().items())
+        return any(self._sent[one] >= limit for one, limit in key.limits().items())
 
     def sent(self) -> Counter[Lane]:
         """Returns the number of writes without a response."""
@@ -101,11 +101,11 @@ class Lanes:
         return found
 
     @asynccontextmanager
-    async def take(self, slot: Slot) -> AsyncIterator[None]:
+    async def take(self, key: LaneKey) -> AsyncIterator[None]:
         """Waits until the write may be sent, and counts it until the block ends."""
         async with AsyncExitStack() as stack:
-            for key, limit in slot.limits().items():
-                await stack.enter_async_context(self._one(key, limit))
+            for one, limit in key.limits().items():
+                await stack.enter_async_context(self._one(one, limit))
             yield
 
     @asynccontextmanager

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from gpufleet_agent.sampling import read_schedule
-from gpufleet_agent.sampling.read_schedule import ReadRound, ReadSchedule, next_due
+from gpufleet_agent.sampling.read_schedule import ScheduleGroup, ReadSchedule, next_due
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_testing.agent.sampling import until
 
@@ -113,7 +113,7 @@ def test_missed_turns_are_skipped(due: float, now: float, want: float) -> None:
 
 
 def test_one_thread_reads_all_devices_that_are_due() -> None:
-    calls, peers = Calls(), ReadRound()
+    calls, peers = Calls(), ScheduleGroup()
     first, *others = (ReadSchedule(calls.of(name), calls.of("slow"), Timing(sample=60), peers) for name in "abc")
     first.read_if_due()
     peers.read_others(first)
@@ -124,7 +124,7 @@ def test_one_thread_reads_all_devices_that_are_due() -> None:
 
 def test_device_in_a_call_is_skipped_and_its_call_stays_overdue() -> None:
     """The call may be of an earlier schedule of the device, in the thread of another device."""
-    calls, peers, stuck = Calls(), ReadRound(), threading.Lock()
+    calls, peers, stuck = Calls(), ScheduleGroup(), threading.Lock()
     first = ReadSchedule(calls.of("a"), lambda: None, TIMING, peers)
     again = ReadSchedule(calls.of("b"), lambda: None, TIMING, peers, stuck)
     with stuck:
@@ -137,7 +137,7 @@ def test_device_in_a_call_is_skipped_and_its_call_stays_overdue() -> None:
 
 
 def test_threads_read_the_rest_while_the_first_is_stuck_in_another_device() -> None:
-    gate, calls, peers = threading.Event(), Calls(), ReadRound()
+    gate, calls, peers = threading.Event(), Calls(), ScheduleGroup()
 
     def stuck() -> None:
         calls.of("stuck")()
@@ -167,7 +167,7 @@ def test_threads_read_the_rest_while_the_first_is_stuck_in_another_device() -> N
 
 
 def test_only_two_threads_wake_up_in_each_interval() -> None:
-    peers = ReadRound()
+    peers = ScheduleGroup()
     timing = Timing(sample=1)
     schedules = [ReadSchedule(lambda: None, lambda: None, timing, peers) for _ in range(4)]
     for schedule in schedules:
@@ -190,7 +190,7 @@ def test_only_two_threads_wake_up_in_each_interval() -> None:
 
 def test_all_threads_but_the_stuck_ones_help_when_several_are_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_schedule, "_SPARE", 10**6)  # a thread that is not woken never reads again
-    calls, peers, gate, sticks = Calls(), ReadRound(), threading.Event(), threading.Event()
+    calls, peers, gate, sticks = Calls(), ScheduleGroup(), threading.Event(), threading.Event()
 
     def sticky(name: str) -> Callable[[], None]:
         def read() -> None:
@@ -223,7 +223,7 @@ def test_error_is_raised_in_the_thread_of_its_device() -> None:
     def fail() -> None:
         raise ZeroDivisionError("a defect")
 
-    calls, peers = Calls(), ReadRound()
+    calls, peers = Calls(), ScheduleGroup()
     failing = ReadSchedule(fail, lambda: None, TIMING, peers)
     first, last = (ReadSchedule(calls.of(name), lambda: None, TIMING, peers) for name in "ac")
     peers.read_others(first)
@@ -235,7 +235,7 @@ def test_error_is_raised_in_the_thread_of_its_device() -> None:
 
 
 def test_stopped_schedule_is_not_read_and_reads_no_others() -> None:
-    calls, peers = Calls(), ReadRound()
+    calls, peers = Calls(), ScheduleGroup()
     first, second = (ReadSchedule(calls.of(name), lambda: None, TIMING, peers) for name in "ab")
     second.stop()
     peers.read_others(first)
@@ -249,13 +249,13 @@ def test_stopped_schedule_is_not_read_and_reads_no_others() -> None:
 def test_thread_of_a_device_in_a_call_looks_once_per_interval() -> None:
     looks = 0
 
-    class CountingRound(ReadRound):
+    class CountingGroup(ScheduleGroup):
         def read_others(self, schedule: ReadSchedule) -> None:
             nonlocal looks
             looks += schedule is waiting
             super().read_others(schedule)
 
-    calls, peers, stuck = Calls(), CountingRound(), threading.Lock()
+    calls, peers, stuck = Calls(), CountingGroup(), threading.Lock()
     reading = ReadSchedule(calls.of("a"), lambda: None, TIMING, peers)
     waiting = ReadSchedule(calls.of("b"), lambda: None, TIMING, peers, stuck)
     threads = [threading.Thread(target=schedule.run) for schedule in (reading, waiting)]
@@ -276,7 +276,7 @@ class LateRound:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(read_schedule, "_SPARE", 10**6)
-        self.calls, self.peers = Calls(), ReadRound(watched=True)
+        self.calls, self.peers = Calls(), ScheduleGroup(watched=True)
         self.gate, self.sticks, self.stuck = (threading.Event() for _ in range(3))
         reads = {"a": self.calls.of("a"), "b": self._sticky, "c": self.calls.of("c")}
         self.schedules = [ReadSchedule(read, lambda: None, TIMING, self.peers) for read in reads.values()]

@@ -13,7 +13,7 @@ def test_named_capacities_give_the_documented_json() -> None:
         "distribute", "--items", "7", "--capacity", "a=1", "--capacity", "b=2.5", "--max", "a=2", "-o", "json"
     )
     assert done.code == 0
-    assert done.out == '{"shares": {"a": 2, "b": 5}, "ranges": {"a": [0, 2], "b": [2, 7]}, "unassigned": 0}\n'
+    assert done.out == '{"items": {"a": 2, "b": 5}, "ranges": {"a": [0, 2], "b": [2, 7]}, "unassigned": 0}\n'
     assert done.err == ""
 
 
@@ -21,7 +21,7 @@ def test_maximum_of_one_receiver_precedes_that_of_all() -> None:
     arguments = ["--capacity", "a=1", "--capacity", "b=1", "--capacity", "c=0", "--max", "2", "--max", "b=3"]
     done = run_cli("distribute", "--items", "9", *arguments, "-o", "json")
     assert done.json == {
-        "shares": {"a": 2, "b": 3, "c": 0},
+        "items": {"a": 2, "b": 3, "c": 0},
         "ranges": {"a": [0, 2], "b": [2, 5], "c": [5, 5]},
         "unassigned": 4,
     }
@@ -39,14 +39,14 @@ def test_table_has_a_row_per_receiver_and_the_sum() -> None:
 
 def test_name_may_contain_an_equals_sign() -> None:
     done = run_cli("distribute", "--items", "1", "--capacity", "zone=a=1", "-o", "json")
-    assert done.json["shares"] == {"zone=a": 1}
+    assert done.json["items"] == {"zone=a": 1}
 
 
 def test_decimal_fractions_are_exact() -> None:
     """The floats next to them would leave the second less than a third."""
     named = ["--capacity", "a=0.3", "--capacity", "b=0.2", "--capacity", "c=0.1"]
     done = run_cli("distribute", "--items", "3", *named, "-o", "json")
-    assert done.json["shares"] == {"a": 2, "b": 1, "c": 0}
+    assert done.json["items"] == {"a": 2, "b": 1, "c": 0}
     table = run_cli("distribute", "--items", "3", "--capacity", "a=0.30", "--capacity", "b=3e-1")
     assert [line.split()[:3] for line in table.out.splitlines()[1:3]] == [["a", "0.30", "2"], ["b", "3e-1", "1"]]
 
@@ -54,9 +54,9 @@ def test_decimal_fractions_are_exact() -> None:
 @pytest.mark.parametrize("tiny", ["1e-999999999", "0e999999999", "0." + "0" * 5000 + "1"])
 def test_huge_exponent_is_not_expanded(tiny: str) -> None:
     done = run_cli("distribute", "--items", "3", "--capacity", "a=1", "--capacity", f"b={tiny}", "-o", "json")
-    assert done.json["shares"] == {"a": 3, "b": 0}
+    assert done.json["items"] == {"a": 3, "b": 0}
     many = run_cli("distribute", "--items", "3", "--capacity", f"a=1.{'0' * 5000}1", "--capacity", "b=2", "-o", "json")
-    assert many.json["shares"] == {"a": 1, "b": 2}
+    assert many.json["items"] == {"a": 1, "b": 2}
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,17 +65,17 @@ def test_huge_exponent_is_not_expanded(tiny: str) -> None:
     capacities=st.lists(st.floats(0, 1e9, allow_nan=False), min_size=1, max_size=6).filter(any),
     maximum=st.none() | st.integers(0, 10**9),
 )
-def test_shares_add_up_and_ranges_are_contiguous(items: int, capacities: list[float], maximum: int | None) -> None:
+def test_items_add_up_and_ranges_are_contiguous(items: int, capacities: list[float], maximum: int | None) -> None:
     named = [f"--capacity=r{i}={c!r}" for i, c in enumerate(capacities)]
     limit = [] if maximum is None else [f"--max={maximum}"]
     result = run_cli("distribute", f"--items={items}", *named, *limit, "-o", "json")
     assert result.code == 0
     divided = result.json
-    assert sum(divided["shares"].values()) + divided["unassigned"] == items
+    assert sum(divided["items"].values()) + divided["unassigned"] == items
     end = 0
     for name, (first, last) in divided["ranges"].items():
         assert first == end
-        assert last - first == divided["shares"][name]
+        assert last - first == divided["items"][name]
         end = last
 
 
@@ -90,12 +90,12 @@ def test_usable_devices_of_a_fleet_are_the_receivers(files: ObjectFiles) -> None
         )
     )
     by_free = run_cli("distribute", "--items", "8", "--from", fleet, "-o", "json")
-    assert by_free.json["shares"] == {"GPU-node-1-0": 6, "GPU-node-1-2": 2, "GPU-node-1-3": 0}
+    assert by_free.json["items"] == {"GPU-node-1-0": 6, "GPU-node-1-2": 2, "GPU-node-1-3": 0}
     assert "GPUs left out: 1 unhealthy" in by_free.notes
     by_total = run_cli("distribute", "--items", "6", "--from", fleet, "--by", "TotalMemory", "-o", "json")
-    assert by_total.json["shares"] == {"GPU-node-1-0": 4, "GPU-node-1-2": 2, "GPU-node-1-3": 0}
+    assert by_total.json["items"] == {"GPU-node-1-0": 4, "GPU-node-1-2": 2, "GPU-node-1-3": 0}
     uniform = run_cli("distribute", "--items", "7", "--from", fleet, "--by", "Uniform", "-o", "json")
-    assert uniform.json["shares"] == {"GPU-node-1-0": 3, "GPU-node-1-2": 2, "GPU-node-1-3": 2}
+    assert uniform.json["items"] == {"GPU-node-1-0": 3, "GPU-node-1-2": 2, "GPU-node-1-3": 2}
 
 
 BAD = [

@@ -38,7 +38,7 @@ class DeviceFiles:
     """Puts the files in place that a container with any of the devices needs.
 
     Args:
-        devices: Returns the devices of the node, from memory.
+        devices: Returns the devices of the node, without I/O.
         driver_root: Directory that contains the driver's `dev`.
         make_file: Creates the CDI file of given device nodes; None: the agent does not write it.
         changes: Notified when a device becomes allocatable, or stops being so.

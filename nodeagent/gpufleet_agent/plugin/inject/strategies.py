@@ -61,7 +61,7 @@ class DeviceInjector:
 
     Args:
         settings: Configuration.
-        devices: Returns the devices of the node, from memory.
+        devices: Returns the devices of the node, without I/O.
         changes: Notified when the result of `usable` changes.
         check_seconds: How often to check device nodes where they matter.
         patience_seconds: How long the file system may take to respond.

@@ -1,4 +1,4 @@
-"""Which pods may be moved from a device that runs out of memory, and in which order."""
+"""Selects the pods that may be moved from a device that runs out of memory, and their order."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 
 MAX_TRIED = 3
-"""Pods for which a place is sought in one pass, of one device."""
+"""Maximum number of pods of one device that a pass tries to move."""
 MIN_PERCENT = 2
-"""Of the device: a pod that uses less would not relieve it."""
+"""Minimum use of the device's memory: a pod that uses less would not relieve it."""
 
 
 class MoveReason(StrEnum):
@@ -33,7 +33,7 @@ class MoveReason(StrEnum):
     OVERUSE = "Overuse"
     """It uses more than it was promised."""
     RECLAIM = "Reclaim"
-    """Its workload lets others have what it does not use, and it uses memory that was given to others."""
+    """It uses memory that others got because of `reclaim: Used`."""
 
 
 class _RunningPod(NamedTuple):
@@ -54,11 +54,11 @@ class MovablePod:
     pod: Pod
     reservation: Reservation
     used_mib: int
-    """Of this device, at present."""
+    """Memory of this device that it uses at present."""
     used_max_mib: int
-    """Of this device."""
+    """Most memory of this device that it used."""
     used_anywhere_mib: int
-    """The most that it used of any of its devices."""
+    """Most memory that it used of any of its devices."""
 
     @property
     def promised_mib(self) -> int:
@@ -66,12 +66,12 @@ class MovablePod:
 
     @property
     def excess_mib(self) -> int:
-        """What it used at most beyond its promise; negative within it."""
+        """Largest use minus the promise."""
         return self.used_max_mib - self.promised_mib
 
     @property
     def needed_mib(self) -> int:
-        """What it used at most of any device or was promised, whichever is more. Each of its next devices has room."""
+        """Larger of the largest use of any device and the promise: what each of its next devices must have free."""
         return max(self.used_anywhere_mib, self.promised_mib)
 
     @property

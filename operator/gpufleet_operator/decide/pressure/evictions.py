@@ -1,4 +1,4 @@
-"""Evicts the pods for which a place is reserved. The eviction API honors PodDisruptionBudgets and deletes the pod."""
+"""Evicts the pods for which other devices are reserved. The eviction API honors PodDisruptionBudgets and deletes the pod."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ _MAX_NEIGHBORS = 16
 
 
 def collect_moves(snapshot: Snapshot, ledger: Ledger) -> Iterator[EvictPod]:
-    """Yields the evictions of pods whose next place is stored.
+    """Yields the evictions of pods whose next devices are reserved in the stored objects.
 
     Args:
         snapshot: The cluster.

@@ -1,8 +1,7 @@
-"""Finds a place for one pod of each device that runs out of memory.
+"""Picks another device for one pod of each device that runs out of memory.
 
-The place is reserved in this pass; the pod is evicted by a later one, which reads the reservation. Nothing is moved
-where there is no room: two full devices do not swap their pods, because neither has room before the other's pod is
-gone.
+The device is reserved in this pass; a later pass reads the reservation and evicts the pod. Nothing is moved without
+room for it: two full devices do not swap their pods, because neither has room before the other's pod has ended.
 """
 
 from collections import Counter
@@ -30,9 +29,9 @@ from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.model import DeviceState, Pick, ScoreWeights, Share
 
 ROOM_PERCENT = 95
-"""Of the usable memory of a device that may be in use after a pod was moved to it."""
+"""Maximum use of the usable memory of a device after a pod was moved to it."""
 _MAX_PICKS = 3
-"""Devices that are checked for one pod: the one with the most room is the first."""
+"""Maximum number of devices that are checked for one pod, the one with the most free memory first."""
 _MIB_PER_GIB = 1024
 
 
@@ -78,7 +77,7 @@ def plan_moves(
     *,
     unusable: frozenset[str],
 ) -> MovePlan:
-    """Returns the moves, and deducts their places from the fleet.
+    """Returns the moves, and deducts their devices from the fleet.
 
     Args:
         snapshot: The cluster.
@@ -89,7 +88,7 @@ def plan_moves(
         unusable: Names of nodes on which nothing is placed in this pass.
     """
     left = snapshot.limits.max_moves_per_hour - len(state.moves)
-    places = _Places(snapshot, state, fleet, pods, unusable)
+    targets_of = _Targets(snapshot, state, fleet, pods, unusable)
     targets: list[Reservation] = []
     moved: list[str] = []
     reasons: Counter[str] = Counter()
@@ -101,7 +100,7 @@ def plan_moves(
         if any(pod.pod.uid in moved for pod in device.pods):
             continue  # a pod with several devices that leaves this one as well
         for pod in device.pods:
-            target = places.reserve(device, pod)
+            target = targets_of.reserve(device, pod)
             if target is not None:
                 left -= 1
                 targets.append(target)
@@ -115,7 +114,7 @@ def plan_moves(
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class _Targets:
     snapshot: Snapshot
     state: PassState
     fleet: Fleet

@@ -16,7 +16,7 @@ from gpufleet_operator.placement.search.filters import CODES, REASONS, device_ma
 from gpufleet_operator.placement.search.query import Query
 
 Distances = NDArray[np.float64]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 
 _UNMEASURED = {
     FilterReason.TOO_MANY_PODS: 1.0,
@@ -115,7 +115,7 @@ def _named(fleet: Fleet, query: Query) -> NDArray[np.bool_]:
     return allowed & ~device_mask(fleet, excluded) if excluded else allowed
 
 
-def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: NDArray[np.uint8]) -> Shortfall | None:
+def nearest_of(fleet: Fleet, query: Query, rows: Indices, cells: Indices, given: NDArray[np.uint8]) -> Shortfall | None:
     """As `nearest`, for devices given by row and column, each with its code."""
     columns = fleet.ranked()
     if query.devices.include_uuids or query.devices.exclude_uuids:
@@ -160,7 +160,7 @@ def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: N
     return Shortfall(node.name, device.uuid, reason, lacks, count, alike[reason])
 
 
-def _distances(columns: Columns, query: Query, reason: FilterReason, rows: Places, cells: Places) -> Distances:
+def _distances(columns: Columns, query: Query, reason: FilterReason, rows: Indices, cells: Indices) -> Distances:
     """Returns the missing part of the need for devices that all fail the same test; 0 is closest."""
     needs, pod = query.devices, query.pod
     share = needs.share.compute_percent if needs.share else 0
