@@ -58,7 +58,7 @@ SHARED_RESOURCE: Final = f"{GROUP}/gpu-shared"
 """Default extended resource for share slots of a device. Configurable likewise; empty turns sharing off."""
 
 NOT_MOVED: Final = "not moved from full devices"
-"""Begin of the part of the message of Placed that says why."""
+"""Begin of the explanation in the message of Placed."""
 
 SHARED_SLOTS: Final = 16
 """Default number of share slots of a device: how many containers can share it."""

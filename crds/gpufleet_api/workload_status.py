@@ -154,7 +154,7 @@ MAX_EARMARK_NODES = 64
 
 
 class EarmarkStatus(ApiModel):
-    """Devices that no workload of a later place in the queue gets."""
+    """Devices that no workload further back in the queue gets."""
 
     since: Timestamp
     """Time at which the devices were first earmarked for the workload."""

@@ -63,7 +63,7 @@ _PROGRESS_TIMEOUT_SECONDS = 120.0
 
 
 _STATUSES_PER_SECOND, _STATUS_BURST = 250, 500
-"""Statuses of workloads per second. If 10,000 change at the same time, this takes 40 s, and placement continues."""
+"""Maximum rate of statuses per second: 10,000 changes take 40 s, and placement continues meanwhile."""
 
 _UNAUTHORIZED_FIX = (
     "if the ServiceAccount was deleted and created again, delete the operator's pod: until then the kubelet mounts the "
@@ -152,7 +152,7 @@ class Informers:
         self.complete = True
 
     async def list_until_complete(self) -> None:
-        """Lists what kopf watches, and retries while there is no response."""
+        """Lists the kinds that kopf watches, and retries while there is no response."""
         async for attempt in retry_forever(UnavailableError, GoneError):
             with attempt:
                 await self.list_watched_by_kopf()
@@ -303,7 +303,7 @@ def _election(settings: OperatorSettings, config: SingleConfig, reads: DeniedRea
     if settings.leader_election != "true":
         return None
     namespace = settings.lease_namespace or config.namespace or "default"
-    # Unique for each process: a container that restarts must not take itself for the one before.
+    # Unique for each process: a restarted container must not mistake its predecessor's Lease for its own.
     return ElectionThread(config, namespace, OPERATOR_LEASE, f"{platform.node()}_{secrets.token_hex(4)}", reads)
 
 
@@ -354,7 +354,7 @@ async def _relist(reconciler: Reconciler, informers: Informers, cache: Cache, se
 
 
 async def _list_again(reconciler: Reconciler, informers: Informers, cache: Cache) -> None:
-    """Lists what kopf watches, and retries while there is no response: kopf reports no deletion of the time before."""
+    """Lists the kinds that kopf watches, because kopf does not report earlier deletions. Retries without a response."""
     await informers.list_until_complete()
     if not reconciler.runs:
         cache.tracker.take()  # a standby notes changes and never decides on them

@@ -25,7 +25,7 @@ from gpufleet_operator.model.pod_policy import PodPolicy
 from gpufleet_operator.model.state_types import Limits
 
 TRANSPORTS = (*(transport.value for transport in Transport), "PerNode")
-"""Values of `--transport`, as of the chart: all agents have this one, or each has its own."""
+"""Values of `--transport`, as in the chart: the transport of all agents, or PerNode."""
 
 _SECONDS = {
     "stale_after": (3600.0, "age from which telemetry is not used"),
@@ -92,9 +92,9 @@ class OperatorSettings:
     reclaim_after_seconds: float = 600.0
     """How long a container must be observed before others may get promised memory that it does not use."""
     pressure_sample_seconds: float = 20.0
-    """Shortest time between two samples of a device that runs out of memory that count as samples in a row."""
+    """Minimum time between two counted samples of a device that runs out of memory."""
     max_moves_per_hour: int = 60
-    """Pods that are moved from devices that run out of memory, at most, in an hour."""
+    """Maximum number of pods per hour that are moved from devices that run out of memory."""
     restart_backoff_seconds: float = 10.0
     """Time from the first failure of a replica until it restarts. It doubles with each failure, up to 600 s."""
     leader_election: str = "false"

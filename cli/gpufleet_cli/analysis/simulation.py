@@ -36,7 +36,7 @@ class SimulatedWorkload:
     by_node: Mapping[str, tuple[ReasonCount, ...]] = field(default_factory=dict)
     """By node: why its devices cannot serve the replicas that are not placed; empty when all are placed."""
     preemption: PreemptionProposal | None = None
-    """The pods that would be evicted for replicas that are not placed; None: none, or it was not asked for."""
+    """The pods that would be evicted for replicas that are not placed; None: no pod, or `--preempt` is not set."""
 
     @property
     def placed(self) -> bool:

@@ -85,7 +85,7 @@ def simulate(
 
 
 def _unchecked(objects: FleetDocuments, loaded: LoadedFleet, workloads: Sequence[Manifest]) -> Iterator[str]:
-    """Yields the notes on what is not checked."""
+    """Yields notes on requirements that are not checked."""
     yield from fleet_files.unchecked(objects)
     yield from simulation.unchecked([workload.request for workload in workloads], loaded.nodes_known)
     pods_known = bool(objects.nodes) and objects.pods_known

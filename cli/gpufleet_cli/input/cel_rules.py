@@ -83,7 +83,7 @@ def _container_claims(workload: GPUWorkload) -> list[object]:
 
 
 def _rule(model: type[ApiModel], field: str | None = None, text: str = "") -> Cel:
-    """Returns the only rule of a model for new objects that is about a field and whose expression contains `text`."""
+    """Returns the single rule of a model for new objects about a field, whose expression contains `text`."""
     (rule,) = (
         rule for rule in model.rules if rule.field_path == field and text in rule.rule and "oldSelf" not in rule.rule
     )

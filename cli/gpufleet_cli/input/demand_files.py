@@ -28,11 +28,11 @@ class KnownDemands:
         self._by_template: Demands = {key: one.status for key, one in found if one.metadata.name == key.name}
 
     def apply(self, manifest: Manifest) -> Manifest:
-        """Returns a workload whose request is for what earlier runs used, if enough of them are known."""
+        """Returns a workload that requests its learned demand, if enough earlier runs are known."""
         return replace(manifest, request=with_share(manifest.request, self._learned(manifest)))
 
     def notes(self, manifests: Iterable[Manifest]) -> Iterator[str]:
-        """Yields what each workload with learned demand counts with."""
+        """Yields a note for each workload with learned demand."""
         for manifest in filter(learns, manifests):
             learned, promised = self._learned(manifest), manifest.model.spec.devices.memory_mib or 0
             if learned is not None:

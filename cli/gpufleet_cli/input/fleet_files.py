@@ -35,11 +35,11 @@ class FleetDocuments:
     """An empty list of pods is a list of all pods."""
     age: AgePolicy = field(default_factory=AgePolicy)
     workloads: Sequence[Document] = ()
-    """GPUWorkloads, of which only preemption makes use."""
+    """GPUWorkloads. Only preemption uses them."""
     classes: Sequence[Document] = ()
-    """PriorityClasses, of which only preemption makes use."""
+    """PriorityClasses. Only preemption uses them."""
     demands: Sequence[Document] = ()
-    """GPUDemands, of which only workloads with learned demand make use."""
+    """GPUDemands. Only workloads with learned demand use them."""
 
     @classmethod
     def of(cls, where: str, documents: Iterable[Document], age: AgePolicy) -> "FleetDocuments":

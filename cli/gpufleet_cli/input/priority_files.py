@@ -1,4 +1,4 @@
-"""What preemption depends on: the pods that hold devices, and the priority of new pods."""
+"""Reads the input of preemption: the pods that hold devices, and the priority of new pods."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ class PriorityClasses:
         return replace(manifest, request=request)
 
     def unknown(self, manifests: Iterable[Manifest]) -> list[str]:
-        """Returns a note for each workload whose class is not known."""
+        """Returns a note for each workload with an unknown PriorityClass."""
         names = {one.name: one.model.spec.pod_spec.get("priorityClassName") for one in manifests}
         return [
             f"{workload}: PriorityClass {name} not found; simulated with priority 0"

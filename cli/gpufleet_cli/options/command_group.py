@@ -88,7 +88,7 @@ class _Argument(TyperArgument):
         return self.metavar or super()._usage_display_name()
 
     def display_type_rich(self, ctx: Any) -> str | None:  # noqa: ARG002 - as typer calls it
-        """Returns no type: the name says what is expected."""
+        """Returns no type, because the name describes the value."""
         return None
 
 

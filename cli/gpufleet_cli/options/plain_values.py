@@ -1,4 +1,4 @@
-"""Reads plain values of options without pydantic, whose import takes longer than the work of most commands.
+"""Reads plain values of options without pydantic. Importing it takes longer than the work of most commands.
 
 typer 0.29 builds a validator of pydantic for each option, also for one that is not given.
 """

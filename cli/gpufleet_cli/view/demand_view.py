@@ -54,7 +54,7 @@ def demand_views(bodies: Iterable[Json]) -> list[DemandView]:
 
 
 def of_owner(demands: Iterable[DemandView], namespace: str, name: str) -> list[DemandView]:
-    """Returns the GPUDemands of an owner, whose name may end with what is added for each run."""
+    """Returns the GPUDemands of an owner. The name may have the suffix of a run."""
     names = {name, template_key(namespace, WORKLOAD_KIND, name, "", "").owner}
     return [one for one in demands if one.namespace == namespace and one.owner in names]
 

@@ -26,7 +26,7 @@ _WAITS = {
     "ValidPod": "a valid pod",
     "ValidTemplate": "a valid template",
 }
-"""What a gated pod waits for, by the value of the annotation that says so."""
+"""Descriptions of the values of the annotation `waiting-for`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PodView:
     """UID of the GPUWorkload that controls it; empty: none does."""
     gates: tuple[str, ...] = ()
     waiting_for: str = ""
-    """The value of the annotation; `waits_for` has it in words."""
+    """The value of the annotation; `waits_for` is its description."""
     deleting: bool = False
     resources: tuple[tuple[str, str], ...] = ()
     """Extended resources that its containers request."""

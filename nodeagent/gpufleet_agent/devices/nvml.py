@@ -63,8 +63,7 @@ class NvmlHardware:
             partitions: Whether GPUs in MIG mode are listed as their partitions, instead of as one device.
             patience_seconds: How long GPUs may take to report their MIG mode.
             links_seconds: Interval at which a device's NVLinks are read.
-            seldom_seconds: How long clocks and the enforced power limit, which place nothing, are used before they are
-                read again.
+            seldom_seconds: Interval at which clocks and the enforced power limit are read. No placement uses them.
             xids: Which XIDs are faults.
             may_use: Returns whether this process may use a device node.
             library_root: File system below which the library is searched; None: the loader finds it.

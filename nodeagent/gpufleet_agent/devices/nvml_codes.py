@@ -49,12 +49,12 @@ def describe(error: pynvml.NVMLError) -> str:
 
 
 def concerns_driver(error: pynvml.NVMLError) -> bool:
-    """Returns whether every other call would fail as well: the driver is gone, or does not match the library."""
+    """Returns whether every other call would fail as well: the driver is unloaded, or does not match the library."""
     return error.value in _CONCERN_DRIVER
 
 
 def concerns_call(error: pynvml.NVMLError) -> bool:
-    """Returns whether only this call failed, as far as the code says: it names neither the driver nor a lost device."""
+    """Returns whether only this call failed: the code names neither the driver nor a lost device."""
     return not concerns_driver(error) and error.value not in _CONCERN_DEVICE
 
 

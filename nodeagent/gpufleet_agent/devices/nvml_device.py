@@ -54,7 +54,7 @@ class NvmlDevice:
     utilization_since: int = 0
     """Time of the newest sample of a process's utilization, in microseconds by the driver's clock."""
     events_failed: bool = False
-    """Whether its XIDs are not seen because its events could not be registered. Set by the thread of the events."""
+    """Whether its XIDs are not reported because its events could not be registered. Set by the thread of the events."""
     answers: bool = True
     """Whether the last read succeeded."""
 

@@ -20,7 +20,8 @@ _NO_INSTANCE = 2**32 - 1
 """NVML's value for "no particular instance"."""
 
 _MAX_LOST_WAITS = 5
-"""Waits in a row. A lost device fails fewer: its reads fail meanwhile, and it is not registered again."""
+"""Maximum number of consecutive failed waits. A lost device fails fewer: its reads fail too, and it is not registered
+again."""
 
 
 def address(handle: Any) -> int:

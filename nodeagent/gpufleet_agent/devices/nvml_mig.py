@@ -86,7 +86,7 @@ class MigLayout:
             yield from [DeviceAddress(gpu)] if unknown else result.result()
 
     def is_whole(self, gpu: int) -> bool:
-        """Returns whether a GPU that counts as whole is. Waits for a late one: only one thread may query a GPU.
+        """Returns whether a GPU is really whole. Waits for a late one: only one thread may query a GPU.
 
         Raises:
             pynvml.NVMLError: Its MIG mode or its partitions could not be read.
@@ -114,7 +114,7 @@ def _addresses(gpu: int) -> list[DeviceAddress]:
     """Returns the partitions of a GPU, or the GPU if it is whole.
 
     Raises:
-        pynvml.NVMLError: It is not known which. A divided GPU must not be used as a whole one.
+        pynvml.NVMLError: It is unknown whether the GPU is divided. A divided GPU must not be used as a whole one.
     """
     handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
     try:
@@ -186,5 +186,5 @@ def _partitions(handle: Any) -> Iterator[int]:
         except pynvml.NVMLError as error:
             if not concerns_call(error):
                 raise
-            # Its own identification reports what is wrong. The other partitions can be used.
+            # Its own identification reports the error. The other partitions can be used.
         yield index

@@ -53,7 +53,7 @@ class ClaimRegistry:
                 del self._ended[next(iter(self._ended))]
 
     def forget_ended(self, uid: str) -> None:
-        """Removes a claim that was unprepared and whose containers are gone. One that is prepared again stays."""
+        """Removes an unprepared claim without containers. A claim that was prepared again stays."""
         self._ended.pop(uid, None)
 
     def forget(self, uid: str) -> None:

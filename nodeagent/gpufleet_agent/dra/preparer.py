@@ -99,7 +99,7 @@ class ClaimPreparer:
         """When the last successful read of the reservations began."""
         self._refreshing = asyncio.Lock()
         self._looks: set[asyncio.Task[None]] = set()
-        """Looks for processes of claims that were unprepared."""
+        """Finds processes of unprepared claims."""
 
     def deadline(self) -> float:
         """Returns the loop time until which a call that begins now may wait."""
@@ -278,7 +278,7 @@ class ClaimPreparer:
             log.info("claim without a process removed", claim=str(other), uid=uid)
 
     async def _forget_ended(self, claim: PreparedClaim) -> None:
-        """Looks for processes of a claim that was just unprepared, so that the next claim of its devices need not.
+        """Finds processes of a claim that was just unprepared, so that the next claim of its devices need not.
 
         Usually there are none: the kubelet unprepares a claim after the containers have ended.
         """

@@ -1,4 +1,4 @@
-"""`KubeApi` on lightkube. The only module that uses the client."""
+"""`KubeApi` on lightkube. No other module uses the client."""
 
 import asyncio
 import hashlib

@@ -1,7 +1,6 @@
 """Encodes series in the text format of Prometheus.
 
-The library spends most of its time on names and labels, which are the same in most scrapes. What it wrote for them
-is kept.
+The library spends most of its time on names and labels, which are the same in most scrapes, so their text is cached.
 """
 
 from collections.abc import Iterable
@@ -19,9 +18,9 @@ __all__ = ["CONTENT_TYPE", "encode"]
 
 _COUNTERS = frozenset(field.name for field in DCGM_FIELDS if field.kind == COUNTER)
 _MOVED_SUFFIXES = ("_created", "_gsum", "_gcount")
-"""Of samples that the library writes after all others of their metric, as a metric of their own."""
+"""Suffixes of samples that the library writes after the others of their metric, as separate metrics."""
 _MAX_SERIES = 4096
-"""Series of which names and labels are kept, about 1 kB each."""
+"""Maximum number of series whose names and labels are cached, about 1 kB each."""
 
 
 class _One(Collector):

@@ -1,4 +1,4 @@
-"""Series of devices and of the containers that hold them: what is promised to them, and what they use."""
+"""Series of devices and of the containers that hold them: their promises and their use."""
 
 from collections.abc import Callable, Iterable
 

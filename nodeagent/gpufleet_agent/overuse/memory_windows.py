@@ -1,4 +1,4 @@
-"""Keeps how much memory of a shared device each holder used recently: now, at most, and since when that is known.
+"""Keeps the recent memory use of each holder of a shared device: current value, maximum, and start of observation.
 
 The maximum is kept by intervals of `BUCKET_SECONDS`, so that a holder takes a few hundred bytes however often it is
 checked. It covers the last `WINDOW_SECONDS` and up to one interval more.
@@ -70,7 +70,7 @@ class MemoryWindows:
         self._windows = kept
 
     def observed(self) -> Mapping[HolderKey, ObservedMemory]:
-        """Returns the holders whose use is known, as of the last check."""
+        """Returns the holders with a known use, as of the last check."""
         return {
             key: ObservedMemory(window.used_mib, max(window.maxima.values()), window.since)
             for key, window in self._windows.items()

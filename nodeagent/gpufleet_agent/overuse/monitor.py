@@ -64,7 +64,7 @@ class OveruseMonitor:
         self.usages: tuple[MemoryUsage, ...] = ()
         """As of the last check."""
         self.memory: Mapping[HolderKey, ObservedMemory] = {}
-        """What each holder uses, and used at most, as of the last check."""
+        """Current and maximum use of each holder, as of the last check."""
         self.begun = 0
         """Number of episodes since the start."""
 

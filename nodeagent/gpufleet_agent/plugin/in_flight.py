@@ -53,9 +53,9 @@ class InFlightAllocation:
     async def begin(self) -> int:
         """Begins an allocation and returns its ticket once no poll is running.
 
-        An earlier one that was not completed is dropped: the kubelet admits pods one after the other, so it has given
-        that one up, and a late result for it is ignored. The new one does not expire before it has its result: the
-        caller calls `set_result` or `end`, however long its work takes.
+        An earlier one that was not completed is dropped: the kubelet admits pods one after the other, so it no longer
+        waits for that one, and a late result for it is ignored. The new one does not expire before it has its result:
+        the caller calls `set_result` or `end`, however long its work takes.
         """
         self._ticket += 1
         ticket, self._result, self._reusable = self._ticket, None, None

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 def check_kubelet_directory(directory: Path) -> None:
-    """Raises NotADirectoryError if a directory that the kubelet makes does not exist."""
+    """Raises NotADirectoryError if a directory of the kubelet does not exist."""
     if not directory.is_dir():
         raise NotADirectoryError(f"{directory} does not exist: is this a node with a kubelet?")
 

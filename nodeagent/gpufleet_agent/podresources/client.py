@@ -35,7 +35,7 @@ class PodResourcesClient:
         self._socket = socket
         self._channel = UnixChannel(socket)
         self._last: tuple[bytes, Listing] = b"", ()
-        """The last response, encoded and decoded: most equal the one before."""
+        """The last response, encoded and decoded. Most responses equal the previous one."""
 
     async def list(self, timeout_seconds: float) -> Listing:
         """See `Lister.list`. Retries within the timeout, because the kubelet limits the calls of all its clients.

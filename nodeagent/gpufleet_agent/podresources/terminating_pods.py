@@ -22,7 +22,7 @@ _Reserved = tuple[ContainerKey, str, frozenset[str]]
 
 
 class TerminatingPods:
-    """The pods that held devices in the last list, or still do.
+    """Tracks pods that held devices in the last list, or still do.
 
     Args:
         with_process: Returns which of these pods, by UID, have a process. It may block, and raise OSError.

@@ -1,4 +1,4 @@
-"""Calls over unix sockets, which the kubelet and its plugins communicate over, and their addresses."""
+"""Calls methods over unix sockets, as the kubelet and its plugins do."""
 
 from pathlib import Path
 from typing import Any, Final, Self
@@ -13,7 +13,7 @@ from h2.exceptions import H2Error
 MAX_SOCKET_PATH = 107
 """Length limit of a unix socket's path on Linux, in bytes."""
 MAX_CALLS = 1000
-"""Calls after which a connection is made anew: h2 keeps 160 bytes of each of the last 65,536 streams."""
+"""Maximum number of calls of a connection: h2 keeps 160 bytes of each of the last 65,536 streams."""
 
 
 def absolute_path(socket: Path) -> str:
@@ -29,7 +29,7 @@ def absolute_path(socket: Path) -> str:
 
 
 class _EncodedResponses(CodecBase):
-    """Leaves responses encoded: one that equals the last one need not be decoded."""
+    """Leaves responses encoded: a response that equals the last one need not be decoded."""
 
     __content_subtype__ = "proto"
 
@@ -43,9 +43,9 @@ class _EncodedResponses(CodecBase):
 
 
 class UnixChannel:
-    """A connection to a unix socket: made by the first call, and again by the next one after it was lost or is old.
+    """A connection to a unix socket, opened by the first call.
 
-    Must be made and used in one event loop.
+    The next call opens it again after it was lost or became old. Must be made and used in one event loop.
 
     Args:
         socket: The socket.
@@ -58,7 +58,7 @@ class UnixChannel:
         self._path: Final = absolute_path(socket)
         self._channel = self._unconnected()
         self._calls = 0
-        """On this connection."""
+        """Number of calls on this connection."""
         self._running = 0
 
     async def call(self, method: str, request: Message, *, timeout_seconds: float) -> bytes:

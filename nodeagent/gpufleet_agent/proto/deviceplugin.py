@@ -54,7 +54,7 @@ def device_plugin_service(servicer: DevicePluginServicer) -> Service:
 
 
 async def register(channel: UnixChannel, request: pb.RegisterRequest, *, timeout_seconds: float) -> None:
-    """Registers a plugin that already serves: the kubelet dials it back during this call.
+    """Registers a plugin that already serves: the kubelet connects to it during this call.
 
     Raises:
         GRPCError: The kubelet is down, rejects the plugin, or cannot reach it.

@@ -45,10 +45,10 @@ def identify(path: Path) -> SocketId | None:
 
 
 class SocketServer:
-    """One server on one socket. It is bound as soon as this is made, and serves after `start`.
+    """One server on one socket. The constructor binds the socket, and `start` serves.
 
     Args:
-        path: The socket. One that is there already, of a process that was killed, is replaced.
+        path: The socket. An existing socket, of a process that was killed, is replaced.
         services: What to serve.
 
     Raises:
@@ -125,16 +125,16 @@ class _Handlers:
 
 
 class _RunningCalls:
-    """Counts the calls that run."""
+    """Counts running calls."""
 
     def __init__(self) -> None:
         self._count = 0
         self.ended = asyncio.Event()
-        """Set while none runs."""
+        """Set while no call runs."""
         self.ended.set()
 
     def counted(self, handler: Handler) -> Handler:
-        """Returns the handler, whose calls are counted."""
+        """Returns the handler wrapped so that its calls are counted."""
 
         async def call(stream: Any) -> None:
             self._count += 1
@@ -150,7 +150,7 @@ class _RunningCalls:
 
 
 class _Server(Server):
-    """Also closes its connections: the library leaves them open, so a client would not notice that it has ended."""
+    """Also closes its connections: the library leaves them open, so a client would not notice the end of the server."""
 
     def __init__(self, handlers: _Handlers) -> None:
         super().__init__([handlers])

@@ -1,7 +1,7 @@
-"""What the agent's parts know at one moment: the input of a status.
+"""Observation of the agent's state at one time: the input of a status.
 
-Most observations differ from the one that was written last only within dead bands. That is found out here without
-building the status, which takes several times as long and is done every second otherwise.
+Most observations differ from the one that was written last only within dead bands. This module detects that without
+building the status, which takes several times as long.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -77,7 +77,7 @@ class Observation:
         )
 
     def _use_may_differ(self, written: "Observation") -> bool:
-        """Compares what holders use."""
+        """Compares the use of holders."""
         if self.overuse != written.overuse and _exceeding(self.overuse) != _exceeding(written.overuse):
             return True
         if self.usages != written.usages and _differs(

@@ -64,7 +64,7 @@ def build_status(
         processes_observed: Whether `holders` has every container that still runs.
         overuse: Containers that use more memory than they reserved.
         usages: What containers use.
-        memory: What holders of shared devices use of their memory, and used at most.
+        memory: Current and maximum memory use of holders of shared devices.
         withheld: By UUID, why devices without a fault cannot be allocated.
         cordoned: UUIDs of devices that are out of service.
     """

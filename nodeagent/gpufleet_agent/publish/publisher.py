@@ -33,7 +33,7 @@ TICK_SECONDS = 1.0
 
 
 class StatusInput(Protocol):
-    """Everything that a status consists of, at one moment."""
+    """Input of a status, observed at one time."""
 
     def build(self) -> Status:
         """Returns the status."""

@@ -1,4 +1,4 @@
-"""Collects what the agent's parts know at one moment, for the status."""
+"""Collects the state of the agent for the status."""
 
 import time
 from dataclasses import replace
@@ -18,7 +18,7 @@ StatusPublisher: TypeAlias = Publisher[Observation]
 
 
 class StatusSource:
-    """Observes what the status of GPUTelemetry consists of.
+    """Observes the input of the status of GPUTelemetry.
 
     Args:
         sampler: Devices and health.
@@ -59,10 +59,10 @@ class StatusSource:
         self._with_partitions = with_partitions
 
     def observe(self) -> Observation | None:
-        """Returns what is known now, without I/O; None until the kubelet's list was read.
+        """Returns the current observation, without I/O; None until the kubelet's list was read.
 
-        Without that list no device has a holder, and the operator would take all of them for free. The status of an
-        earlier process stays in place until then, and ages.
+        Without that list no device has a holder, and the operator would treat all of them as free. Until then the
+        status of an earlier process stays, and becomes stale.
         """
         if self._holdings.listed_at is None:
             return None

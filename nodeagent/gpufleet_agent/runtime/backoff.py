@@ -1,4 +1,4 @@
-"""Waits between attempts while something does not respond."""
+"""Computes the waits between attempts."""
 
 
 def backoff(failures: int, jitter: float, *, first: float, longest: float) -> float:

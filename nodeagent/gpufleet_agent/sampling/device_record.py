@@ -110,5 +110,5 @@ class DeviceRecord:
 
 @lru_cache(maxsize=64)
 def _observe(reasons: frozenset[ThrottleReason] | None, action: RecoveryAction | None) -> tuple[Observation, ...]:
-    """Returns what a reading shows. Most readings of all devices show the same."""
+    """Returns the conditions that a reading shows. They are equal for most readings of all devices."""
     return (*observe_throttling(reasons), *observe_action(action))

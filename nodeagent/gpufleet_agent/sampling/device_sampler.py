@@ -23,7 +23,7 @@ from gpufleet_agent.runtime.driver_thread import DriverThread
 from gpufleet_agent.sampling.errors import ImplausibleSampleError
 from gpufleet_agent.sampling.health import ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
-from gpufleet_agent.sampling.read_schedule import ScheduleGroup, ReadSchedule
+from gpufleet_agent.sampling.read_schedule import ReadSchedule, ScheduleGroup
 from gpufleet_agent.sampling.timing import Timing
 
 T = TypeVar("T", Reading, SlowReading)

@@ -161,7 +161,7 @@ class DriverSession:
                 try:
                     listening.result()
                 except DeviceError as error:
-                    # No event is seen meanwhile, and no reading shows that. It must not become a busy loop.
+                    # Events are missed meanwhile, and no reading shows that. This must not become a busy loop.
                     level = log.debug if self._event_wait_failed else log.warning
                     level("event wait failed", error=str(error))
                     self._event_wait_failed = True

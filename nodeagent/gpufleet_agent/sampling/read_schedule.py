@@ -17,7 +17,7 @@ from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.sampling.timing import Timing
 
 _LATER = 0.2
-"""Part of the interval after which the second thread looks what is still due."""
+"""Part of the interval after which the second thread reads devices that are still due."""
 _LEAD = 0.1
 """Part of the interval by which devices are read before the event loop's ticks. At the same moment, the two threads
 would wait for each other at each call of the driver, which releases the interpreter's lock."""
@@ -29,7 +29,8 @@ class ScheduleGroup:
     """The schedules of devices that may be read by each other's threads. For use from any thread.
 
     Args:
-        watched: Whether `wake_if_late` is called after each interval's reads. If not, the second thread looks itself.
+        watched: Whether `wake_if_late` is called after each interval's reads. If not, the second thread wakes up by
+            itself.
     """
 
     def __init__(self, *, watched: bool = False) -> None:
@@ -48,12 +49,12 @@ class ScheduleGroup:
             other.wake()  # it may be the first or the second now
 
     def rank(self, schedule: "ReadSchedule") -> int:
-        """Returns the number of threads before this one that do not read, and so are not stuck."""
+        """Returns the number of idle threads before this one. An idle thread is not stuck."""
         before = takewhile(lambda other: other is not schedule, self._schedules)
         return sum(not other.reading for other in before)
 
     def wake_next(self, schedule: "ReadSchedule") -> None:
-        """Wakes the next thread that does not read, if another one reads besides this one. It may be stuck."""
+        """Wakes the next idle thread if another thread reads at the same time: that one may be stuck."""
         schedules = self._schedules
         if schedule in schedules and any(other.reading for other in schedules if other is not schedule):
             after = schedules[schedules.index(schedule) + 1 :]
@@ -62,7 +63,7 @@ class ScheduleGroup:
                 spare.wake()
 
     def wake_if_late(self) -> None:
-        """Wakes a thread that does not read if a device is still due. The thread that should read it may be stuck."""
+        """Wakes an idle thread if a device is still due: the thread that should read it may be stuck."""
         schedules, now = self._schedules, time.monotonic()
         if any(schedule.is_due(now) for schedule in schedules):
             free = next((schedule for schedule in schedules if schedule.free), None)
@@ -70,7 +71,7 @@ class ScheduleGroup:
                 free.wake()
 
     def read_others(self, schedule: "ReadSchedule") -> None:
-        """Reads what is due besides this schedule, until this schedule is stopped."""
+        """Reads the other devices that are due, until this schedule is stopped."""
         for other in self._schedules:
             if schedule.stopped:
                 return
@@ -138,7 +139,7 @@ class ReadSchedule:
         self._peers.remove(self)
 
     def wake(self) -> None:
-        """Lets the thread look now what is due."""
+        """Wakes the thread, to read devices that are due."""
         self._woken.set()
 
     def run(self) -> None:
@@ -151,7 +152,7 @@ class ReadSchedule:
         wait = 0.0
         while True:
             self._woken.wait(wait)
-            self._woken.clear()  # before the check: it is set after what it tells of
+            self._woken.clear()  # before the check, because it is set after the change that it signals
             if self._stopped.is_set():
                 break
             self.reading = True

@@ -1,9 +1,9 @@
 """Samples every device on its schedule and holds the results.
 
 There is a thread for each device, and one of them reads all devices while none is stuck; everything else runs on the
-event loop. A call that misses its deadline shows in the device's health and keeps no other device from being read. The
-hardware is opened again when the driver is gone, and from time to time while a device is lost: a driver lists a device
-that was reset only when it is opened again.
+event loop. A call that misses its deadline shows in the device's health, and does not delay the reads of other devices.
+The hardware is opened again when the driver was unloaded, and periodically while a device is lost: a driver lists a
+device that was reset only when it is opened again.
 """
 
 import asyncio

@@ -122,7 +122,7 @@ class SnapshotSource(Protocol):
     """What the rest of the agent uses of `sampling.sampler.Sampler`."""
 
     def snapshot(self) -> NodeSnapshot:
-        """Returns what is known now. Takes microseconds, never blocks; works after close."""
+        """Returns the current state. Takes microseconds, never blocks; works after close."""
 
     async def changed(self, seen: int) -> int:
         """Waits until `health_version` differs from `seen`; returns the new one. No change is missed.

@@ -1,4 +1,4 @@
-"""Makes decoded models small: what no decision reads is dropped, and what is equal is stored once.
+"""Reduces the memory of decoded models: drops fields that no decision reads, and stores equal parts once.
 
 The cache has hundreds of thousands of models. pydantic gives each of them a table of its own with the names of its
 fields, and a set of those that were given; each text of a JSON document is an object of its own.
@@ -37,12 +37,12 @@ UNREAD_OF_DEVICES = frozenset(
 _UNREAD_NAMES = frozenset(name for name, field in Device.model_fields.items() if field.alias in UNREAD_OF_DEVICES)
 
 _SMALL = frozenset({type(None), int, bool, float})
-"""Types of most values: asking whether one is a model takes longer than the rest."""
+"""Types of most values. They are checked first, because the test for a model takes longer."""
 _MAX_FIELD_SETS = 4096
 _MAX_SHARED_KEYS = 30
-"""Of CPython; dicts with more keys have a table of their own."""
+"""Limit of CPython: a dict with more keys does not share its table."""
 _MAX_SHARED = 8192
-"""Of equal models, and of equal parts of templates. With more, the table is cleared."""
+"""Maximum number of entries of each table of equal models or parts; a full table is cleared."""
 
 _EQUAL_IN_MANY = frozenset(
     {Condition, Devices, HealthStatus, Network, Placement, Requirements, RunPolicy, UpdateStrategy, Weights}

@@ -96,7 +96,7 @@ def workload(body: Json) -> Workload:
     try:
         model = compact(GPUWorkload.model_validate(body))
         status = model.status
-        # Both are fields of their own, and the status may be one that is not written yet.
+        # Both are stored in separate fields, and the status may be held back.
         metadata = model.metadata.model_copy(update={"resource_version": None})
         model = model.model_copy(update={"status": None, "metadata": metadata})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Stores GPUDemands by template, and which workloads are placed by them."""
+"""Stores GPUDemands by template."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ class DemandStore(TombstoneStore[Demand]):
 
     Args:
         decode: Returns the stored form of a JSON object.
-        learned: Called with the namespace in which something else is known of a template.
+        learned: Called with the namespace of a template whose learned demand changed.
     """
 
     def __init__(self, decode: Callable[[Json], Demand | None], learned: Callable[[str], None]) -> None:
         super().__init__(decode, lambda: None)
         self._learned = learned
         self.by_template: dict[TemplateKey, DemandStatus | None] = {}
-        """Excludes objects whose name is not the one that the operator gives them."""
+        """Ignores objects whose name differs from the one that the operator gives them."""
         self._uids: dict[TemplateKey, str] = {}
 
     def on_replace(self, old: Demand | None, new: Demand | None) -> None:

@@ -48,7 +48,7 @@ class Store(ABC, Generic[T]):
     def apply(self, body: Json) -> None:
         """Adds or updates an object of the API. The stored version is not decoded again.
 
-        A watch reports each write of the operator itself, whose response is stored already.
+        A watch also reports the operator's own writes, whose responses are stored already.
         """
         uid, version = identity(body)
         stored = self.items.get(uid)
@@ -199,5 +199,5 @@ def _differ(old: Any, new: Any) -> bool:
 
 @cache
 def _names(kind: type) -> tuple[str, ...]:
-    """Returns the fields by which stored forms are compared, but for the version."""
+    """Returns the fields by which stored forms are compared: all but the version."""
     return tuple(field.name for field in fields(kind) if field.compare and field.name != "resource_version")

@@ -23,11 +23,11 @@ _ADVICE = (
 )
 
 _REMOVAL_SECONDS = 60.0
-"""How long an uninstallation waits for deletions that have begun. The hook's Job ends after twice the time."""
+"""Maximum wait for deletions that have begun. The hook's Job ends after twice this time."""
 
 
 class CheckError(Exception):
-    """A check failed; the message says why."""
+    """A check failed for the reason in the message."""
 
 
 async def check_installation(
@@ -74,7 +74,7 @@ async def check_installation(
 async def check_uninstallation(
     api: Api, keep: str = "", *, timeout_seconds: float = _REMOVAL_SECONDS, pause_seconds: float = 2.0
 ) -> None:
-    """Compares what is left with nothing, and waits for what is being deleted.
+    """Checks that no work is left, and waits for deletions in progress.
 
     Args:
         api: The apiserver.

@@ -1,4 +1,4 @@
-"""What an installation must show: telemetry, registered devices, and one pod with its reserved device."""
+"""Checks of an installation: telemetry, registered devices, and one pod with its reserved device."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What an uninstallation would leave behind: workloads that nothing finishes, and pods that wait forever."""
+"""Finds what an uninstallation would leave behind: unfinished workloads, and pods that wait forever."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ def left_behind(workloads: Iterable[Json], pods: Iterable[Json]) -> list[str]:
 
 
 def is_temporary(workloads: Iterable[Json], pods: Iterable[Json]) -> bool:
-    """Returns whether all that `left_behind` lists is about to be deleted.
+    """Returns whether everything that `left_behind` lists is being deleted.
 
     The garbage collector deletes the pods of a GPUWorkload after it, and the operator those of one that has ended or is
     suspended.

@@ -56,16 +56,16 @@ def retry_when_freed(snapshot: Snapshot, state: PassState) -> PassState:
 
 @dataclass(frozen=True, slots=True)
 class Creations:
-    """The workloads whose missing pods are created now, in order, and those that wait for another gang. Uids."""
+    """UIDs of the workloads whose missing pods are created now, in order, and of those that wait for another gang."""
 
     due: tuple[str, ...]
     held: frozenset[str]
     queued: Mapping[str, QueuedCreation] = field(default_factory=dict)
-    """Those that a later pass creates, because there are too many."""
+    """Creations that are left to a later pass, because of the limit."""
     elsewhere: frozenset[str] = frozenset()
-    """Uids of workloads that the pass does not look at and has to, because their pods are created now."""
+    """UIDs of workloads outside of the region whose pods must be created now."""
     transports: Mapping[ReplicaKey, Transport] = field(default_factory=dict)
-    """Of the nodes that the pods would be placed on, as far as this is known."""
+    """Transports of the nodes that the pods would be placed on, as far as known."""
 
 
 def due_creations(
@@ -80,8 +80,8 @@ def due_creations(
     would only be decided on again.
 
     A gang that waits for quota is tried before each younger one of its namespace, even if its own backoff is not over.
-    While a response about the pods of one gang is missing, no other gang of its namespace is tried: it would get the
-    quota that the first one is about to get, or to be refused.
+    While the creation of one gang has no response, no other gang of its namespace is tried: it would take the quota of
+    the first one.
 
     Args:
         snapshot: The cluster.

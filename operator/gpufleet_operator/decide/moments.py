@@ -1,4 +1,4 @@
-"""When the time alone changes what is decided, and for which object. No watch event reports these times."""
+"""Finds the times at which a decision changes without a change of the cluster. No watch event reports these times."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -32,7 +32,7 @@ def due_moments(
         snapshot: The cluster.
         state: After this pass.
         assessed: The workloads that parse.
-        queue: By workload uid: when what is kept for workloads that wait changes.
+        queue: By workload UID: when the earmarks and evictions for a waiting workload change.
     """
     found: dict[Subject, datetime] = {}
     waits = ((SubjectKind.WORKLOAD, uid, moment) for uid, moment in queue.items())

@@ -80,7 +80,7 @@ class Plan:
     preempting: Mapping[str, Preempting] = field(default_factory=dict)
     """By the uid of the workload that waits."""
     moments: Mapping[str, datetime] = field(default_factory=dict)
-    """Workload uid -> when the time alone changes what is kept for it."""
+    """Workload UID -> when its earmarks or evictions change without a change of the cluster."""
     moves: MovePlan = field(default_factory=MovePlan)
     """Pods that are moved from devices that run out of memory."""
 
@@ -106,19 +106,19 @@ class FleetSource:
         """Called with each request, and whether all of its replicas got devices. None: there is no valid request."""
 
     def waiting_elsewhere(self) -> Sequence[QueuedWorkload]:
-        """Returns the workloads that wait and that the pass does not look at."""
+        """Returns the waiting workloads outside of the region."""
         return ()
 
     def creations_elsewhere(self) -> Mapping[str, QueuedCreation]:
-        """Returns the workloads whose pods wait to be created and that the pass does not look at, by uid."""
+        """Returns the workloads outside of the region whose pods wait for their creation, by UID."""
         return {}
 
     def use_elsewhere(self) -> Iterable[DeviceUse]:
-        """Returns the devices of pods that the pass does not look at."""
+        """Returns the devices of pods outside of the region."""
         return ()
 
     def require(self, workload_uids: Collection[str]) -> None:
-        """Called with the workloads that the pass has to look at."""
+        """Called with the workloads that the pass needs."""
 
     def finish(self, plan: Plan) -> None:
         """Called with the result."""
@@ -196,7 +196,7 @@ class _Planner:
     def place_all(
         self, waiting: Sequence[WorkloadReplicas], elsewhere: Iterable[QueuedWorkload], guard: WorkloadGuard
     ) -> None:
-        """Places workloads in the order of the queue, and keeps devices for those that come first and do not fit."""
+        """Places workloads in the order of the queue, and earmarks devices for the first ones that do not fit."""
         here = {a.workload.uid: a for a in waiting}
         contenders = choose(
             (*(QueuedWorkload.of(a, self.state) for a in waiting), *elsewhere),
@@ -229,7 +229,7 @@ class _Planner:
         )
 
     def _moments(self, waiting: Sequence[WorkloadReplicas]) -> dict[str, datetime]:
-        """Returns when the time alone changes what is kept for each workload."""
+        """Returns when the earmarks or evictions of each workload change without a change of the cluster."""
         limits, now = self.snapshot.limits, self.snapshot.now
         found = {
             one.uid: reserved_from(one, limits)
@@ -374,7 +374,7 @@ class _Planner:
     def _excluded_nodes(
         self, assessed: WorkloadReplicas, replicas: Sequence[Replica], unsettled: frozenset[str], *, any_transport: bool
     ) -> dict[int, frozenset[str]]:
-        """Returns per replica the nodes that rejected it, and those whose last write failed or has no response.
+        """Returns, per replica, the nodes that rejected it, and the nodes whose last write failed or has no response.
 
         Such a node is skipped, so that another node is taken, and a gang does not hold its other nodes while it waits.
         Spread waits for the response instead.

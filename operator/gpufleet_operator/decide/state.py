@@ -86,7 +86,7 @@ def advance(snapshot: Snapshot) -> PassState:
 
 
 def _has_stored_score(snapshot: Snapshot, assignment: Assignment) -> bool:
-    """Returns whether the status shows the score of a pod; True also without a workload that could show it."""
+    """Returns whether the status shows the score of a pod; also True if the workload does not exist."""
     workload = snapshot.workloads.get(assignment.workload_uid)
     stored = workload.stored_placements.get(assignment.replica) if workload is not None else None
     return workload is None or (

@@ -24,7 +24,7 @@ from gpufleet_operator.status.context import StatusContext
 
 @dataclass(frozen=True, slots=True)
 class CollectedStatuses:
-    """The statuses to write, and those of later passes: see `PassState.status_queue`."""
+    """The statuses to write, and the queue of later ones: see `PassState.status_queue`."""
 
     to_write: tuple[WriteStatus, ...]
     queue: Mapping[str, datetime]

@@ -97,7 +97,7 @@ def _hash(model: GPUWorkload) -> str:
 def _build_once(
     workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy
 ) -> tuple[PodType | None, str]:
-    """Runs everything that reads the template later.
+    """Runs all code that reads the template later.
 
     Returns what a replica requests, None for shares, and the hash of the template.
     """

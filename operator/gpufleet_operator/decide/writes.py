@@ -181,8 +181,8 @@ def _proofs(snapshot: Snapshot, releases: Sequence[ReleasePod], reserves: Sequen
 
     The snapshot may be behind: another operator may have replaced the assignments, or the object may have been deleted
     with its Node and created again. The write compares uid and generation, so a release proves its reservation. It
-    dates the reservation anew, which raises the generation: what another operator has decided before, to withdraw the
-    reservation, is rejected.
+    dates the reservation anew, which raises the generation: an earlier decision of another operator to withdraw the
+    reservation is then rejected.
     """
     now, released = timestamps.micros(snapshot.now), {r.pod_uid for r in releases}
     for node in sorted({n for r in releases for n in r.after} - {r.node for r in reserves}):

@@ -25,7 +25,7 @@ Demands = Mapping[TemplateKey, DemandStatus | None]
 
 @dataclass(frozen=True, slots=True)
 class LearnedDemand:
-    """What earlier runs used of each device, and how many they are; of several containers, of the one with most."""
+    """Memory of each device that earlier runs used, and their number; for several containers, the largest."""
 
     mib: int
     runs: int
@@ -35,13 +35,13 @@ class LearnedDemand:
 
 
 def learned_demand(snapshot: Snapshot, workload: Workload, pods: Iterable[Pod | None]) -> LearnedDemand | None:
-    """Returns the memory of each device with which pods of a workload are placed; None: their promise.
+    """Returns the memory of each device with which the pods of a workload are placed; None: with their promise.
 
     Args:
         snapshot: What is known of earlier runs.
         workload: Of the pods.
-        pods: That are placed together: the one that needs most counts. They don't matter if the operator creates them,
-            because the template says what they run.
+        pods: Pods that are placed together: the one that needs most counts. Not read if the operator creates them: then
+            the template names their images.
     """
     spec = None if workload.model is None else workload.model.spec
     if spec is None or not _learns(spec):
@@ -54,7 +54,7 @@ def learned_demand(snapshot: Snapshot, workload: Workload, pods: Iterable[Pod | 
 
 
 def demand_of_template(workload: Workload, demands: Demands) -> LearnedDemand | None:
-    """Returns what replicas that the operator creates are placed with; None: with their promise."""
+    """Returns the learned demand of replicas that the operator creates; None: they are placed with their promise."""
     spec = None if workload.model is None else workload.model.spec
     if spec is None or spec.adopts or not _learns(spec):
         return None

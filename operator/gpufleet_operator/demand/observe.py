@@ -17,7 +17,7 @@ RunKey = tuple[TemplateKey, str]
 """Template, and uid of the pod."""
 
 _API_VERSIONS = {"ReplicaSet": "apps/v1", "StatefulSet": "apps/v1", "ReplicationController": "v1"}
-"""Controllers whose pods do not end by themselves."""
+"""Kinds of controllers whose pods do not end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ class ObservedRun:
 def observe_runs(
     telemetry: Iterable[Telemetry], pods: Mapping[str, Pod], workloads: Iterable[Workload]
 ) -> dict[RunKey, ObservedRun]:
-    """Returns the runs whose use is known now.
+    """Returns the runs whose use is known.
 
     Args:
         telemetry: Of all nodes.
         pods: By uid. A holder without a pod is left out.
-        workloads: For what was asked: a reservation of a pod that was moved promises what it used.
+        workloads: Source of the promises: the reservation of a moved pod has its use instead.
     """
     named = {workload.full_name: workload for workload in workloads}
     found: dict[RunKey, ObservedRun] = {}

@@ -26,7 +26,7 @@ class WriteDemand:
     key: TemplateKey
     status: DemandStatus
     stored: Demand | None = None
-    """The object by which the write was decided; None: it is created."""
+    """Version of the object that the write is based on; None: it is created."""
     owners: tuple[OwnerReference, ...] = ()
 
     @property
@@ -54,8 +54,8 @@ def plan_writes(
 
     Args:
         demands: As stored.
-        observed: What was seen of each run so far.
-        pods: Which pods have ended.
+        observed: Observations of each run so far.
+        pods: The pods that have ended.
         now: Time of the writes.
         minimum: How long a run must be observed to count.
     """

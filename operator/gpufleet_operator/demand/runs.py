@@ -1,8 +1,8 @@
-"""Decides which runs of a template are listed, and which of them count.
+"""Selects the runs of a template that are listed, and those that count.
 
 A run counts once it was observed for as long as a container must be observed before its unused memory is given to
-others, or when its pod succeeded. A run that ended earlier may have failed: it only shows that so much is needed, so it
-counts if it used more than all others.
+others, or when its pod succeeded. A run that ended earlier may have failed: its maximum is only a lower bound, so it
+counts if it exceeds all others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -104,7 +104,7 @@ def _started(uid: str, seen: ObservedRun, minimum: timedelta) -> DemandRun:
 
 
 def _bounded(runs: Iterable[DemandRun], started: Iterable[DemandRun]) -> list[DemandRun]:
-    """Returns the latest runs. One that has not ended is never removed: it would look like a new one in the next pass.
+    """Returns the latest runs. Active runs are never removed: they would look new in the next pass.
 
     Therefore runs that start while as many others run as can be listed are left out.
     """

@@ -10,7 +10,7 @@ MARGIN = Fraction(11, 10)
 MIN_RUNS = 2
 """Minimum number of runs for placement by learned demand."""
 FULL_RUNS = 5
-"""With fewer runs, only their part of the difference between promise and use is left out."""
+"""With fewer runs, only their part of the difference between promise and use is subtracted."""
 MAX_PROMISE_MIB = 2**24
 _DIGITS = 100
 """Recommendations are rounded to two significant digits."""

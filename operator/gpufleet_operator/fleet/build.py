@@ -27,7 +27,7 @@ class BuiltFleet:
 
 @dataclass(frozen=True, slots=True)
 class NodeInputs:
-    """What a NodeState is made from."""
+    """Input of a NodeState."""
 
     telemetry: Telemetry
     node: Node
@@ -46,12 +46,12 @@ class NodeInputs:
     def same_state(self, earlier: "NodeInputs") -> bool:
         """Returns True if the state is the one at an earlier time, but for the ages of samples.
 
-        The caller makes sure that no sample has become stale since then.
+        The caller must ensure that no sample has become stale since then.
         """
         telemetry = self.telemetry
         if telemetry is not earlier.telemetry or self.node is not earlier.node:
             return False
-        # Entries of cordoned devices end by themselves. A status without a time, or of the future, is never older.
+        # Entries of cordoned devices end by themselves. A status without a time, or with a future time, is never older.
         if telemetry.model.spec.cordoned or telemetry.written_at is None or telemetry.written_at > earlier.at:
             return False
         return (self.assignments, self.requested, self.holders, self.not_ready, self.stale_reason) == (
@@ -90,7 +90,7 @@ def node_states(snapshot: Snapshot, ledger: Ledger) -> Iterator[NodeState]:
 
 
 def node_inputs(snapshot: Snapshot, ledger: Ledger) -> Iterator[NodeInputs]:
-    """Yields what the nodes are made from, by name."""
+    """Yields the input of each node, by name."""
     requested = requested_per_node(snapshot, ledger)
     assignments = _assignments_by_node(ledger)
     holders = holders_by_node(snapshot, ledger)
@@ -108,7 +108,7 @@ def node_inputs(snapshot: Snapshot, ledger: Ledger) -> Iterator[NodeInputs]:
 
 
 def node_state_of(snapshot: Snapshot, inputs: NodeInputs) -> NodeState:
-    """Returns a node as the engine sees it."""
+    """Returns the state of a node for the engine."""
     telemetry = inputs.telemetry
     age = snapshot.age(telemetry)
     return node_state(

@@ -1,4 +1,4 @@
-"""Counts the devices of a node by whether they can be given to a container, and by how they are used."""
+"""Counts the devices of a node by availability and by occupation."""
 
 from collections import Counter
 from enum import StrEnum
@@ -27,7 +27,7 @@ class Availability(StrEnum):
 
 
 class Occupation(StrEnum):
-    """What uses a device."""
+    """Kind of use of a device."""
 
     EXCLUSIVE = "Exclusive"
     """One container has it as a whole, or a reservation for it."""
@@ -59,7 +59,7 @@ def device_counts(snapshot: Snapshot, telemetry: Telemetry) -> Counter[DeviceCla
 
 
 def _of_node(snapshot: Snapshot, name: str) -> Availability | None:
-    """Returns what applies to all devices of a node; None: nothing."""
+    """Returns the availability that applies to all devices of a node; None: it differs by device."""
     if snapshot.stale_reason(name) is not None:
         return Availability.STALE
     node = snapshot.nodes.get(name)

@@ -32,7 +32,7 @@ class KeptFleet:
     earmarks: dict[str, tuple[str, str, float | None]] = field(default_factory=dict)
     """Device -> node, uid of the workload that it is earmarked for, and when it is free, in seconds since the epoch."""
     _inputs: dict[str, NodeInputs] = field(default_factory=dict)
-    """What the nodes were made from, of the last update."""
+    """Input of the nodes at the last update."""
     _states: dict[str, NodeState] = field(default_factory=dict)
     _contested: set[str] = field(default_factory=set)
     _held: set[str] = field(default_factory=set)
@@ -56,7 +56,7 @@ class KeptFleet:
         self.inconsistencies = tuple(inconsistencies)
 
     def note_inputs(self, inputs: Iterable[NodeInputs]) -> set[str]:
-        """Notes what nodes are made from. Returns the names of those whose state is the one of the last update."""
+        """Stores the input of nodes. Returns the names of those whose state did not change since the last update."""
         unchanged = set()
         for one in inputs:
             before, stale_at = self._inputs.get(one.name), self.stale_at.get(one.name)
@@ -75,7 +75,7 @@ class KeptFleet:
         *,
         unchanged: Collection[str] = (),
     ) -> list[NodeState]:
-        """Brings some nodes up to date, and returns those that changed. The earmarks of the last pass end.
+        """Updates some nodes, and returns those that changed. The earmarks of the last pass end.
 
         Args:
             names: The nodes; one without a state is removed.

@@ -69,8 +69,8 @@ def load_config() -> SingleConfig:
 class Api:
     """Sends requests and returns JSON. Each method raises the errors of `gpufleet_operator.kube.errors`.
 
-    An apiserver that starts rejects requests until it has read its roles and policies. So for 30 s after a request got
-    no response, 401 and 403 are UnavailableError as well. A 403 of a read is ForbiddenReadError for a minute.
+    A starting apiserver rejects requests until it has read its roles and policies. So for 30 s after a request got no
+    response, 401 and 403 are UnavailableError as well. A 403 of a read is ForbiddenReadError for a minute.
 
     Args:
         http: Sends the requests.
@@ -160,7 +160,7 @@ class Api:
             path: Path of the collection.
             params: Label and field selectors.
             since: Resource version after which events are sent.
-            seconds: After which the server ends the request.
+            seconds: Timeout after which the server ends the request.
         """
         query = {
             **params,

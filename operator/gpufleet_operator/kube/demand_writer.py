@@ -1,4 +1,4 @@
-"""Writes GPUDemands, as a Protocol and on the API."""
+"""Writes GPUDemands: a Protocol, and its implementation on the API."""
 
 from dataclasses import asdict
 from typing import Any, Protocol

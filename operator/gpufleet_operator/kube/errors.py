@@ -33,7 +33,7 @@ class ApiError(Exception):
 
 
 class CredentialsRejectedError(ApiError):
-    """Status 401 for minutes: the token is invalid or expired."""
+    """Status 401 for minutes: the token is invalid or expired. Ends the process."""
 
 
 class LeadershipLostError(ApiError):

@@ -60,7 +60,7 @@ class AiohttpClient:
     Args:
         server: URL of the server.
         tls: Its authority, and the client's certificate.
-        credentials: How a request is authorized besides.
+        credentials: Source of the header `Authorization`.
     """
 
     def __init__(self, server: str, tls: ssl.SSLContext, credentials: "Credentials") -> None:
@@ -139,7 +139,7 @@ class Credentials:
         return self._headers or {}
 
     async def renew(self) -> bool:
-        """Obtains other credentials after a 401, as from a token file that was rotated. Returns False without any."""
+        """Reads new credentials after a 401, such as a rotated token. Returns False if there are none."""
         return await self._obtain(rejected=True)
 
     async def _obtain(self, *, rejected: bool) -> bool:

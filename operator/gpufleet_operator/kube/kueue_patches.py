@@ -11,9 +11,9 @@ from gpufleet_operator.model.kueue.objects import AdmissionCheck, CheckAnswer, C
 def check_answer(answer: CheckAnswer, now: datetime) -> dict[str, Any]:
     """Returns the entries of the checks. Another version of the Workload, which may have no quota, rejects them.
 
-    Any answer but Ready evicts the Workload. Kueue 0.17 alone evicts it only after `requeueAfterSeconds`, and nobody
-    else gets the quota until then. A later time of the condition puts a Workload that Kueue found inadmissible into its
-    queue again.
+    Any answer but Ready evicts the Workload. Kueue 0.17 evicts it only after `requeueAfterSeconds`, and no other
+    Workload gets the quota until then. A later time of the condition puts a Workload that Kueue found inadmissible into
+    its queue again.
     """
     entry: dict[str, Any] = {
         "state": str(answer.state),
@@ -44,7 +44,7 @@ def check_answer(answer: CheckAnswer, now: datetime) -> dict[str, Any]:
 
 
 def active_check(check: AdmissionCheck, now: datetime) -> dict[str, Any]:
-    """Returns the condition that lets Kueue use the check."""
+    """Returns the condition Active, without which Kueue does not use the check."""
     condition = {
         "type": "Active",
         "status": "True",

@@ -2,7 +2,7 @@
 
 A process measures with its own monotonic clock only. The holder counts from when it sent its last renewal, a standby
 from when it noticed it, so the holder stops writing before a standby takes over, whatever their clocks show. A process
-that was frozen finds its time over when it goes on.
+that was frozen finds its Lease expired when it resumes.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ LEASE_SECONDS = 10
 """How long a Lease is valid after its last renewal."""
 RENEW_SECONDS = 2.0
 RETRY_SECONDS = 0.5
-"""Time between two looks of a standby."""
+"""Interval at which a standby reads the Lease."""
 MAX_RETRY_SECONDS = 4.0
 """The same while its requests are rejected."""
 WRITE_SECONDS = 5.0
-"""A write may begin only if the Lease is valid for so much longer: the time after which a placement times out."""
+"""Minimum remaining validity of the Lease for a write to begin: the timeout of a placement."""
 
 log = structlog.get_logger(__name__)
 
@@ -77,8 +77,8 @@ class LeaderElection:
         api: The apiserver.
         namespace: Of the Lease.
         name: Of the Lease.
-        identity: Of this process; no other process may ever have the same.
-        clock: For the times in the Lease, which are for readers only.
+        identity: Identity of this process, unique for all time.
+        clock: Clock of the times in the Lease, which only people read.
         sleep: Waits between requests.
     """
 
@@ -110,7 +110,7 @@ class LeaderElection:
         return self._valid_until is not None
 
     def may_write(self) -> bool:
-        """Returns True while no other process can take over before a write that begins now has ended."""
+        """Returns True if a write that begins now ends before another process can take over."""
         return self._valid_until is not None and self._monotonic() < self._valid_until - WRITE_SECONDS
 
     async def acquire(self) -> None:
@@ -157,7 +157,7 @@ class LeaderElection:
                 raise LeadershipLostError(message) from failure
 
     async def release(self) -> None:
-        """Gives the Lease back, so that a standby takes over at once. Without a response it expires."""
+        """Releases the Lease, so that a standby takes over immediately. Without a response it expires."""
         if not self.leads:
             return
         self._valid_until = None

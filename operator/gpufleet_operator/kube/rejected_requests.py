@@ -1,10 +1,10 @@
-"""Tells apart rejections of a moment from credentials that are rejected, and from reads that are denied, for good.
+"""Distinguishes temporary 401 and 403 responses from invalid credentials and missing permissions.
 
-An apiserver also answers 401 while its token webhook is away, or a moment before it knows a new key. Such a request is
-repeated. The token of a ServiceAccount that was deleted is rejected until someone deletes the pod.
+An apiserver also responds with 401 while its token webhook is unavailable, or before it has read a new key. Such a
+request is repeated. The token of a deleted ServiceAccount is rejected until the pod is deleted.
 
-While the roles of the operator are replaced, as by an upgrade of the chart, the apiserver denies for a moment what they
-allow before and after. Such a read is repeated. Writes are not: a quota or a policy denies them as well.
+While the operator's roles are replaced, as during an upgrade of the chart, the apiserver briefly denies what they
+allow. Such a read is repeated. Writes are not: a quota or a policy denies them as well.
 """
 
 import time
@@ -24,9 +24,9 @@ from gpufleet_operator.kube.errors import (
 )
 
 LIMIT_SECONDS = 120.0
-"""How long requests are repeated while each is rejected."""
+"""Maximum time for which requests are retried while all are rejected."""
 READ_LIMIT_SECONDS = 60.0
-"""How long a read is repeated while it is denied."""
+"""Maximum time for which a denied read is retried."""
 _CURRENT_SECONDS = 2 * READ_LIMIT_SECONDS
 """A read that must succeed is repeated within this time. One of a single object may never be."""
 _FORBIDDEN = 403
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class RejectedCredentials:
-    """Since when no request is accepted.
+    """Tracks since when all requests are rejected.
 
     Args:
         clock: Returns seconds, and never goes back.
@@ -47,7 +47,7 @@ class RejectedCredentials:
         self._last = 0.0
 
     def note(self, error: ApiError | None) -> None:
-        """Notes the error of a response; None: it was accepted. One that is not about the request shows nothing."""
+        """Records the error of a response; None: it was accepted. An error of the server itself does not count."""
         if isinstance(error, UnauthorizedError):
             now = self._clock()
             if self._since is None or now - self._last > LIMIT_SECONDS:
@@ -59,7 +59,7 @@ class RejectedCredentials:
             log.warning("the apiserver accepts the credentials again")
 
     def limited(self, error: ApiError) -> ApiError:
-        """Returns the error that was noted last, or the one that ends the process."""
+        """Returns the last error, or the error that ends the process."""
         since = self._since if isinstance(error, UnauthorizedError) else None
         if since is not None and self._clock() - since >= LIMIT_SECONDS:
             return CredentialsRejectedError(f"{error}, for {LIMIT_SECONDS:.0f} s", error.code)
@@ -67,7 +67,7 @@ class RejectedCredentials:
 
 
 class DeniedReads:
-    """Since when each path is denied. Clients of different paths may share it, also on different threads.
+    """Tracks since when each path is denied. Clients of different paths may share it, also on different threads.
 
     Args:
         clock: Returns seconds, and never goes back.
@@ -85,12 +85,12 @@ class DeniedReads:
         return Counter(map(paths.resource, denied))
 
     def accepted(self, path: str) -> None:
-        """Notes a response that shows that a path may be read."""
+        """Records that a path may be read."""
         if self._denied.pop(path, None) is not None:
             log.warning("the apiserver allows the read again", path=path)
 
     def limited(self, path: str, error: ApiError) -> ApiError:
-        """Notes the error of a read. Returns it, or the one to retry, or the one that ends the process."""
+        """Records the error of a read. Returns that error, a retriable one, or the one that ends the process."""
         if error.code != _FORBIDDEN:
             return error
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Which reservations exclude each other: a device has one whole reservation, or shared ones that fit into it.
+"""Finds reservations that exclude each other: a device has one whole reservation, or shared ones that fit into it.
 
 Memory that others may get when it is not used (`reclaim: Used`) does not count: how much of it is free depends on
 measurements, see `own_use`. A reservation that was made by learned demand counts with that.

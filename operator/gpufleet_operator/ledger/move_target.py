@@ -15,7 +15,7 @@ from gpufleet_operator.model.snapshot import Snapshot
 
 
 def never_moved(spec: WorkloadSpec) -> str:
-    """Returns why no replica of a workload is ever moved from a full device; empty if they are."""
+    """Returns why no replica of a workload is ever moved from a full device; empty: replicas are moved."""
     if spec.adopts:
         return "its pods have another owner, whose next pod may be another replica"
     if spec.replicas == 1:
@@ -49,7 +49,7 @@ def move_target(assignment: Assignment, origin: MovedFrom, memory_mib: int) -> A
 
 
 def origin_of(assignment: Assignment) -> MovedFrom | None:
-    """Returns where the pod is moved from; None: the reservation is that of a pod."""
+    """Returns the device that the pod leaves; None: the reservation is not for a move."""
     origin = assignment.moved_from
     return origin if origin is not None and assignment.pod_uid == _key(origin.pod_uid) else None
 

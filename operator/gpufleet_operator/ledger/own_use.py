@@ -1,8 +1,8 @@
-"""How much memory of a shared device each of its holders counts with.
+"""Computes the memory of a shared device that each of its holders counts with.
 
-A holder counts with its promise, or with what it was seen to use if that is more. If its workload lets others have what
-it does not use (`reclaim: Used`), it counts with the most that it used in the last ten minutes, once it was observed
-for that long. With `demand: Learned`, what earlier runs used takes the place of the promise.
+A holder counts with its promise, or with its observed use if that is more. If its workload lets others have what it
+does not use (`reclaim: Used`), it counts with the most that it used in the last ten minutes, once it was observed for
+that long. With `demand: Learned`, what earlier runs used takes the place of the promise.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ RECLAIM_AFTER = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class ObservationTime:
-    """Since when holders must be observed so that what they don't use is reclaimed.
+    """Time since which holders must be observed before their unused memory is reclaimed.
 
     Args:
         observed_at: When the agent wrote its report, by the node's clock.

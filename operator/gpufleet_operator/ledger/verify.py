@@ -90,7 +90,7 @@ def verify_allocation(
 
 
 def _verify_claim(snapshot: Snapshot, pod: Pod, reservation: Reservation) -> AllocationCheck | None:
-    """Returns what is wrong with the allocation of the pod's claim, or missing; None: it has the reserved devices."""
+    """Returns the error of the allocation of the pod's claim; None: it has the reserved devices."""
     if pod.device_claim is None or not snapshot.limits.claims:
         return None
     claim = snapshot.claim_of(pod)
@@ -100,7 +100,7 @@ def _verify_claim(snapshot: Snapshot, pod: Pod, reservation: Reservation) -> All
     devices, driver = reservation.assignment.devices, reservation.assignment.resource
     if driver == DRA_DRIVER:
         expected = sorted((driver, reservation.node, device_name(uuid)) for uuid in devices)
-    else:  # names of devices are the driver's own; the agent's report says which they are
+    else:  # the driver chooses the names of devices; the agent's report has their UUIDs
         expected = sorted((driver, reservation.node, device) for _, _, device in allocated[: len(devices)])
     if allocated == expected and len(allocated) == len(devices):
         return None

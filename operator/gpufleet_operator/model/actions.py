@@ -135,7 +135,7 @@ def _nodes_of(keys: Iterable[str]) -> frozenset[str]:
 
 
 def _backoffs(state: PassState, prefix: str) -> Iterator[tuple[str, Backoff]]:
-    """Yields what the keys with a prefix name, and its backoff."""
+    """Yields the names after a prefix of the keys, and their backoffs."""
     for key, backoff in state.write_backoffs.items():
         if key.startswith(prefix):
             yield key.removeprefix(prefix), backoff
@@ -153,7 +153,7 @@ class ReleasePod:
     patch: tuple[Mapping[str, Any], ...]
     after: frozenset[str] = frozenset()
     after_claims: frozenset[str] = frozenset()
-    """Uids of the pods whose ResourceClaims this pass creates before."""
+    """UIDs of the pods whose ResourceClaims this pass creates first."""
 
     @property
     def key(self) -> str:
@@ -202,7 +202,7 @@ class RestoreFinalizer:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadName:
-    """What names a workload in events."""
+    """Identity of a workload in events."""
 
     namespace: str
     name: str
@@ -315,7 +315,7 @@ class Actions:
     due: datetime | None = None
     """When to decide again even if nothing changes."""
     moments: Mapping[Subject, datetime] = field(default_factory=dict)
-    """When the decision on an object may change although nothing else does: see `decide.moments`."""
+    """When the decision on an object may change without a change of the cluster: see `decide.moments`."""
     unplaced: Mapping[str, Diagnosis] = field(default_factory=dict)
     """By workload uid, for metrics."""
     waits: Mapping[str, str] = field(default_factory=dict)

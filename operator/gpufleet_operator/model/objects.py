@@ -228,7 +228,7 @@ class Pod:
 
     @property
     def transport(self) -> Transport:
-        """How it requests devices. It can run only on nodes with this transport."""
+        """The transport by which it requests devices. It can run only on nodes with this transport."""
         return Transport.DRA if self.device_claim is not None else Transport.DEVICE_PLUGIN
 
     @property
@@ -243,7 +243,7 @@ class Pod:
 
     @property
     def follows_claim(self) -> bool:
-        """True when only its claim decides on which node it runs: the operator does not pin it."""
+        """True when its claim determines its node, without a pin by the operator."""
         return self.device_claim is not None and bool(self.device_claim.template)
 
     @property
@@ -359,7 +359,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ResourceQuota:
-    """A ResourceQuota as the apiserver enforces it: the amounts of its status."""
+    """A ResourceQuota, with the amounts in its status, which the apiserver enforces."""
 
     uid: str
     resource_version: str

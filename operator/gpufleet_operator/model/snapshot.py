@@ -112,7 +112,7 @@ class Snapshot:
         return None
 
     def blames_node(self, name: str) -> bool:
-        """Returns whether only this node's telemetry is stale, and not that of all nodes."""
+        """Returns whether this node's telemetry is stale, other than in an outage of all telemetry."""
         excused = self.outage is not None and self.outage.excuses(self.now)
         return self.stale_reason(name) is not None and not excused
 

@@ -63,7 +63,7 @@ class Limits:
     message_interval: timedelta = timedelta(seconds=10)
     """Shortest interval between two status writes that differ in the numbers of messages only."""
     default_reclaim: Reclaim = Reclaim.NEVER
-    """Of workloads without `spec.placement.reclaim`."""
+    """Default of `spec.placement.reclaim`."""
     reclaim_after: timedelta = timedelta(minutes=10)
     """How long a container must be observed before others may get memory that it does not use."""
     reserve_after: timedelta = timedelta(minutes=2)
@@ -79,9 +79,9 @@ class Limits:
     replica_rest: timedelta = timedelta(minutes=10)
     """Time for which a moved replica is not moved again."""
     max_creates: int = 64
-    """Pods that a pass creates in one namespace, without those of gangs. The last workload gets all of its pods."""
+    """Pods that a pass creates in one namespace, not counting gangs. The last workload gets all of its pods."""
     max_moves_per_hour: int = 60
-    """Of the whole cluster."""
+    """Maximum number of moves per hour in the cluster."""
     node_conditions: bool = True
     """Whether Nodes with GPUs get the operator's condition."""
 
@@ -194,7 +194,7 @@ class RetryPause:
     message: str
     """The last rejection."""
     earlier: tuple[datetime, ...] = ()
-    """When the rejections before the last one were, as many as its limit needs."""
+    """Times of the rejections before the last one, as many as its limit needs."""
     depends_on: frozenset[NodeProperty] = frozenset()
     """What the last rejection named. Empty: other nodes would reject the pod as well."""
     rejected_on: Mapping[str, ObservedNode] = field(default_factory=dict)
@@ -261,11 +261,11 @@ class UpToDateNode:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """Devices that one pod has, or had until a short time ago."""
+    """Devices that one pod has, or had within the last hour."""
 
     namespace: str
     devices: float
-    """Of shared devices, the promised part."""
+    """Number of devices; the promised part of shared ones."""
     since: datetime
     until: datetime | None = None
     """When the reservation was removed; None: it exists."""
@@ -286,7 +286,7 @@ class DevicePressure:
     """A shared device whose memory in use is above `PRESSURE_PERCENT`."""
 
     samples: int
-    """Consecutive samples above it that were counted; 0: it is not above it any more, but was relieved lately."""
+    """Number of consecutive samples above it; 0: it is below again after a recent move."""
     sampled: str
     """Time of the last counted sample, by the node's clock."""
     tried: datetime | None = None
@@ -295,7 +295,7 @@ class DevicePressure:
 
 @dataclass(frozen=True, slots=True)
 class QueuedCreation:
-    """A workload, no gang, whose missing pods are created by a later pass, because others come first."""
+    """A workload (not a gang) whose missing pods are created by a later pass, because of the limit."""
 
     namespace: str
     order: tuple[int, datetime, str]

@@ -1,4 +1,4 @@
-"""Rules of a pod on the node that it runs on, as in its spec."""
+"""Node rules of a pod, as in its spec."""
 
 from dataclasses import dataclass
 

@@ -52,7 +52,7 @@ def room(quotas: Iterable[ResourceQuota]) -> dict[tuple[str, str], int]:
 
 
 def has_more_room(before: Mapping[tuple[str, str], int], after: Mapping[tuple[str, str], int]) -> bool:
-    """Returns whether a rejected pod may fit now: an amount has risen, or is no longer limited."""
+    """Returns whether a rejected pod may fit now: a remaining amount increased, or is no longer limited."""
     return any(key not in after or after[key] > amount for key, amount in before.items())
 
 

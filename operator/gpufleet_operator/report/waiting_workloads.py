@@ -1,4 +1,4 @@
-"""Which workloads wait for devices, since when and why, by their stored conditions."""
+"""Lists the workloads that wait for devices, since when and why, by their stored conditions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.snapshot import Snapshot
 
 _ENDED = ("Complete", "Failed", "Suspended")
-"""Conditions of workloads that do not wait."""
+"""Conditions of which one is True for workloads that do not wait."""
 
 
 @dataclass(frozen=True, slots=True)

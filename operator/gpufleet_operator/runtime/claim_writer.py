@@ -25,7 +25,7 @@ NO_SHARES: Final = (
 
 
 class ClaimWriter:
-    """Writes for the executor; errors are those of its other writes.
+    """Writes ResourceClaims for the executor, with the same errors as its other writes.
 
     Args:
         writer: The apiserver.
@@ -51,7 +51,7 @@ class ClaimWriter:
         self._cache.claims.apply(body)
         found = self._cache.claims.by_pod.get(action.pod_uid, {}).get(action.name)
         if found is not None and found.requests != action.requests and found.requests == _whole(action.requests):
-            # Here and not by a later pass: a write that succeeds ends the backoff of the pod's claim.
+            # Deleted here and not by a later pass, because a successful write ends the backoff of the pod's claim.
             await self._writer.delete_claim(found.namespace, found.name, found.uid, found.resource_version)
             mark_deleting(self._cache.claims, found.uid)
             raise InvalidWriteError(NO_SHARES)

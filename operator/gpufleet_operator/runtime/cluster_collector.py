@@ -1,4 +1,4 @@
-"""Series of nodes, devices and waiting workloads, of which there are thousands: built when they are read."""
+"""Series of nodes, devices and waiting workloads. There are thousands, so they are built at each scrape."""
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
@@ -14,11 +14,11 @@ from gpufleet_operator.report.telemetry_health import fresh
 from gpufleet_operator.report.waiting_workloads import waiting_workloads
 
 MAX_WAITING = 500
-"""Most workloads that have a series. All of them are counted in gpufleet_operator_unplaced_workloads."""
+"""Maximum number of workloads with a series. gpufleet_operator_unplaced_workloads counts all of them."""
 
 
 class ClusterCollector(Collector):
-    """Collects the series, also in another thread than that of the passes.
+    """Collects the series. May run in another thread than the passes.
 
     Args:
         snapshot: Returns the state of the cluster; None before the first pass.

@@ -1,7 +1,7 @@
-"""The election on a thread of its own.
+"""Runs the election in its own thread.
 
 A pass over a whole cluster of thousands of nodes blocks the event loop for as long as a Lease is valid. Without the
-thread, the process would lose the Lease by its first pass, and so would its successor.
+thread, the process and each of its successors would lose the Lease during their first pass.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from gpufleet_operator.kube.rejected_requests import DeniedReads
 
 
 class ElectionThread:
-    """Runs a `LeaderElection`, whose methods these are, with connections of its own.
+    """Runs a `LeaderElection` with its own connections. It has the same methods.
 
-    A process whose thread renews the Lease although its passes never end is not live: see `http_server`.
+    If passes never end while the thread renews the Lease, the liveness probe fails: see `http_server`.
 
     Args:
         config: Address and credentials of the apiserver.
         namespace: Of the Lease.
         name: Of the Lease.
-        identity: Of this process; no other process may ever have the same.
-        reads: Notes whether the Lease may be read.
+        identity: Identity of this process, unique for all time.
+        reads: Records whether the Lease may be read.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ElectionThread:
         return self._election.may_write()
 
     async def close(self) -> None:
-        """Gives the Lease back, and ends the thread."""
+        """Releases the Lease, and ends the thread."""
         if self._thread.is_alive():
             try:
                 await self._run(self._end())

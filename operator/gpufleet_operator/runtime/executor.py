@@ -1,8 +1,8 @@
 """Sends the writes of a decision, and does not wait for slow ones.
 
-A pass waits for its writes for a moment, but not for statuses and reports, on which no placement depends. Writes that
-have no response by then stay in flight: the next passes neither repeat nor contradict them, and the releases that wait
-for them stay with them. Other writes that were not sent by then are dropped, and decided again.
+A pass waits briefly for its writes, but not for statuses and reports, on which no placement depends. Writes that have
+no response by then stay in flight: the next passes neither repeat nor contradict them, and the releases that wait for
+them stay with them. Other writes that were not sent by then are dropped, and decided again.
 """
 
 import asyncio
@@ -44,11 +44,11 @@ from gpufleet_operator.runtime.pacing.held_statuses import HOLD, HeldStatuses
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
 PATIENCE_SECONDS = 0.25
-"""How long a pass waits for its writes after the last response."""
+"""Time after the last response for which a pass waits for its other writes."""
 MAX_PATIENCE = 4
-"""How many times as long it waits at most: what is not sent by then costs another decision."""
+"""Maximum wait as a multiple of that. Writes that are not sent by then are decided again."""
 REPORT_PATIENCE_SECONDS = 0.0
-"""How long it waits for statuses and reports after the others: they are only sent, as far as the lanes allow."""
+"""Wait for statuses and reports after the others: long enough to send them, as far as the lanes allow."""
 _REPORTS = (Lane.STATUS, Lane.REPORT)
 _PLACEMENT = (Lane.CREATE, Lane.RESERVE, Lane.RELEASE)
 
@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 
 class _NotLeadingError(Exception):
-    """The Lease may have expired since the job began."""
+    """The Lease may have expired since the job began: nothing was sent."""
 
 
 class Executor:
@@ -70,7 +70,7 @@ class Executor:
         may_write: Whether this process leads, asked before each write.
         patience_seconds: How long a pass waits for its writes.
         report_patience_seconds: How long it waits for statuses and reports after the others.
-        hold_statuses: How long statuses are held back that a later one may replace.
+        hold_statuses: How long replaceable statuses are held back.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Executor:
         return [job.outcome for job in jobs if job.outcome is not None and not job.held]
 
     def due(self) -> datetime | None:
-        """Returns from when on `run` writes a status that was held back; None: there is none."""
+        """Returns when the next held status is due; None: there is none."""
         return self._held.due()
 
     def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]:
@@ -153,7 +153,7 @@ class Executor:
         return outcomes, frozenset(key for job in landed for key in job.keys)
 
     def in_flight(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Returns the keys, and the uids of pods, of `PassState`."""
+        """Returns the keys, and the UIDs of pods, that `PassState` lists as in flight."""
         jobs = self._slow.values()
         return frozenset(key for job in jobs for key in job.keys), frozenset(uid for job in jobs for uid in job.pods)
 
@@ -239,7 +239,7 @@ class Executor:
             log.info("write conflict", action=action.key, error=str(error))
             return WriteOutcome(action, conflict=True)
         except ApiError as error:
-            # Also of a status that no rule foresees: it is the failure of this write, and ends no other.
+            # Also for an unknown status: it fails this write only.
             log.warning("write failed", action=action.key, error=str(error), status=error.code)
             return WriteOutcome(action, failure=str(error), unconfirmed=isinstance(error, UnavailableError))
         except TimeoutError:
@@ -253,7 +253,7 @@ class Executor:
         return WriteOutcome(action)
 
     async def _write(self, action: Action) -> None:
-        # Asked again: what a job checks with the apiserver before it writes may take longer than the Lease is valid.
+        # Checked again: the checks that a job sends before its write may outlast the Lease.
         if not self._may_write():
             raise _NotLeadingError
         await self._write_of[type(action)](action)
@@ -262,7 +262,7 @@ class Executor:
 def _writes(
     actions: ActionWriter, claims: ClaimWriter, reports: ReportWriter
 ) -> Mapping[type, Callable[[Any], Awaitable[None]]]:
-    """Returns what writes each kind of action."""
+    """Returns the method that writes each kind of action."""
     return {
         CreateService: actions.create_service,
         RestoreService: actions.restore_service,

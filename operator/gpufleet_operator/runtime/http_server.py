@@ -22,7 +22,7 @@ class ReconcilerHealth:
     Args:
         last_progress: Returns when a pass or a write last completed, by the clock of the event loop; None: never.
         timeout_seconds: Without progress for so long, the operator is not live.
-        is_standby: Returns True while the caches are complete and another process leads.
+        is_standby: Returns True when the caches are complete and another process leads.
         denied_reads: Returns the resources that may not be read, which may keep the caches from being complete.
         lease_rejection: Returns why the Lease cannot be acquired; empty: it is acquired, or held by another process.
     """

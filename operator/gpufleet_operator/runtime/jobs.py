@@ -1,4 +1,4 @@
-"""The writes of one decision, in their order: what each is counted as, and which others it depends on."""
+"""Orders the writes of one decision: the limits that each counts against, and the writes that it depends on."""
 
 import asyncio
 from collections import defaultdict
@@ -46,7 +46,7 @@ class WriteOutcome:
     unconfirmed: bool = False
     """There was no response: the write may have been applied."""
     unsent: bool = False
-    """It was not sent: a write that it depends on did not succeed, or too many others are sent. Decided again."""
+    """Not sent: a write that it depends on failed, or its lane is full. It is decided again."""
 
     @property
     def succeeded(self) -> bool:
@@ -72,7 +72,7 @@ class Job:
     follows: tuple["Job", ...] = ()
     sent: bool = False
     held: bool = False
-    """It is a status that is held back, and written later."""
+    """The status is held back, and is written later."""
     outcome: WriteOutcome | None = None
     """None: it has not ended."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -84,12 +84,12 @@ class Job:
 
     @property
     def dropped(self) -> bool:
-        """True when it was not sent: another write failed, or too many others are sent."""
+        """True when it was not sent: a write that it depends on failed, or its lane is full."""
         return self.outcome is not None and self.outcome.unsent
 
     @property
     def keys(self) -> Iterator[str]:
-        """Yields the key of the write, and the keys of those that must not be decided on before its response."""
+        """Yields the key of the write, and the keys of writes that must not be decided before its response."""
         yield self.action.key
         if isinstance(self.action, Reserve):
             yield from map(status_key, _workloads_reserved_for(self.action))
@@ -99,7 +99,7 @@ class Job:
 
     @property
     def pods(self) -> tuple[str, ...]:
-        """Returns the uids of the pods whose reservation, claim or release it is."""
+        """Returns the UIDs of the pods that the reservation, claim or release is for."""
         if isinstance(self.action, Reserve):
             return self.action.added
         return (self.action.pod_uid,) if isinstance(self.action, CreateClaim | ReleasePod) else ()
@@ -132,7 +132,7 @@ class JobFactory:
 
     Args:
         write: Writes an action.
-        new_check: Returns what checks the gangs of one namespace: see `GangCheck`.
+        new_check: Returns a check of the gangs of one namespace: see `GangCheck`.
     """
 
     write: Callable[[Action], Awaitable[None]]

@@ -103,7 +103,7 @@ class Reconciler:
         self._templates: dict[str, TemplateCheck] = {}
         self._outage: TelemetryOutage | None = None
         self._excused = False
-        """Whether nothing was said about stale telemetry in the last pass."""
+        """Whether the last pass suppressed the report of stale telemetry."""
         self._request_mix = RequestMix(limits.resources)
         self._first_seen: dict[str, float] = {}
         self._inconsistencies: set[str] = set()
@@ -143,7 +143,7 @@ class Reconciler:
             self._record_outcomes(outcomes, loop.time())
         self._metrics.writes.record_in_flight(self._executor.sent())
         ends = self._outage.ends if self._outage is not None and self._excused else None
-        # An outage that goes on because the apiserver is away ends with a response of it, at no known time.
+        # An outage that lasts because the apiserver is unavailable ends with its next response, at an unknown time.
         due = [actions.due, ends if ends is not None and ends > self._clock.now() else None, self._held_status_due()]
         return min((moment for moment in due if moment is not None), default=None)
 
@@ -152,7 +152,7 @@ class Reconciler:
         return held is not None and held <= self._clock.now()
 
     def _held_status_due(self) -> datetime | None:
-        """Returns when to run the pass that writes the next status that was held back."""
+        """Returns the time of the pass that writes the next held status."""
         held = self._executor.due()
         return None if held is None else max(held, self._clock.now() + QUEUE_INTERVAL)
 
@@ -198,7 +198,7 @@ class Reconciler:
         return actions
 
     def _observe_outage(self, changes: Changes) -> None:
-        """Notes everything when stale telemetry is no more, or again, the fault of its node."""
+        """Marks everything as changed when stale telemetry starts or stops to count as a fault of its node."""
         telemetry, now, before = self._cache.telemetry, self._clock.now(), self._outage
         self._outage = observe_outage(
             before,

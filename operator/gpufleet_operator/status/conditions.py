@@ -81,7 +81,7 @@ def conditions(snapshot: Snapshot, context: StatusContext, placed: ConditionFind
 
 
 def _summarizes(condition: Condition) -> bool:
-    """Returns True for the condition that says what the workload does: there is one, Ready or the one in its place."""
+    """Returns True for the condition that summarizes the state of the workload: Ready, or the one that replaces it."""
     return condition.type == "Ready" or (
         condition.type in ("Complete", "Suspended") and condition.status is ConditionStatus.TRUE
     )

@@ -21,7 +21,7 @@ class StatusContext:
     """None when the object does not parse."""
     template_errors: tuple[str, ...] = ()
     internal_error: str = ""
-    """An exception that this pass ended with for the workload."""
+    """Message of the exception that ended the decision on the workload in this pass."""
     create_error: str = ""
     """The apiserver's error when it last rejected a pod of the workload."""
     service_error: str = ""
@@ -35,7 +35,7 @@ class StatusContext:
     diagnosis: Diagnosis | None = None
     """Why replicas were not placed."""
     earmark: EarmarkStatus | None = None
-    """Devices that are kept for the workload."""
+    """Devices that are earmarked for the workload."""
     rejections: Mapping[tuple[int, str], Backoff] = field(default_factory=dict)
     """By replica and node."""
     pauses: Mapping[int, RetryPause] = field(default_factory=dict)

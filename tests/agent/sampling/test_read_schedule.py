@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from gpufleet_agent.sampling import read_schedule
-from gpufleet_agent.sampling.read_schedule import ScheduleGroup, ReadSchedule, next_due
+from gpufleet_agent.sampling.read_schedule import ReadSchedule, ScheduleGroup, next_due
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_testing.agent.sampling import until
 

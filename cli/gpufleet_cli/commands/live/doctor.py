@@ -17,7 +17,7 @@ from gpufleet_cli.view.text_tree import TextTree
 
 
 def doctor(target: Target, output: OutputOptions) -> int:
-    """Prints what is wrong with the installation, and returns the exit code.
+    """Prints the problems of the installation, and returns the exit code.
 
     Raises:
         ClusterError: Nothing can be read, so nothing can be checked.

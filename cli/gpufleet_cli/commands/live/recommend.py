@@ -15,7 +15,7 @@ from gpufleet_cli.view.lookup import split_name
 
 
 def recommend(target: Target, names: Sequence[str], output: OutputOptions) -> None:
-    """Prints what the runs of these owners used, or those of all owners of the namespace.
+    """Prints the memory use of the runs of these owners, or of all owners in the namespace.
 
     Raises:
         MissingObjectError: An owner has no GPUDemand.

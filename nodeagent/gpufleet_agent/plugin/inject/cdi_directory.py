@@ -10,7 +10,7 @@ def replace_file(path: Path, content: bytes) -> bool:
         OSError: The file cannot be written.
     """
     try:
-        # Bytes, because a file that something else has put there may not be text.
+        # Bytes, because a file of another program may not be text.
         if path.read_bytes() == content:
             return False
     except FileNotFoundError:
@@ -22,7 +22,7 @@ def replace_file(path: Path, content: bytes) -> bool:
 
 
 def remove_file(path: Path) -> None:
-    """Removes a file, and what a process that was killed during a write of it has left.
+    """Removes a file, and the temporary file of a process that was killed while writing it.
 
     Raises:
         OSError: A file cannot be removed.

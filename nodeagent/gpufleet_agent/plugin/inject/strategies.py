@@ -24,7 +24,7 @@ class DeviceListStrategy(StrEnum):
     ENVVAR = "envvar"
     """By NVIDIA's runtime, through `NVIDIA_VISIBLE_DEVICES`."""
     VOLUME_MOUNTS = "volume-mounts"
-    """By NVIDIA's runtime, through mounts, which containers of users cannot have without a hostPath volume."""
+    """By NVIDIA's runtime, through mounts. Containers of users cannot have such mounts without a hostPath volume."""
     CDI_CRI = "cdi-cri"
     """By the container runtime, through the CRI's field for CDI devices."""
     CDI_ANNOTATIONS = "cdi-annotations"

@@ -14,7 +14,7 @@ _MAX_LAG_SECONDS = 60.0
 
 
 class ContainedErrors:
-    """The contained errors of one device. Times are monotonic seconds. Its owner locks."""
+    """The contained errors of one device. Times are monotonic seconds. The caller holds the lock."""
 
     __slots__ = ("_at", "_count", "_due", "_lasting", "_over", "_programs")
 
@@ -24,11 +24,11 @@ class ContainedErrors:
         self._lasting = 0
         """Errors whose programs may still run."""
         self._programs: frozenset[int] | None = frozenset()
-        """PIDs that had them, perhaps, and still run; None: the driver has not listed them since the event."""
+        """PIDs that may have been affected and still run; None: the driver has not listed processes since the event."""
         self._count: int | None = None
         """The driver's count in the last slow reading; None: unknown."""
         self._at = -math.inf
-        """When the last event came."""
+        """Time of the last event."""
         self._due = False
         """Whether the count has not risen since the last event."""
 
@@ -46,7 +46,7 @@ class ContainedErrors:
             self._programs = None  # a program may have started since the last reading
 
     def over(self, facts: Facts, begun: float) -> int:
-        """Returns how many of the uncorrected errors that a slow reading counts no longer concern a program.
+        """Returns the number of uncorrected errors in a slow reading that no longer affect a program.
 
         Args:
             facts: The reading.

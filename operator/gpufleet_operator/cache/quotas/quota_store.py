@@ -1,4 +1,4 @@
-"""Stores ResourceQuotas, which are read only to detect that one has more room."""
+"""Stores ResourceQuotas, to detect when one has more room."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def resource_quota(body: Json) -> ResourceQuota:
 
 
 class QuotaStore(SelectorStore[ResourceQuota]):
-    """Quotas by uid. Every new pod changes one, so `changed` is called only if a change gives room."""
+    """Quotas by UID. Every new pod changes one, so `changed` is called only when room is freed."""
 
     def __init__(self, decode: Callable[[Json], ResourceQuota | None], changed: Callable[[], None]) -> None:
         super().__init__(decode, lambda: None)

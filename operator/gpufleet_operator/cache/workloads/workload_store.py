@@ -1,4 +1,4 @@
-"""GPUWorkloads, with statuses that are not written yet."""
+"""Stores GPUWorkloads with their statuses, also those that are held back."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,7 @@ from gpufleet_operator.model.objects import Workload
 
 
 class WorkloadStore(TombstoneStore[Workload]):
-    """A GPUWorkload whose status is not written yet has it already: the next decisions are based on it.
+    """GPUWorkloads. A status that is held back is set already, so that the next decisions are based on it.
 
     The status has no other writer, so versions that others write keep it.
     """
@@ -18,17 +18,17 @@ class WorkloadStore(TombstoneStore[Workload]):
     def __init__(self, decode: Callable[[Json], Workload | None], changed: Callable[[], None]) -> None:
         super().__init__(decode, changed)
         self._stored: dict[str, Workload] = {}
-        """The objects as the apiserver has them, of those whose status is not written yet."""
+        """Objects with a status that is held back, as the apiserver has them."""
 
     def hold(self, uid: str, status: WorkloadStatus) -> None:
-        """Gives a workload a status that is not written yet."""
+        """Sets a status that is held back."""
         item = self.items.get(uid)
         if item is not None:
             self._stored.setdefault(uid, item)
             super().put(_with_status(item, status))
 
     def give_up(self, uid: str) -> None:
-        """Gives a workload the status that the apiserver has: the other one could not be written."""
+        """Restores the status that the apiserver has, after a failed write."""
         stored = self._stored.pop(uid, None)
         if stored is not None:
             super().put(stored)

@@ -1,4 +1,4 @@
-"""Confines an exception that no rule foresees to the workload that it is about."""
+"""Confines an unexpected exception to the workload that caused it."""
 
 import traceback
 from collections.abc import Callable
@@ -12,11 +12,11 @@ _MAX_ERROR_LENGTH = 512
 
 
 class RepeatPassError(Exception):
-    """The pass starts again: it depends on more than it looks at."""
+    """The pass starts again, because it depends on objects outside of its region."""
 
 
 class WorkloadGuard:
-    """Collects the exceptions of one pass. Nothing more is decided on their workloads in the pass."""
+    """Collects the exceptions of one pass. The pass decides nothing more on these workloads."""
 
     def __init__(self) -> None:
         self.errors: dict[str, str] = {}
@@ -25,7 +25,7 @@ class WorkloadGuard:
         """By uid."""
 
     def call(self, workload_uid: str, function: Callable[[], T]) -> T | None:
-        """Returns what the function returns; None after an exception, unless the whole pass has to be repeated."""
+        """Returns the result of the function; None after an exception, unless the whole pass must be repeated."""
         try:
             return function()
         except (RepeatPassError, ContestedDeviceError):

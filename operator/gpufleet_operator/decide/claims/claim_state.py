@@ -18,7 +18,7 @@ def claim_rejection(snapshot: Snapshot, state: PassState, pod: Pod) -> str:
 
 
 def waiting_for_claim(snapshot: Snapshot, pod: Pod) -> str:
-    """Returns what a released pod without a node waits for, if that is its claim; empty: it is not."""
+    """Returns why a released pod without a node waits for its claim; empty: it does not."""
     if pod.device_claim is None:
         return ""
     claim = snapshot.claim_of(pod)

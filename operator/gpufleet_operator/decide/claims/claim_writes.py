@@ -1,8 +1,8 @@
 """Collects the writes to ResourceClaims.
 
 A claim is created between the reservation of its devices and the release of its pod. Each of the three is derived from
-the stored objects, so a crash between any two leads to the same end. A claim that does not match the reservation is
-deleted first: its pod is gated, so it is not allocated.
+the stored objects, so a crash between two of them has no effect on the result. A claim that does not match the
+reservation is deleted first: its pod is gated, so it is not allocated.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,7 +86,7 @@ def _lost(snapshot: Snapshot, assessed: WorkloadReplicas, ledger: Ledger) -> Ite
 
 
 def _unreserved(snapshot: Snapshot, assessed: WorkloadReplicas, ledger: Ledger) -> Iterable[DeleteClaim]:
-    """Yields the claims of reassigned pods, and of gated ones whose reservation was dropped after it was created."""
+    """Yields the claims of reassigned pods, and those of gated pods whose reservation was dropped later."""
     for pod, replica in _pods(assessed):
         found = snapshot.claim_of(pod)
         if found is None or found.deleting:

@@ -1,4 +1,4 @@
-"""For which transport the pods to create will be placed, so that none of them has to be replaced by another.
+"""Chooses the transport of each new pod, so that none has to be replaced to use the other one.
 
 In a fleet with both, the devices are chosen before the pod exists, and only the transport of their node is used: the
 pod after admission may need something else, and others are placed before it.
@@ -46,7 +46,7 @@ def transports_of_new_pods(
     *,
     guard: WorkloadGuard,
 ) -> dict[ReplicaKey, Transport]:
-    """Returns the transport of the node that each pod to create would be placed on; of others there is no entry.
+    """Returns the transport of the node that each new pod would be placed on; unplaced pods are absent.
 
     Args:
         snapshot: The cluster.

@@ -7,8 +7,8 @@ stored objects prove to the next one:
 1. The claim is deleted in the version that was seen: kube-scheduler has not allocated it, and cannot any more.
 2. A pod without a claim cannot be bound. Its reservation is dropped, other devices are reserved, and its annotation
    names them.
-3. The claim is created, as one that was lost. Before the annotation it could be allocated to a pod whose reservation is
-   dropped because its annotation names another node.
+3. The claim is created like a lost one. Before step 2 it could be allocated to a pod whose reservation is about to be
+dropped because its annotation names another node.
 """
 
 from collections.abc import Iterator

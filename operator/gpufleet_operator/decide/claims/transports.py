@@ -1,4 +1,4 @@
-"""Which transport a pod has: it requests devices by an extended resource or by a claim, and that cannot be changed.
+"""Chooses the transport of a pod: it requests devices by an extended resource or by a claim, and cannot change that.
 
 In a fleet with both, the operator creates a pod for the transport of the nodes that fit its replica, see `new_pods`. If
 these change while the pod waits, the pod is replaced: none of its containers has run.
@@ -50,7 +50,7 @@ def stored_transport(snapshot: Snapshot, state: PassState, workload: Workload, r
 
 
 def fits_transport(snapshot: Snapshot, pod: Pod, node: str) -> bool:
-    """Returns True when the node gives devices to its pods in the way in which the pod requests them."""
+    """Returns True when the pod has the transport of the node."""
     telemetry = snapshot.telemetry.get(node)
     return telemetry is None or telemetry.transport is pod.transport
 
@@ -97,6 +97,6 @@ def replace_pods(assessed: WorkloadReplicas, switched: Mapping[ReplicaKey, Trans
 def next_transports(
     snapshot: Snapshot, state: PassState, switched: Mapping[ReplicaKey, Transport]
 ) -> dict[ReplicaKey, Transport]:
-    """Returns the transports for the state after this pass, without those of workloads that are gone."""
+    """Returns the transports for the state after this pass, without those of deleted workloads."""
     kept = {key: each for key, each in state.transports.items() if key[0] in snapshot.workloads}
     return {**kept, **switched}

@@ -68,7 +68,7 @@ def decide_changes(
 
 
 def _picked(snapshot: Snapshot, kept: Kept, seeds: Seeds, index: ClusterIndex) -> Seeds:
-    """Returns what a pass over the workloads with new pods alone lacks: mostly the nodes on which it picks devices.
+    """Returns what a pass over only the workloads with new pods lacks: mostly the nodes on which it picks devices.
 
     With it, the pass over everything that changed hardly ever starts again.
     """
@@ -139,7 +139,7 @@ def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex
     ended = [(SubjectKind.KEY, key) for key in sorted(changes.keys)]
     for subject in (*ended, *kept.moments.take(snapshot.now)):
         _add_subject(seeds, subject, index)
-    # The queue has names only: a status is decided when it is written.
+    # The queue has only names: a status is decided when it is written.
     seeds.workloads.update(islice(kept.state.status_queue, snapshot.status_budget))
     seeds.workloads |= unsettled(kept.state) | kept.refresh.due(snapshot.now)
     # What these wait for depends on pods everywhere, or is not known: they are asked in each pass.

@@ -97,7 +97,7 @@ class Kept:
     moments: Moments = field(default_factory=Moments)
     refresh: Refresh = field(default_factory=Refresh)
     again: Seeds = field(default_factory=Seeds)
-    """What the last pass acted on, or may keep devices for."""
+    """Subjects that the last pass acted on, or may earmark devices for."""
 
     def due(self, now: datetime) -> datetime | None:
         """Returns when to decide again even if nothing changes."""

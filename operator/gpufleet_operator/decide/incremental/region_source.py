@@ -39,7 +39,7 @@ class WholeSource(FleetSource):
         self.parked: dict[str, Request | None] = {}
         """Workloads that got no devices for all replicas that asked, and their request; None: an invalid one."""
         self.required: frozenset[str] = frozenset()
-        """Uids of workloads that the pass had to look at: the next one begins with them."""
+        """UIDs of workloads that the pass lacked: the next one begins with them."""
 
     def fleet(self, snapshot: Snapshot, ledger: Ledger, *, waiting: bool) -> BuiltFleet:
         del waiting
@@ -176,7 +176,7 @@ class RegionSource(WholeSource):
 
 
 class ProbeSource(RegionSource):
-    """Finds out on which nodes a pass picks devices. The pass goes no further."""
+    """Finds the nodes on which a pass picks devices. The pass then ends."""
 
     def finish(self, plan: Plan) -> None:
         """Raises RegionTooSmallError with the nodes."""

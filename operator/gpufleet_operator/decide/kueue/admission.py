@@ -1,4 +1,4 @@
-"""Which pods get devices before Kueue admits them."""
+"""Decides which pods get devices before Kueue admits them."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,7 @@ from gpufleet_operator.model.objects import Pod
 
 
 def may_have_devices(pod: Pod, with_quota: Collection[str]) -> bool:
-    """Returns True if a gated pod waits for nothing but devices: Kueue reserves quota for it, or does not hold it.
+    """Returns True if a gated pod waits only for devices: Kueue has reserved its quota, or does not manage the pod.
 
     Args:
         pod: A pod with the operator's scheduling gate.

@@ -15,9 +15,9 @@ from gpufleet_operator.model.kueue.objects import CheckAnswer, CheckState, Kueue
 from gpufleet_operator.model.objects import Pod, Workload
 
 _DECIDED_AFTER = timedelta(seconds=2)
-"""Time after the reservation of quota from which the status of the GPUWorkload was decided with the quota."""
+"""Time after the reservation of quota by which the status of the GPUWorkload reflects it."""
 _PATIENCE = timedelta(seconds=30)
-"""Time for which quota is held for pods that wait for anything but devices."""
+"""Time for which quota is held for pods that also wait for something else than devices."""
 _NODES_PATIENCE = timedelta(minutes=10)
 """Time for which quota is held for a workload that an autoscaler may add nodes for."""
 _FIRST_PAUSE_SECONDS = 10
@@ -70,7 +70,7 @@ def answers(
 
 
 def unanswered(kueue_workloads: Iterable[KueueWorkload], checks: Collection[str]) -> Iterator[KueueWorkload]:
-    """Yields the Workloads that hold quota and wait for an answer, and those that paused before the answer is reset."""
+    """Yields the Workloads that hold quota and wait for an answer, and those whose Retry can be reset."""
     for one in kueue_workloads:
         if one.reserved_since is None and not one.paused:
             continue

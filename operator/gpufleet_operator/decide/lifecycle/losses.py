@@ -57,7 +57,7 @@ def stored_restart(workload: Workload, now: datetime) -> GroupRestart | None:
 
 
 def restart_forgotten_at(restart: GroupRestart) -> datetime:
-    """Returns when a start of all replicas counts no longer: the next one is the first."""
+    """Returns when a restart of all replicas no longer counts: the next one is the first again."""
     return restart.at + BACKOFF_RESET
 
 

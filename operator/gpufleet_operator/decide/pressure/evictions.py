@@ -1,4 +1,4 @@
-"""Evicts the pods for which other devices are reserved. The eviction API honors PodDisruptionBudgets and deletes the pod."""
+"""Evicts the pods for which other devices are reserved. The eviction API honors PodDisruptionBudgets."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ def collect_moves(snapshot: Snapshot, ledger: Ledger) -> Iterator[EvictPod]:
 
 
 def _neighbors(snapshot: Snapshot, origin: MovedFrom, moved_uid: str) -> list[WorkloadName]:
-    """Returns the other workloads on the device that the pod is moved from."""
+    """Returns the other workloads on the device that the pod leaves."""
     telemetry = snapshot.telemetry.get(origin.node)
     found: dict[str, WorkloadName] = {}
     for one in telemetry.assignments if telemetry is not None else ():

@@ -1,4 +1,4 @@
-"""Counts the samples in a row in which a shared device runs out of memory."""
+"""Counts the consecutive samples in which a shared device runs out of memory."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,16 +11,16 @@ from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import DevicePressure
 
 PRESSURE_PERCENT = 98
-"""Of the memory that can be used. A full device cannot show more than 100 %."""
+"""Threshold of the use of usable memory. A full device shows at most 100 %."""
 PRESSURE_SAMPLES = 4
-"""Samples in a row after which a pod is moved."""
+"""Number of consecutive samples after which a pod is moved."""
 
 
 def observe_pressure(snapshot: Snapshot) -> dict[str, Mapping[str, DevicePressure]]:
     """Returns the devices that run out of memory, by node and UUID, as of the latest samples.
 
-    A sample counts if it is later than the last counted one by `Limits.pressure_sample_interval`. One that is not above
-    the limit ends the row, whenever it was taken. Stale telemetry changes nothing.
+    A sample counts if it is later than the last counted one by `Limits.pressure_sample_interval`. A sample below the
+    limit resets the count, whenever it was taken. Stale telemetry changes nothing.
     """
     found: dict[str, Mapping[str, DevicePressure]] = {}
     for node, telemetry in snapshot.telemetry.items():
@@ -37,7 +37,7 @@ def observe_pressure(snapshot: Snapshot) -> dict[str, Mapping[str, DevicePressur
 
 
 def is_due(snapshot: Snapshot, node: str, uuid: str, pressure: DevicePressure) -> bool:
-    """Returns True when this pass counted a sample that makes a move due, and the device does not rest."""
+    """Returns True when this pass counted a sample that makes a move due, and the last move is long enough ago."""
     before = snapshot.previous_state.pressure.get(node, {}).get(uuid)
     counted = pressure.samples > (before.samples if before is not None else 0)
     return counted and pressure.samples >= PRESSURE_SAMPLES and not _rests(snapshot, pressure.tried)

@@ -39,7 +39,7 @@ class MoveRejection(StrEnum):
     """Why no pod is moved from a device that runs out of memory."""
 
     NOT_MOVABLE = "NoMovablePod"
-    """No pod exceeds its promise or shares it, may be moved, and was not moved lately."""
+    """No pod that exceeds or shares its promise may be moved now."""
     NO_ROOM = "NoRoom"
     HOURLY_LIMIT = "HourlyLimit"
 
@@ -50,7 +50,7 @@ class MovePlan:
 
     targets: tuple[Reservation, ...] = ()
     moved: tuple[str, ...] = ()
-    """Uids of the pods."""
+    """UIDs of the moved pods."""
     tried: tuple[tuple[str, str], ...] = ()
     """Nodes and UUIDs of the devices from which a pod was to be moved."""
     reasons: Mapping[str, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Spread waits for nodes whose reservations are being written.
+"""Holds back picks of Spread on nodes whose reservations are being written.
 
 Such a node gets no devices until the response. Other strategies take another node; Spread would put two replicas on one
 node although another node is free.
@@ -11,11 +11,11 @@ from gpufleet_operator.placement.model import Decision, Diagnosis, Request
 
 
 def without_awaited(decision: Decision, requested: Request, nodes: Collection[str], considered: int) -> Decision:
-    """Returns the decision without the picks on nodes that are waited for; of a gang, without all picks.
+    """Returns the decision without the picks on awaited nodes; for a gang, without all picks.
 
     Args:
         decision: The decision.
-        requested: What it decides.
+        requested: Its request.
         nodes: The nodes that are waited for.
         considered: The number of devices of the fleet.
     """

@@ -1,6 +1,6 @@
-"""Which of the workloads that wait get earmarked devices, and which may preempt others.
+"""Selects the waiting workloads that get earmarked devices, and those that may preempt others.
 
-Both are decided by priority, age and name alone, so that neither use nor chance changes it from pass to pass.
+Both depend only on priority, age and name, so that neither use nor chance changes the choice from pass to pass.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,11 +14,11 @@ from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_operator.placement.model import Request
 
 MAX_PREEMPTORS = 8
-"""Workloads for which pods are evicted at the same time."""
+"""Maximum number of workloads for which pods are evicted at the same time."""
 
 
 MAX_HEADS = 4
-"""Workloads that are tried for an earmark: one that does not fit on the empty fleet does not stop those behind it."""
+"""Maximum number of workloads that are tried for an earmark: one that never fits does not block the next ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class QueuedWorkload:
     priority: int
     created: datetime
     needs_several: bool
-    """It needs several devices together, for which single ones that become free are not enough."""
+    """It needs several devices together, so a single freed device is not enough."""
     preempts: bool
     has_evicted: bool = False
     """Pods were evicted for it."""

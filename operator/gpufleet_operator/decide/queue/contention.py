@@ -1,4 +1,4 @@
-"""What a pass keeps for the workloads that come first and do not fit: earmarked devices, and pods to evict.
+"""Earmarks devices, and selects pods to evict, for the first workloads that do not fit.
 
 The cluster stores only since when devices are earmarked. Each pass finds the devices again: a node on which devices are
 kept has the fewest in use, so it stays the first choice; a pod that is being evicted counts as gone, so no other pod is
@@ -27,14 +27,14 @@ from gpufleet_operator.placement.explain.diagnosis import quantity
 from gpufleet_operator.placement.model import Diagnosis, FilterReason, Pick, Request
 
 SETTLING_TIME = timedelta(seconds=10)
-"""How long after the last eviction no other pods are chosen: a report that shows a freed device may be late."""
+"""Time after the last eviction in which no other pods are chosen: the report of a freed device may be late."""
 
 _MAX_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Earmark:
-    """Devices that are kept for a workload."""
+    """Devices that are earmarked for a workload."""
 
     since: datetime
     devices: dict[str, tuple[str, ...]]
@@ -56,7 +56,7 @@ class Contention:
         snapshot: The cluster.
         state: Of this pass.
         fleet: The fleet that workloads are placed on, without earmarks.
-        contenders: For whom devices may be kept.
+        contenders: The workloads that devices may be earmarked for.
     """
 
     def __init__(self, snapshot: Snapshot, state: PassState, fleet: Fleet, contenders: Contenders) -> None:
@@ -69,10 +69,10 @@ class Contention:
         self.preempting: dict[str, Preempting] = {}
         """As `PassState.preempting`."""
         self.moments: dict[str, datetime] = {}
-        """Workload uid -> when the time alone changes what is kept for it."""
+        """Workload UID -> when its earmarks or evictions change without a change of the cluster."""
 
     def keep(self, assessed: WorkloadReplicas, requested: Request, diagnosis: Diagnosis) -> Diagnosis:
-        """Keeps devices for a workload that did not fit, if it is one of the contenders. Returns what to report.
+        """Earmarks devices for a workload that did not fit, if it is a contender. Returns the diagnosis to report.
 
         Args:
             assessed: The workload.
@@ -94,7 +94,7 @@ class Contention:
 
     @contextmanager
     def lent(self, spec: WorkloadSpec, started: datetime | None) -> Iterator[None]:
-        """Lends earmarked devices to a workload that ends before they are needed.
+        """Lends earmarked devices to a workload that will have ended before they are needed.
 
         Args:
             spec: Of the workload.
@@ -123,7 +123,7 @@ class Contention:
                 self._fleet.earmark((uuid,), kept[uuid])
 
     def _of_others(self, diagnosis: Diagnosis) -> list[str]:
-        """Returns for whom the devices are kept that the workload could use otherwise."""
+        """Returns the workloads that hold earmarks of devices which this workload could use."""
         number = next((r.devices for r in diagnosis.rejected if r.reason is FilterReason.EARMARKED), 0)
         if not number:
             return []

@@ -1,8 +1,8 @@
-"""How much of the fleet each namespace uses, over the last hour: it decides between workloads of equal priority.
+"""Computes the use of the fleet by each namespace over the last hour, for workloads of equal priority.
 
-A device that a pod has counts 1, so that the devices picked in a pass count at once for the next pick. A device that
-was given back within the last hour counts for the part of the hour in which the pod had it. Of a shared device, the
-larger promised part counts. After a restart, only devices that pods still have are known.
+A device that a pod has counts 1, so that the devices picked in a pass count for the next pick. A device that was freed
+within the last hour counts for the part of the hour in which the pod had it. Of a shared device, the larger promised
+part counts. After a restart, only the devices of existing pods are known.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ WINDOW = timedelta(hours=1)
 
 
 def update_use(snapshot: Snapshot, previous: Mapping[str, DeviceUse], ledger: Ledger) -> dict[str, DeviceUse]:
-    """Returns the use of each pod after what the ledger shows."""
+    """Returns the use of each pod, updated by the ledger."""
     use = {
         r.assignment.pod_uid: previous.get(r.assignment.pod_uid) or _new(snapshot, r)
         for r in (*ledger.active.values(), *ledger.terminating)

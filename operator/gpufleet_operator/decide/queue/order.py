@@ -31,7 +31,7 @@ class QueueOrder:
 
     Args:
         waiting: The workloads.
-        heads: Uids of those that come first among those of their priority.
+        heads: UIDs of the workloads that come first within their priority.
         use: Returns the devices that each namespace uses. Called only if it matters; None: no fairness.
     """
 
@@ -47,7 +47,7 @@ class QueueOrder:
         self._use: dict[str, float] = dict(use()) if use is not None and self._fair else {}
 
     def __iter__(self) -> Iterator[WorkloadReplicas]:
-        """Yields each workload once. What `picked` notes meanwhile counts for those that are left."""
+        """Yields each workload once. Devices that `picked` records meanwhile count for the remaining workloads."""
         heap = [self._entry(assessed) for assessed in self._waiting]
         heapq.heapify(heap)
         while heap:
@@ -59,7 +59,7 @@ class QueueOrder:
                 yield entry.assessed
 
     def picked(self, namespace: str, devices: float) -> None:
-        """Notes devices that were picked for a namespace."""
+        """Records devices that were picked for a namespace."""
         self._use[namespace] = self._use.get(namespace, 0.0) + devices
 
     def _entry(self, assessed: WorkloadReplicas) -> _Entry:

@@ -1,4 +1,4 @@
-"""Which replicas of a workload are to be placed, and which reservations of it are not usable any more."""
+"""Selects the replicas of a workload to place, and its reservations that are no longer usable."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -7,7 +7,7 @@ from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, Replica, WaitReason, WorkloadReplicas
 
 _NOT_PLACED = (WaitReason.OTHER_GATES, WaitReason.RESUME, WaitReason.CLAIM)
-"""What a replica with a gated pod may wait for, in which case it must not reserve devices."""
+"""Wait reasons of a replica with a gated pod for which no devices may be reserved."""
 
 
 def without_in_flight(assessed: WorkloadReplicas, in_flight: Collection[str]) -> WorkloadReplicas:

@@ -1,4 +1,4 @@
-"""Rules of retry pauses: how long they are, and which nodes are tried before their end.
+"""Computes the length of retry pauses, and the nodes that are tried before their end.
 
 A replica gets at most three pods in ten minutes while they are rejected, whatever changes meanwhile. A rejection that
 names a property of nodes leaves the third pod for a change of it: the pause begins with the second. During a pause
@@ -94,7 +94,7 @@ def rejection_message(by: str, node: str, message: str) -> str:
 def first_paused(limits: Limits, depends_on: frozenset[NodeProperty], *, plugin: bool) -> int:
     """Returns the number of consecutive rejections with which the first pause begins.
 
-    An agent that restarts is back by the third pod, and changes nothing that the operator observes.
+    A restarting agent is back by the third pod, and its return is not observable.
     """
     return limits.rejection_limit - 1 if depends_on and not plugin else limits.rejection_limit
 

@@ -40,7 +40,7 @@ REJECTED_BY = {
 
 
 def _is_of_the_node(removal: Removal) -> bool:
-    """Returns True for a removal that counts for all workloads: others are caused by what the pod requests."""
+    """Returns True for a removal that counts against the node: others are caused by the requests of the pod."""
     return removal.reason is RemovalReason.MISMATCH or by_plugin(removal)
 
 

@@ -43,7 +43,7 @@ def restored(snapshot: Snapshot) -> Rejections:
             backoffs[uid, rejection.replica, rejection.node] = _backoff(rejection, snapshot.now)
         for placement in status.placements:
             key = pause_key(snapshot, uid, placement.replica)
-            # All replicas of a gang have the same pause: reading it costs a look at the pods of each node.
+            # All replicas of a gang have the same pause: restoring it reads the pods of each node.
             if key not in pauses and (pause := _pause(observer, key, placement, rejections)) is not None:
                 pauses[key] = pause
     return Rejections(backoffs, frozenset(counted), pauses)

@@ -1,4 +1,4 @@
-"""Pods that wait for something that does not come: they are removed, so that their replica is placed elsewhere.
+"""Removes pods that wait too long to start, so that their replica is placed elsewhere.
 
 A released pod waits for a scheduler and then for the kubelet, and keeps its devices meanwhile. A gated pod with the
 name of another resource would wait indefinitely. No container of these pods has started.

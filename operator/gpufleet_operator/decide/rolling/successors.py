@@ -114,7 +114,7 @@ class _Passing:
         return replace(self.assessed, replicas=tuple(replicas))
 
     def _is_moving(self, replica: Replica, reservation: Reservation) -> bool:
-        """Returns True while the devices are reserved for the pod after the one that still exists."""
+        """Returns True while the devices are reserved for the successor of an existing pod."""
         origin = origin_of(reservation.assignment)
         return origin is not None and replica.pod is not None and replica.pod.uid == origin.pod_uid
 
@@ -169,7 +169,7 @@ class _Passing:
 
 
 def _waits_for_eviction(snapshot: Snapshot, reservation: Reservation) -> bool:
-    """Returns True while the pod that is moved to these devices is still ending."""
+    """Returns True while the evicted predecessor still exists."""
     origin = origin_of(reservation.assignment)
     return origin is not None and is_being_replaced(snapshot, origin)
 

@@ -1,8 +1,8 @@
 """Decides on placeholder pods for workloads that wait only for devices.
 
-cluster-autoscaler looks for pods that kube-scheduler reports as unschedulable; pods with scheduling gates are none. So
-each replica without devices of a workload with `placement.scaleUp` gets a pod with its requests and node rules, which
-no scheduler binds. Behind the scheduling gate of Kueue, only those for which Kueue reserves quota.
+cluster-autoscaler looks for pods that kube-scheduler reports as unschedulable; it does not count pods with scheduling
+gates. So each replica without devices of a workload with `placement.scaleUp` gets a pod with its requests and node
+rules, which no scheduler binds. Behind the scheduling gate of Kueue, only those for which Kueue reserves quota.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -22,11 +22,11 @@ from gpufleet_operator.pods.scale_up import placeholder
 MAX_PER_WORKLOAD = 16
 """Unless it is a gang, whose replicas would wait for the nodes of the others forever."""
 MAX_PLACEHOLDERS = 64
-"""Of workloads that are no gangs."""
+"""Maximum number of placeholders for workloads that are not gangs."""
 MAX_OF_GANGS = 1024
-"""In all: gangs beyond it wait until those before them have devices."""
+"""Maximum number of all placeholders: further gangs wait until those before them have devices."""
 DELAY = timedelta(seconds=10)
-"""Time for which a workload waits before it gets placeholders: the next report of an agent may have a free device."""
+"""Time before a waiting workload gets placeholders: the next report of an agent may have a free device."""
 
 _MORE_NODES_HELP = frozenset(
     {
@@ -58,7 +58,7 @@ meet, or need an administrator."""
 
 @dataclass(frozen=True, slots=True)
 class PlaceholderContext:
-    """What the decision depends on."""
+    """Input of the decision."""
 
     workloads: Mapping[str, Workload]
     """By uid."""

@@ -9,10 +9,10 @@ class ClaimRequest:
 
     name: str
     expression: str
-    """In CEL: selects the devices."""
+    """CEL expression that selects the devices."""
     count: int = 1
     memory_mib: int | None = None
-    """Requested of each device; None: all of it."""
+    """Memory that is requested of each device; None: the whole device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class DeviceAllocation:
 
     driver: str
     pool: str
-    """Of this driver, the name of the node."""
+    """Name of the node, in the pools of this driver."""
     device: str
 
 
@@ -34,11 +34,11 @@ class ResourceClaim:
     name: str
     resource_version: str
     pod_uid: str = ""
-    """Of the pod that owns it; empty: none does."""
+    """UID of the pod that owns it; empty: no pod does."""
     deleting: bool = False
     requests: tuple[ClaimRequest, ...] = ()
     allocated: tuple[DeviceAllocation, ...] | None = None
-    """What kube-scheduler has allocated; None: nothing yet."""
+    """Devices that kube-scheduler has allocated; None: none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class ClaimReference:
     """How a pod refers to the claim with its devices."""
 
     name: str
-    """Of the ResourceClaim; empty: the pod names a template."""
+    """Name of the ResourceClaim; empty: the pod names a template."""
     containers: tuple[str, ...] = ()
     """Names of the sidecars and app containers that use it, in the order in which they start.
 
     An init container that ends before the others start may use it as well: it has the devices before them.
     """
     template: str = ""
-    """Of the ResourceClaimTemplate; empty: the pod names a claim."""
+    """Name of the ResourceClaimTemplate; empty: the pod names a claim."""

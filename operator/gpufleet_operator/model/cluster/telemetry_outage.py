@@ -1,7 +1,7 @@
 """Detects that no telemetry arrives from any node: the apiserver is unavailable, or the operator lags behind.
 
-The nodes themselves are not stale then. Conditions of workloads and nodes are kept for a while, and one metric reports
-the outage. Otherwise its begin and its end would each cause a write for every workload and node.
+This is not a fault of the nodes. Conditions of workloads and nodes are kept for a while, and one metric reports the
+outage. Otherwise the begin and the end of an outage would each cause a write for every workload and node.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ GRACE = timedelta(minutes=2)
 
 _MIN_NODES = 2
 _OUTAGE = timedelta(seconds=30)
-"""Without a response for longer, the apiserver is unavailable: agents cannot write either."""
+"""Time without a response after which the apiserver counts as unavailable: agents cannot write either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class TelemetryOutage:
     """No telemetry arrives from any node."""
 
     since: datetime
-    """When it was noticed, or later: when the apiserver was available again."""
+    """When it was detected, or when the apiserver became available again, whichever is later."""
     read_at: datetime | None
     """When the apiserver last answered."""
 

@@ -1,4 +1,4 @@
-"""GPUDemand as decisions need it."""
+"""GPUDemands, reduced to the fields that decisions need."""
 
 from dataclasses import dataclass
 

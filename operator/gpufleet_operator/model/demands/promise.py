@@ -1,4 +1,4 @@
-"""What a reservation of a share is placed with, and whether others may get what its pod does not use."""
+"""Rules on the promise of a share: its memory for placement, and whether others may get the unused part."""
 
 from gpufleet_api.names import Reclaim
 from gpufleet_api.telemetry.device import DeviceHolder

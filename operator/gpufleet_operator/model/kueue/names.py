@@ -14,6 +14,6 @@ SCHEDULING_GATES: Final = frozenset({SCHEDULING_GATE, f"{GROUP}/topology"})
 """All scheduling gates of Kueue. It removes both when it admits a pod that requests no topology."""
 
 EVICTED_BY_CHECK: Final = "AdmissionCheck"
-"""Reason of the condition Evicted of a Workload after the answer Retry: Kueue takes its time for its order."""
+"""Reason of the condition Evicted of a Workload after the answer Retry: Kueue orders by the time of this condition."""
 CHECK_CONTROLLER: Final = "gpufleet.dev/devices"
 """`spec.controllerName` of the AdmissionChecks that the operator answers."""

@@ -35,13 +35,13 @@ class KueueWorkload:
     name: str
     resource_version: str
     pods: tuple[str, ...] = ()
-    """Uids of the pods that it consists of; empty for a Job and the like."""
+    """UIDs of the pods that it consists of; empty for kinds that Kueue suspends, such as Job."""
     reserved_since: datetime | None = None
     """Time since which quota is reserved for it; None: no quota is reserved, or it has ended or is evicted."""
     checks: Mapping[str, CheckStatus] = field(default_factory=dict)
     """By the name of the AdmissionCheck."""
     paused: bool = False
-    """It has no quota, and Kueue has stored when to try again, or tries again already."""
+    """It has no quota, and Kueue has stored when it retries, or already retries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,6 @@ class CheckAnswer:
     message: str
     requeue_after_seconds: int | None = None
     retries: int | None = None
-    """How often the answer was Retry; None: not stored."""
+    """Number of Retry answers; None: not stored."""
     waiting: WorkloadName | None = None
     """The GPUWorkload whose quota is returned; None: no quota is returned."""

@@ -38,7 +38,7 @@ class CreatePlaceholder:
 
 @dataclass(frozen=True, slots=True)
 class PlaceholderWrites:
-    """What to write now."""
+    """Writes that are due."""
 
     creates: tuple[CreatePlaceholder, ...] = ()
     reports: tuple[tuple[Placeholder, str], ...] = ()

@@ -1,4 +1,4 @@
-"""The pods that hold the devices of a fleet, as arrays: updated row by row, so that a question costs what changed."""
+"""Keeps the pods that hold the devices of a fleet as arrays. Only changed rows are updated."""
 
 from math import inf
 
@@ -27,7 +27,7 @@ class HolderTable:
         self.ends: NDArray[np.float64] = np.zeros((0, 0))
         """When the holders end, in seconds since the epoch; 0: no holder; infinite: not known; or NEVER."""
         self.priority: NDArray[np.int64] = np.zeros((0, 0), np.int64)
-        """The highest priority of the holders, or NOT_EVICTABLE; of no meaning for a device without holders."""
+        """The highest priority of the holders, or NOT_EVICTABLE; undefined for a device without holders."""
         self.protected: NDArray[np.float64] = np.zeros((0, 0))
         """Until when preemption does not evict a holder, in seconds since the epoch."""
         self.size: NDArray[np.int64] = np.zeros((0, 0), np.int64)
@@ -116,8 +116,8 @@ def copy_with_table(fleet: Fleet) -> Fleet:
 def lowest_priority(fleet: Fleet) -> int | None:
     """Returns the lowest priority of the pods that may be evicted or are ending already; None: there is none.
 
-    A pod that is ending counts until its devices are free: they are earmarked for who waits for them, so that the pod's
-    successor does not get them first.
+    A pod that is ending counts until its devices are free: they are earmarked for the waiting workload, so that the
+    pod's successor does not get them first.
     """
     table = holder_table(fleet)
     found = table.priority[(table.ends > 0) & (table.priority != NOT_EVICTABLE)]

@@ -29,10 +29,10 @@ from gpufleet_operator.placement.place import place
 from gpufleet_operator.placement.place_many import hold
 
 _MAX_JOINT_SETS = 1_000
-"""Sets of victims of all nodes that are tried for several replicas together."""
+"""Maximum number of sets of victims across nodes that are tried for several replicas together."""
 
 _MAX_JOINT_PODS = 64
-"""With more devices than this that a pod of lower priority holds, no set of victims of all nodes is tried."""
+"""Maximum number of devices held by pods of lower priority for which sets of victims across nodes are tried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which devices a request could use if the pods that hold them ended, and when they end."""
+"""Finds the devices that a request could use if their holders ended, and when they end."""
 
 from dataclasses import dataclass, replace
 

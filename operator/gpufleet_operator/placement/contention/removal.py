@@ -1,4 +1,4 @@
-"""The state of a node without some of the pods that hold its devices."""
+"""Computes the state of a node without some of the pods that hold its devices."""
 
 from collections.abc import Collection
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Finds the devices that a waiting request will get soonest, by what is known of the pods that hold them."""
+"""Finds the devices that a waiting request will get soonest, by the known ends of their holders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from gpufleet_operator.placement.search.gang import sibling_node
 from gpufleet_operator.placement.search.query import Query, check_request, query_key
 
 _MAX_NODES = 256
-"""Nodes whose pods are ignored at most, beyond those that have enough devices."""
+"""Maximum number of nodes that are tried beyond those that have enough devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def soonest(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> SoonestDevices 
     """Returns devices for all replicas of a request that does not fit now; None if other pods never leave room for it.
 
     Nodes on which the fewest devices have no known end come first, then those that are free soonest, then those with
-    the fewest devices in use. So a node that devices are kept on stays the first one. The fleet is not changed.
+    the fewest devices in use. So a node with earmarked devices stays the first one. The fleet is not changed.
 
     Raises:
         InvalidRequestError: The request contradicts itself.
@@ -80,7 +80,7 @@ def _candidates(fleet: Fleet, request: Request, found: Prospects) -> tuple[NDArr
 
 
 def _chosen(fleet: Fleet, request: Request, found: Prospects, picks: Sequence[Pick]) -> SoonestDevices:
-    """Returns the devices: of a node, those that are free first, unless their connections decide."""
+    """Returns the devices, on each node the soonest free ones, unless their NVLinks decide."""
     connected = request.topology in (Topology.NVLINK, Topology.NUMA) or request.devices.share is not None
     picked: dict[str, list[str]] = {}
     for pick in picks:

@@ -1,4 +1,4 @@
-"""The pods that preemption may evict, and the cheapest of them on a node whose eviction lets one replica fit."""
+"""Finds the cheapest pods of a node whose eviction lets one replica fit."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ _MAX_EXACT_UNITS = 10
 """With more units on a node than this, pods are reprieved greedily instead of trying all sets."""
 
 _MAX_NODES = 256
-"""Nodes that are tried at most, by the lowest bound of the cost of their victims."""
+"""Maximum number of nodes that are tried, in the order of a lower bound of the cost of their victims."""
 
 _MAX_NODES_AFTER_FIRST = 8
-"""Nodes that are tried at most once victims are known."""
+"""Maximum number of further nodes that are tried after victims were found."""
 
 Cost = tuple[int, int, int, int]
 """Highest priority, number of pods, sum of priorities, number of devices."""
@@ -38,7 +38,7 @@ class Victim:
 
 @dataclass(frozen=True, slots=True)
 class VictimUnit:
-    """Pods that are only evicted together: a gang, or one pod."""
+    """Pods that are evicted together: a gang, or one pod."""
 
     name: str
     victims: tuple[Victim, ...]
@@ -67,11 +67,11 @@ class EvictionTerms:
     """Which pods may be evicted."""
 
     priority: int
-    """Only pods of a lower priority are."""
+    """Only pods with a lower priority may be evicted."""
     now: float
     """Seconds since the epoch."""
     blocked: frozenset[str] = frozenset()
-    """Uids of pods that are not evicted, because an eviction has failed lately."""
+    """UIDs of pods that may not be evicted, because an eviction of them failed recently."""
 
     def allow(self, holder: HolderPod) -> bool:
         allowed = holder.evictable and holder.priority < self.priority and holder.protected_until <= self.now
@@ -83,7 +83,7 @@ class VictimSearch:
 
     Args:
         plan: The fleet without the victims so far; the caller changes it.
-        terms: Which pods may be evicted.
+        terms: Conditions for evicting a pod.
     """
 
     def __init__(self, plan: Fleet, terms: EvictionTerms) -> None:

@@ -102,7 +102,7 @@ def debit(columns: Columns, row: int, cells: Sequence[int], pod: PodNeeds | None
 
 
 def earmark(columns: Columns, row: int, column: int, *, earmarked: bool) -> None:
-    """Sets or removes the mark of a device that is kept for a request."""
+    """Sets or removes the mark of an earmarked device."""
     state = int(columns.state[row, column])
     columns.state[row, column] = state | EARMARKED if earmarked else state & ~EARMARKED
     columns.free_milli[row, column] = _free_milli(columns, row, column)

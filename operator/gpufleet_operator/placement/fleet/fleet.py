@@ -46,7 +46,7 @@ class Fleet:
         self.where: dict[str, tuple[int, int]] = {}
         """Device -> (row, column)."""
         self.earmarks: dict[str, str] = {}
-        """Device -> for whom it is earmarked, as a message. No request gets it as long as it is."""
+        """Device -> message that names the workload it is earmarked for. No request gets an earmarked device."""
         self.memo = Memo()
         self._row: dict[str, int] = {}
         self._vacant: list[int] = []
@@ -179,7 +179,7 @@ class Fleet:
         self.put(state if pod is None else without_pod(state, pod))
 
     def earmark(self, uuids: Iterable[str], message: str) -> None:
-        """Keeps devices from all requests until `clear_earmarks`. Unknown devices are ignored."""
+        """Withholds devices from all requests until `clear_earmarks`. Unknown devices are ignored."""
         self._mark(dict.fromkeys(uuids, message), earmarked=True)
 
     def clear_earmarks(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from gpufleet_operator.model.pod_state.device_containers import split
 from gpufleet_operator.pods import labels
 
 _MIN_CAPACITY_MIB = 1
-"""The smallest capacity that the agent's devices allow. It keeps a claim of the whole device away."""
+"""The smallest capacity that the agent's devices allow. It excludes claims of the whole device."""
 POD_CLAIM_NAME = "resource.kubernetes.io/pod-claim-name"
 """Annotation by which the ResourceClaim controller finds the claim of an entry of `spec.resourceClaims`."""
 
@@ -90,7 +90,7 @@ def _request(request: ClaimRequest, driver: str) -> dict[str, Any]:
 
 
 def _constraints(requests: Sequence[ClaimRequest], driver: str) -> Iterator[dict[str, Any]]:
-    """Yields what keeps a request for shares of several devices from getting two shares of one of them."""
+    """Yields the constraint that the shares of one request are on different devices."""
     for request in requests:
         if request.count > 1 and request.memory_mib is not None:
             yield {"requests": [request.name], "distinctAttribute": f"{driver}/uuid"}

@@ -1,6 +1,6 @@
 """Compares the stored GPUDemands with the running containers every few seconds, and writes the differences.
 
-It is no part of a pass: placing never waits for it, and what it cannot write is tried again. Only the leader writes.
+It is not part of a pass: placement never waits for it, and failed writes are retried. Only the leader writes.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ INTERVAL_SECONDS = 5.0
 _RETRY_SECONDS = 60.0
 """After a write that failed."""
 _BATCH = 200
-"""Reports that are read at a time."""
+"""Number of reports that are read before other tasks run."""
 
 log = structlog.get_logger(__name__)
 
@@ -57,9 +57,9 @@ class DemandRecorder:
         self._cache, self._writer, self._limits, self._clock = cache, writer, limits, clock
         self._may_write, self._sleep = may_write, sleep
         self._observed: dict[RunKey, ObservedRun] = {}
-        """Maxima of the pods that run: those that are not worth a write are not stored yet."""
+        """Maxima of running pods. Small increases are not written."""
         self._versions: dict[str, tuple[str, str]] = {}
-        """Node -> uid and version of the report that was read last."""
+        """Node -> UID and version of the last report that was read."""
         self._failed: PausedWrites[TemplateKey] = PausedWrites()
 
     async def run(self) -> None:

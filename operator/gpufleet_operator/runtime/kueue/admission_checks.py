@@ -1,4 +1,4 @@
-"""Answers Kueue's AdmissionChecks, apart from the passes: an answer depends on what they have written."""
+"""Answers Kueue's AdmissionChecks outside of the passes, because an answer depends on written reservations."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from gpufleet_operator.runtime.pacing.paused_writes import PausedWrites
 
 _INTERVAL_SECONDS = 0.5
 _RETRY_SECONDS = 30.0
-"""After a write that was rejected: a policy may forbid it for long."""
+"""Pause after a rejected write: a policy may reject it for a long time."""
 _MISSING_SECONDS = 30.0
 """Time between two attempts to list kinds that do not exist yet."""
 
@@ -33,12 +33,12 @@ class AdmissionChecks:
 
     Args:
         api: The apiserver.
-        cache: What the operator knows; the Workloads and AdmissionChecks are added to it.
+        cache: State of the cluster; the Workloads and AdmissionChecks are added to it.
         clock: Clock of the apiserver.
         recorder: Writes events.
         may_write: Whether this process leads, asked before each write.
         scale_up: Whether placeholder pods are created, so that quota is held until an autoscaler has added nodes.
-        sleep: Waits between two looks.
+        sleep: Waits between two rounds.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class AdmissionChecks:
                 await self._explain(answer)
 
     async def _explain(self, answer: CheckAnswer) -> None:
-        """Records why quota is returned, on the object that users look at."""
+        """Records an event with the reason of the returned quota on the GPUWorkload."""
         if answer.waiting is None:
             return
         about = ObjectReference(answer.waiting.namespace, answer.waiting.name, answer.waiting.uid)

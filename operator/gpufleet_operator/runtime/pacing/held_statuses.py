@@ -1,7 +1,7 @@
-"""Holds statuses back for a moment, because a later one often replaces them: of a workload, only the latest is written.
+"""Holds statuses back for a short time, because a later status of the same workload often replaces them.
 
 A workload whose creation, placement and start follow one another within this time costs one write instead of four.
-While the operator has more pods to create and to place than it can, they wait longer: a write delays these.
+While pods wait for creation or placement, statuses wait longer, because each write would delay a pod.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from gpufleet_operator.cache.workloads.workload_store import WorkloadStore
 from gpufleet_operator.model.actions import Actions, Event, WriteStatus
 
 HOLD = timedelta(seconds=2)
-"""After the last change."""
+"""Delay after the last change."""
 MAX_HOLD = timedelta(seconds=10)
-"""After the first change."""
+"""Maximum delay after the first change."""
 BUSY_HOLD = timedelta(seconds=30)
-"""The same while pods wait for their creation, reservation or release."""
+"""Maximum delay while pods wait for their creation, reservation or release."""
 _MAX_PER_PASS = 64
 
 
@@ -24,7 +24,7 @@ _MAX_PER_PASS = 64
 class _Held:
     action: WriteStatus
     since: datetime
-    """When the first of the changes was held back that are not written."""
+    """Time of the first change that is not written yet."""
     changed: datetime
 
 
@@ -32,9 +32,9 @@ class HeldStatuses:
     """The statuses that are held back.
 
     Args:
-        store: Has them before they are written.
+        store: Shows held statuses to the next decisions.
         now: Returns the time.
-        hold: How long; 0: none is held back.
+        hold: Delay after the last change; 0: no status is held back.
     """
 
     def __init__(self, store: WorkloadStore, now: Callable[[], datetime], hold: timedelta = HOLD) -> None:
@@ -49,9 +49,9 @@ class HeldStatuses:
         return min(map(self._due, self._held.values()), default=None)
 
     def join(self, actions: Actions) -> Actions:
-        """Returns the decision with the statuses that were held back long enough.
+        """Returns the decision with the held statuses that are due.
 
-        One that the decision replaces has its events recorded with the later one.
+        If the decision replaces a held status, the events of both are recorded with the new one.
         """
         now = self._now()
         waiting = sorted((held for held in self._held.values() if self._due(held) <= now), key=lambda held: held.since)

@@ -8,7 +8,7 @@ MAX_PAUSE_SECONDS = 0.5
 
 
 class PassPause:
-    """Keeps half of the processor free from passes, so that events coalesce, but lets the first passes follow directly.
+    """Limits passes to half of the processor's time, so that events coalesce, except for the first passes.
 
     The next write of a replica often depends on the next pass, so after an idle time there is no pause until passes
     have used `BURST_SECONDS`.

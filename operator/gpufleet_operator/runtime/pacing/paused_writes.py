@@ -1,4 +1,4 @@
-"""Writes that failed and are not tried again at once, of a task that decides anew what to write in each round."""
+"""Pauses failed writes of a task that decides in each round what to write."""
 
 import asyncio
 from collections.abc import Hashable
@@ -8,7 +8,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class PausedWrites(Generic[Key]):
-    """Keys of writes, each until the first round after its pause."""
+    """Keys of failed writes, until the first round after their pause."""
 
     def __init__(self) -> None:
         self._until: dict[Key, float] = {}

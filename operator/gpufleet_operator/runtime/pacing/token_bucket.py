@@ -9,7 +9,7 @@ class TokenBucket:
 
     Args:
         rate: Tokens per second.
-        burst: Most tokens, and those at the beginning.
+        burst: Maximum number of tokens, which is also the initial number.
         clock: Returns seconds, and never goes back.
     """
 
@@ -24,5 +24,5 @@ class TokenBucket:
         return int(self._tokens)
 
     def take(self, number: int) -> None:
-        """Removes tokens, of those that are available."""
+        """Removes tokens. They must be available."""
         self._tokens -= number

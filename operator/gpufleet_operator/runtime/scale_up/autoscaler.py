@@ -1,4 +1,4 @@
-"""Shows cluster-autoscaler what is needed, apart from the passes: it depends on what they have written."""
+"""Shows cluster-autoscaler which nodes are needed, outside of the passes, because that depends on what they wrote."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,9 +24,9 @@ from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.pacing.paused_writes import PausedWrites
 
 _INTERVAL_SECONDS = 1.0
-"""Most pods are bound within it, so that most placements need no annotation."""
+"""Most pods are bound within this time, so most placements need no annotation."""
 _RETRY_SECONDS = 30.0
-"""After a write that was rejected: a quota or a policy may forbid it for long."""
+"""Pause after a rejected write: a quota or a policy may reject it for a long time."""
 
 log = structlog.get_logger(__name__)
 
@@ -36,11 +36,11 @@ class Autoscaler:
 
     Args:
         api: The apiserver.
-        cache: What the operator knows.
+        cache: State of the cluster.
         clock: Clock of the apiserver.
         limits: Names of resources, and the tolerations of pods.
         may_write: Whether this process leads, asked before each write.
-        sleep: Waits between two looks.
+        sleep: Waits between two rounds.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class Autoscaler:
             api, paths.PODS, paths.PLACEHOLDERS, self.placeholders.decode, self.placeholders
         )
         self._refused: dict[str, str] = {}
-        """Node whose annotation has another value by another client -> version of the Node."""
+        """Node whose annotation another client has set to another value -> version of the Node."""
         self._paused: PausedWrites[tuple[str, str]] = PausedWrites()
-        """What was rejected, with the name of the object."""
+        """Rejected writes, with the name of the object."""
 
     async def run(self) -> None:
         """Runs until cancelled.

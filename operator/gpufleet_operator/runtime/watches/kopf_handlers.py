@@ -56,7 +56,7 @@ class NoProgress(kopf.ProgressStorage):
 
 
 class RepeatedLists:
-    """Notices when kopf lists a kind once more. It reports no deletion of the time before.
+    """Detects when kopf lists a kind again. kopf does not report objects that were deleted between the two lists.
 
     kopf lists again when a watch is too old for the apiserver, as after an outage, and passes each object on as an
     event without a type.
@@ -68,7 +68,7 @@ class RepeatedLists:
         self._listed: defaultdict[Store[Any], set[str]] = defaultdict(set)
 
     def note(self, store: Store[Any], uid: str) -> None:
-        """Notes an object of a list."""
+        """Records an object of a list."""
         listed = self._listed[store]
         if uid in listed:
             listed.clear()

@@ -1,8 +1,8 @@
 """Runs kopf, and starts it again when one of its watches fails.
 
 kopf ends all of its tasks when one fails, and a watch fails at any error event but 410, and at a status of 500 or above
-that lasts a minute. Decisions go on meanwhile with what the caches have. When kopf itself lists a kind once more, the
-caches are compared with complete lists as well.
+that lasts a minute. Decisions continue meanwhile with the cached objects. When kopf itself lists a kind again, the
+caches are also compared with complete lists.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ STABLE_SECONDS = 60.0
 
 _KOPF_FOLDER = str(Path(kopf.__file__).parent)
 _WATCHER = "watcher for "
-"""How kopf names the task of a watch, which a test checks."""
+"""Begin of kopf's names of watch tasks, checked by a test."""
 _END_SECONDS = 5.0
-"""How long tasks of kopf may take to end."""
+"""Maximum time for kopf's tasks to end."""
 _COMPARE_SECONDS = 1.0
-"""From a list of kopf to the comparison with another one."""
+"""Delay from a list of kopf to the comparison of the caches."""
 _STOP_SECONDS = 1.0
-"""And after a signal: a standby waits for the Lease."""
+"""Maximum time for kopf's tasks to end after a signal, shorter because a standby waits for the Lease."""
 
 Relist = Callable[[], Coroutine[Any, Any, None]]
 
@@ -56,8 +56,8 @@ async def run_kopf(
     Args:
         cache: The caches.
         config: Address and credentials of the apiserver.
-        relist: Called before kopf is started again, and when it has listed a kind once more: it reports no deletion of
-            the time between. Raises what no retry can mend, such as missing permissions or invalid credentials.
+        relist: Called before kopf is started again, and when it has listed a kind again: it does not report
+            deletions in between. Raises permanent errors, such as missing permissions or invalid credentials.
         failed: Called after each failure.
         base_seconds: Pause before the first new start; it doubles with each failure.
 
@@ -81,9 +81,9 @@ async def run_kopf(
 
 
 def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Ignores what no one retrieved from a task of kopf, which waits for the first that fails only, and logs that.
+    """Ignores unretrieved exceptions of kopf's tasks: kopf awaits and logs only the first failed task.
 
-    asyncio reports the others when they are garbage, in the middle of anything else.
+    asyncio reports the others when they are garbage-collected, amid unrelated lines.
     """
     if not _is_of_kopf(context.get("future")):
         loop.default_exception_handler(context)
@@ -111,7 +111,7 @@ async def _unless_ended(work: Coroutine[Any, Any, None], end: asyncio.Future[Non
 async def _run_once(
     cache: Cache, config: SingleConfig, end: asyncio.Future[None], relist: Relist
 ) -> BaseException | None:
-    """Runs kopf until one of its tasks ends, and returns the error of that one.
+    """Runs kopf until one of its tasks ends, and returns the error of that task.
 
     Not by `kopf.run_tasks`, which would also cancel the operator's own tasks that were started since.
     """
@@ -143,8 +143,8 @@ async def _run_once(
         end.result()
     # `exception` of a task that was cancelled raises, which would end this one without an error.
     errors = [found for task in done if not task.cancelled() and (found := task.exception()) is not None]
-    # Of any kind: kopf's own are private, and what no retry can mend fails in the list that follows. So are rejected
-    # credentials: kopf gives up at the second 401, and starts with the ones that are then valid.
+    # Any error: kopf's own types are private, and the list that follows raises permanent errors. Rejected credentials
+    # too: kopf gives up at the second 401, and is started again with the credentials that are valid then.
     return errors[0] if errors else None
 
 
@@ -154,7 +154,7 @@ async def _compare_after_lists(
     try:
         while True:
             await lists.found.wait()
-            # For the other kinds' lists, and so that a watch that always fails costs a list a second at most.
+            # Leaves time for the lists of the other kinds, and limits a watch that always fails to one list per second.
             await asyncio.sleep(_COMPARE_SECONDS)
             lists.found.clear()
             log.info("kopf listed again, comparing the caches")

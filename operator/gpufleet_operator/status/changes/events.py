@@ -10,7 +10,7 @@ _WARNING_TYPES = frozenset({"Stalled", "Degraded"})
 """Conditions that are abnormal when True."""
 
 _REPORTED_TYPES = frozenset({"Placed", "Complete"})
-"""Not Ready, which is in the condition, and would be one more request for each workload that starts."""
+"""Without Ready, which is in the condition: its event would be one more request for each starting workload."""
 
 
 def events(stored: WorkloadStatus | None, status: WorkloadStatus) -> tuple[Event, ...]:

@@ -1,4 +1,4 @@
-"""Which statuses may be written some seconds later, or never if a later one replaces them."""
+"""Selects the statuses that may be written some seconds later, or be replaced by a later one."""
 
 from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.workload import WorkloadSpec
@@ -14,8 +14,8 @@ _STATES = frozenset({PlacementState.PENDING, PlacementState.RESERVED, PlacementS
 def is_progress(spec: WorkloadSpec, stored: WorkloadStatus | None, status: WorkloadStatus) -> bool:
     """Returns True for a step between creation and Ready on which nothing depends after a restart.
 
-    Everything that counts something, that records why a pod goes, or that a person has to act on is excluded. So is
-    every status of a workload whose replicas need each other: the loss of a pod is recognized by its stored placement.
+    Statuses that count something, record why a pod is removed, or require action by a person are excluded. So is every
+    status of a workload whose replicas need each other: the loss of a pod is recognized by its stored placement.
 
     Args:
         spec: Of the workload.
