@@ -280,7 +280,7 @@ def _add_health(parser: FlagParser) -> None:
     parser.flag(
         "--on-xid-without-action",
         DEFAULTS.xids.unknown.value,
-        "what an XID is for which NVIDIA's catalog has no action that the node could take",
+        "how to treat XIDs for which NVIDIA's catalog has no action on the node",
         choices=[choice.value for choice in XidWithoutActionPolicy],
     )
 

@@ -35,10 +35,10 @@ _SECONDS = {
     "scheduling_timeout": (3600.0, "how long a placed pod may have no response of any scheduler"),
     "max_retry_pause": (86_400.0, "maximum pause after several consecutive rejected pods"),
     "lease_poll_interval": (60.0, "time between two reads of the nodes' leases"),
-    "reclaim_after": (86_400.0, "how long a container must be observed before others may get what it does not use"),
+    "reclaim_after": (86_400.0, "how long a container must be observed before others may get its unused memory"),
     "pressure_sample": (
         600.0,
-        "shortest time between two of four samples after which a pod is moved from a full device",
+        "minimum time between two of the four samples after which a pod is moved from a full device",
     ),
     "restart_backoff": (600.0, "time until a failed replica restarts; it doubles with each failure, up to 600 s"),
     "reserve_after": (86_400.0, "how long a workload waits for several devices before devices are earmarked for it"),
@@ -199,14 +199,14 @@ def _add_policies(parser: FlagParser, default: OperatorSettings) -> None:
     parser.flag(
         "--max-moves-per-hour",
         default.max_moves_per_hour,
-        "pods that are moved from full devices in an hour",
+        "maximum number of pods per hour that are moved from full devices",
         type=whole_number(_MAX_MOVES_PER_HOUR),
         metavar="N",
     )
     parser.flag(
         "--default-reclaim",
         str(default.default_reclaim),
-        "whether unused promised memory may be given to others, of workloads without spec.placement.reclaim",
+        "spec.placement.reclaim of workloads that do not set it",
         choices=tuple(map(str, Reclaim)),
     )
     parser.flag(
@@ -215,7 +215,7 @@ def _add_policies(parser: FlagParser, default: OperatorSettings) -> None:
         "elect one of several replicas by a Lease; the others are standbys",
         choices=_SWITCH,
     )
-    parser.flag("--lease-namespace", default.lease_namespace, "namespace of that Lease; empty: that of the pod")
+    parser.flag("--lease-namespace", default.lease_namespace, "namespace of the Lease; empty: the pod's namespace")
     parser.flag(
         "--fairness",
         default.fairness,

@@ -121,7 +121,7 @@ def test_version_without_cluster_is_that_of_the_program() -> None:
     for arguments in (["version"], ["--version"]):
         done = run_cli(*arguments)
         assert (done.code, done.out) == (0, f"gpufleet {version('gpufleet')}\n")
-        assert done.notes[0].startswith("versions of the cluster not read: no cluster answers: ")
+        assert done.notes[0].startswith("versions of the cluster not read: no cluster responds: ")
     only = run_cli("version", "--client")
     assert (only.code, only.out, only.err) == (0, f"gpufleet {version('gpufleet')}\n", "")
 

@@ -44,7 +44,7 @@ def failure(stderr: str, path: str) -> ClusterError:
     if "(NotFound)" in stderr or "doesn't have a resource type" in stderr:
         return _missing(text, path)
     if any(phrase in stderr for phrase in _UNREACHABLE):
-        return ClusterError(f"no cluster answers: {text}: {_OTHER_CLUSTER}")
+        return ClusterError(f"no cluster responds: {text}: {_OTHER_CLUSTER}")
     return ClusterError(f"kubectl: {text or 'failed without a message'}")
 
 

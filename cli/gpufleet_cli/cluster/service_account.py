@@ -34,7 +34,7 @@ class ServiceAccount:
 
     @classmethod
     def of_this_pod(cls, timeout_seconds: int) -> "ServiceAccount | None":
-        """Returns the ServiceAccount of this pod; None: this is no pod, or its token is not mounted."""
+        """Returns the ServiceAccount of this pod; None: not in a pod, or its token is not mounted."""
         host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
         if not host or not port.isdigit() or not (FOLDER / "token").is_file():
             return None
@@ -72,7 +72,7 @@ class ServiceAccount:
                 client.close()
         except (OSError, HTTPException) as error:
             where = f"{self.host}:{self.port}"
-            raise ClusterError(f"no cluster answers: {where}, the apiserver of this pod: {error}") from error
+            raise ClusterError(f"no cluster responds: {where}, the apiserver of this pod: {error}") from error
         if response.status != _OK:
             raise failure(_as_kubectl(text, response.status, response.reason), path)
         return ApiserverResponse(text, date)

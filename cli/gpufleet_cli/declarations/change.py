@@ -16,15 +16,19 @@ Workloads: TypeAlias = Annotated[
 ]
 Reason: TypeAlias = Annotated[
     str | None,
-    typer.Option("--reason", metavar="TEXT", help="Why, shown in explanations. Required for a GPU in service."),
+    typer.Option("--reason", metavar="TEXT", help="Reason, shown in explanations. Required for a GPU in service."),
 ]
-By: TypeAlias = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who takes it out of service.")]
+By: TypeAlias = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Person or tool that takes the GPU out of service.")
+]
 Until: TypeAlias = Annotated[
     str | None,
-    typer.Option("--until", metavar="TIME", help="Return it to service then, such as 2026-01-02T03:04:05Z."),
+    typer.Option(
+        "--until", metavar="TIME", help="Time at which the GPU returns to service, such as 2026-01-02T03:04:05Z."
+    ),
 ]
 Hours: TypeAlias = Annotated[
-    float | None, typer.Option("--for-hours", metavar="N", help="Return it to service after so many hours.")
+    float | None, typer.Option("--for-hours", metavar="N", help="Hours after which the GPU returns to service.")
 ]
 
 
@@ -53,7 +57,7 @@ def logs(
         int | None,
         typer.Option("--replica", metavar="N", parser=integer("--replica", 0), help="Only this replica, from 0."),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", metavar="", help="Go on as lines are written.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", metavar="", help="Stream the log.")] = False,
     previous: Annotated[
         bool, typer.Option("--previous", "-p", metavar="", help="The last run of a container that was restarted.")
     ] = False,
@@ -62,7 +66,8 @@ def logs(
     ] = None,
     tail: Annotated[int, typer.Option("--tail", metavar="N", help="Last lines of each pod; -1: all.")] = -1,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="DURATION", help="Only lines that are newer, such as 10m.")
+        str | None,
+        typer.Option("--since", metavar="DURATION", help="Only lines newer than this duration, such as 10m."),
     ] = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", metavar="", help="Print the time of each line.")] = False,
 ) -> None:
@@ -106,7 +111,10 @@ def drain(
     timeout: Annotated[
         float,
         typer.Option(
-            "--timeout", metavar="SECONDS", parser=seconds("--timeout"), help="How long to wait for the pods to go."
+            "--timeout",
+            metavar="SECONDS",
+            parser=seconds("--timeout"),
+            help="Seconds to wait until the pods have ended.",
         ),
     ] = 300.0,
 ) -> None:

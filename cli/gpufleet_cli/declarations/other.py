@@ -12,7 +12,9 @@ from gpufleet_cli.options.target import Target, take
 def version(
     ctx: typer.Context,
     *,
-    client: Annotated[bool, typer.Option("--client", metavar="", help="Only that of this program.")] = False,
+    client: Annotated[
+        bool, typer.Option("--client", metavar="", help="Print only the version of this program.")
+    ] = False,
 ) -> None:
     """Print the versions of this program, and of operator, agents and Kubernetes."""
     from gpufleet_cli.commands.live.versions import versions  # noqa: PLC0415 - keeps --help fast

@@ -31,11 +31,11 @@ def agents(facts: ClusterFacts) -> Iterator[Diagnosed]:
         first = pods[0]
         if first.phase == "Pending":
             cure = (
-                f"kubectl describe pod --namespace={first.namespace} {first.name}: its events say what it waits for, "
+                f"kubectl describe pod --namespace={first.namespace} {first.name}: its events show the cause, "
                 f"such as a directory that the node does not have ({'; '.join(_drivers(facts))})"
             )
         else:
-            cure = f"kubectl logs --namespace={first.namespace} {first.name}; its /readyz says what is missing"
+            cure = f"kubectl logs --namespace={first.namespace} {first.name}; its /readyz lists what is missing"
         yield Diagnosed("AgentNotReady", f"node/{name}", f"the agent is not ready ({state})", cure)
 
 

@@ -109,7 +109,7 @@ StaleAfter: TypeAlias = Annotated[
         "--stale-after",
         metavar="SECONDS",
         parser=seconds("--stale-after"),
-        help="Age after which telemetry is not used; with --from at the time of --now or now. "
+        help="Age in seconds after which telemetry is not used; with --from, at --now or the present time. "
         f"The operator's default is {STALE_AFTER_SECONDS:.0f}.",
         rich_help_panel=FLEET_PANEL,
     ),
@@ -142,7 +142,7 @@ Preempt: TypeAlias = Annotated[
     typer.Option(
         "--preempt",
         metavar="",
-        help="Propose pods of lower priority whose eviction would make room for what is not placed.",
+        help="Propose pods of lower priority whose eviction would make room for unplaced replicas.",
     ),
 ]
 DecisionFile: TypeAlias = Annotated[

@@ -158,7 +158,7 @@ class Sampler:
             if not opened.done() and not self._opened.is_set():
                 message = f"the driver has not responded for {self._timing.opening:g} s"
                 log.warning("hardware unavailable", error=message)
-                # A timeout is no evidence of a driver reload, so recovery must not clear faults that need a reset.
+                # A timeout does not prove a driver reload, so recovery must not clear faults that need a reset.
                 self._registry.unavailable(message, self._clock(), ReadFault.UNRESPONSIVE)
         finally:
             opened.cancel()

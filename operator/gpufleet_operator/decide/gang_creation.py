@@ -76,8 +76,8 @@ def due_creations(
 ) -> Creations:
     """Returns the workloads whose missing pods are created now.
 
-    Of those that are no gangs, a pass takes the first of each namespace, by priority and age: more than it can create
-    would only be decided on again.
+    Apart from gangs, a pass takes the first workloads of each namespace, by priority and age: others would only be
+    decided on again.
 
     A gang that waits for quota is tried before each younger one of its namespace, even if its own backoff is not over.
     While the creation of one gang has no response, no other gang of its namespace is tried: it would take the quota of

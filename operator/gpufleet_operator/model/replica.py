@@ -219,4 +219,4 @@ class WorkloadReplicas:
     surplus_pods: int = 0
     """Pods of no replica, including those that are being deleted."""
     unplaced: tuple[UnplacedPod, ...] = ()
-    """Pods of a workload without a template that are no replicas."""
+    """Pods of a workload without a template that are not replicas."""

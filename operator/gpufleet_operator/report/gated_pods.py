@@ -63,7 +63,7 @@ _OF_THE_REPLICA = {
 """Reasons whose message is that of the replica."""
 
 _EXPECTED = (WaitingFor.OTHER_GATES, WaitingFor.PREDECESSOR)
-"""Reasons that are no problem: what the pod waits for usually comes."""
+"""Reasons that are not a problem: the wait usually ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class GateContext:
     unplaced: Mapping[str, Diagnosis] = field(default_factory=dict)
     """By workload uid."""
     without_replica: Mapping[str, UnplacedPod] = field(default_factory=dict)
-    """Pods of other owners that are no replicas of their workload, by uid."""
+    """Pods of other owners that are not replicas of their workload, by UID."""
     releases: frozenset[str] = frozenset()
     """Uids of the pods that this pass releases."""
 

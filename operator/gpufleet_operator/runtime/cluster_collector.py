@@ -91,7 +91,7 @@ def _nodes(snapshot: Snapshot | None) -> Iterable[Metric]:
 def _waiting(snapshot: Snapshot | None) -> Metric:
     waiting = GaugeMetricFamily(
         "gpufleet_operator_workload_waiting_seconds",
-        "Time since when a replica of the workload has no devices, by the reason of its condition Ready; only of the "
+        "Time for which a replica of the workload has had no devices, by the reason of its condition Ready; only the "
         f"{MAX_WAITING} workloads that wait longest.",
         labels=["namespace", "workload", "reason"],
     )

@@ -92,13 +92,13 @@ class PressureMetrics:
         )
         self.moves = Counter(
             "gpufleet_operator_moves",
-            "Pods for which another device was reserved to relieve theirs, by reason (Overuse, Reclaim).",
+            "Pods moved from a full device, counted when another device is reserved, by reason (Overuse, Reclaim).",
             ["reason"],
             registry=registry,
         )
         self.rejected = Counter(
             "gpufleet_operator_moves_rejected",
-            "Attempts to relieve a device that moved no pod, by reason (NoMovablePod, NoRoom, HourlyLimit).",
+            "Attempts that moved no pod from a full device, by reason (NoMovablePod, NoRoom, HourlyLimit).",
             ["reason"],
             registry=registry,
         )
@@ -230,7 +230,7 @@ class Metrics:
         )
         self.gated_pods = Gauge(
             "gpufleet_operator_gated_pods",
-            "Pods with the scheduling gate of gpufleet, by the reason why they wait.",
+            "Pods with the scheduling gate of gpufleet, by the reason for the wait.",
             ["reason"],
             registry=registry,
         )
@@ -257,12 +257,12 @@ class Metrics:
         )
         self.watch_failures = Counter(
             "gpufleet_operator_watch_failures",
-            "Failed watches of kopf, which the operator restarts after each.",
+            "Failed watches of kopf. The operator restarts kopf after each.",
             registry=registry,
         )
         self.unexpected_errors = Counter(
             "gpufleet_operator_unexpected_errors",
-            "Unexpected errors, by kind (template: in its validation, decision: in that on a workload).",
+            "Unexpected errors, by kind (template: in its validation, decision: in the decision on a workload).",
             ["kind"],
             registry=registry,
         )

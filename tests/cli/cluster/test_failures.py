@@ -18,7 +18,7 @@ FORBIDDEN = (
         (
             """E1128 22:10:53.123456 1 memcache.go:265] couldn't get current server API group list
 The connection to the server localhost:8080 was refused - did you specify the right host or port?""",
-            ["no cluster answers: The connection to the server localhost:8080", "--context", "--from FILE"],
+            ["no cluster responds: The connection to the server localhost:8080", "--context", "--from FILE"],
         ),
         (FORBIDDEN, ['User "dev" cannot list resource "gputelemetries"', "ask an administrator"]),
         (

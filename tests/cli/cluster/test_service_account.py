@@ -119,7 +119,7 @@ def test_apiserver_that_does_not_answer_is_an_error(apiserver: Apiserver, monkey
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
     done = run_cli("top")
     assert (done.code, apiserver.requests) == (2, [])
-    assert done.err.startswith("error: no cluster answers: 127.0.0.1:1, the apiserver of this pod: ")
+    assert done.err.startswith("error: no cluster responds: 127.0.0.1:1, the apiserver of this pod: ")
 
 
 @pytest.mark.parametrize("words", [["suspend", "train"], ["top", "--context", "other"]])

@@ -65,7 +65,7 @@ def test_unknown_and_ambiguous_names_are_errors(recorded: RecordedCluster) -> No
     unknown: Any = run_cli("who", "trein-0")
     assert (unknown.code, unknown.out) == (2, "")
     assert unknown.err.startswith(
-        'error: "trein-0" is no GPU, no node, and no pod or GPUWorkload of namespace team that '
+        'error: "trein-0" is not a GPU, a node, or a pod or GPUWorkload of namespace team that '
     )
     assert "that has a GPU: did you mean train-0, " in unknown.err
     assert "GPU-node-1 is the start of several UUIDs" in run_cli("who", "GPU-node-1").err

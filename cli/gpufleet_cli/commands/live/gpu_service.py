@@ -103,7 +103,7 @@ def until_time(until: str | None, hours: float | None) -> str | None:
     """Returns the end of a cordon by `--until` or `--for-hours`.
 
     Raises:
-        InputError: It is no time, is in the past, or both are given.
+        InputError: It is not a time, is in the past, or both are given.
     """
     now = datetime.now(UTC)
     if hours is not None:

@@ -56,7 +56,7 @@ def uses(view: FleetView, name: str, namespace: Callable[[], str]) -> Uses:
     uuids = [gpu.uuid for gpu in view.gpus] if name.startswith("GPU-") else []
     known = [*view.nodes, *short, *uuids]
     raise MissingObjectError(
-        f'"{name}" is no GPU, no node, and no pod or GPUWorkload of namespace {space} that has a GPU{near(name, known)}'
+        f'"{name}" is not a GPU, a node, or a pod or GPUWorkload of namespace {space} that has a GPU{near(name, known)}'
     )
 
 

@@ -83,7 +83,7 @@ _THROTTLING = MappingProxyType(
         )
     }
 )
-"""The driver's own limits (SwPowerCap, SwThermalSlowdown) are normal for a busy device, so they are no warnings."""
+"""The driver's own limits (SwPowerCap, SwThermalSlowdown) are normal for a busy device, so they are not warnings."""
 
 _SLOW: tuple[tuple[Threshold, Callable[[Facts, int], int | None]], ...] = (
     (ECC_UNCORRECTED, lambda facts, over: None if facts.ecc_uncorrected is None else facts.ecc_uncorrected - over),

@@ -97,7 +97,7 @@ class RegionSource(WholeSource):
         changed = self.kept.update(
             self._region.nodes, states, snapshot.now, snapshot.limits.stale_after, unchanged=unchanged
         )
-        # The end of a backoff, or of a slow write, is no change of the node, but until then no workload could use it.
+        # The end of a backoff, or of a slow write, does not change the node, but until then no workload could use it.
         state = snapshot.previous_state
         ended = writable_again(state, snapshot.now) | rejecting_nodes.ended(state.rejections.by_node, snapshot.now)
         again = self._region.nodes & ended

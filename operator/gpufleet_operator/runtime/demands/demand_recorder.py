@@ -149,5 +149,5 @@ class DemandRecorder:
         try:
             await self._writer.delete(stored)
         except NotFoundError:
-            log.debug("demand is deleted already", demand=f"{stored.namespace}/{stored.name}")
+            log.debug("demand already deleted", demand=f"{stored.namespace}/{stored.name}")
         self._cache.demands.remove(stored.uid, "")

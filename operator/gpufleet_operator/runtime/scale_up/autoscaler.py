@@ -150,7 +150,7 @@ class Autoscaler:
         try:
             await self._api.delete(paths.pod(one.namespace, one.name), options)
         except NotFoundError:
-            log.debug("placeholder is gone", name=one.name)
+            log.debug("placeholder already deleted", name=one.name)
         self.placeholders.remove(one.uid, "")
 
     async def _mark(self, node: Node, annotations: dict[str, str]) -> None:
