@@ -25,29 +25,17 @@ from gpufleet_e2e.support.gpus import Gpus
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 from gpufleet_e2e.support.watchdog import Watchdog, holders_by_kubelets
+from gpufleet_e2e.worker_cluster import worker_config
 from gpufleet_testbed import Cluster, ClusterConfig, cache_dir, up
 from gpufleet_testbed.local.processes.lock import Lock, holder
 
 GPUS = (16, 8)
 """Number of GPUs of each node."""
 
-_FIRST_NETWORK = 246
-
-
-def cluster_config(worker: int) -> ClusterConfig:
-    """Builds the configuration of a worker's own cluster: workers cannot share GPUs, operators and agents.
-
-    Args:
-        worker: Number of the pytest-xdist worker, from 0.
-    """
-    name = "e2e" if worker == 0 else f"e2e-{worker + 1}"
-    network = f"10.{_FIRST_NETWORK + worker}.0.0/16"
-    return ClusterConfig.from_environment(name=name, network=network, nodes=len(GPUS))
-
 
 @pytest.fixture(scope="session")
 def cluster(worker_id: str) -> Iterator[Cluster]:
-    config = cluster_config(0 if worker_id == "master" else int(worker_id.removeprefix("gw")))
+    config = worker_config(0 if worker_id == "master" else int(worker_id.removeprefix("gw")), nodes=len(GPUS))
     # Held by the run, not by the cluster: a cluster that ran before is used by one run at a time.
     path = cache_dir() / f"{config.name}-tests.lock"
     lock = Lock.try_acquire(path)

@@ -4,8 +4,6 @@ Most requests are dry runs: they pass authorization, admission and validation, a
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
-from http import HTTPStatus
 
 import pytest
 
@@ -20,6 +18,7 @@ from gpufleet_e2e.identities import (
     created_accounts,
     pod,
     wait_until,
+    wait_until_forbidden,
 )
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_testbed import Cluster
@@ -65,9 +64,5 @@ def accounts(installed: Cluster, admin: Client) -> Iterator[Accounts]:
             "pods": lambda: user.create(PODS, forged),
         }
         for name, probe in probes.items():
-            wait_until(partial(_rejected, probe), f"policy {name} in force")
+            wait_until_forbidden(probe, f"policy {name} in force")
         yield found
-
-
-def _rejected(probe: Callable[[], Response]) -> bool:
-    return probe().status == HTTPStatus.FORBIDDEN

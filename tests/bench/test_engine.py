@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from argparse import Namespace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def engine() -> Any:
     return module
 
 
-def test_memory_per_device_includes_node_states_and_arrays(engine: Any) -> None:
+def test_memory_per_device_includes_node_states_and_arrays(engine: ModuleType) -> None:
     nodes = engine.fleet_nodes(25)
     devices = [device for node in nodes for device in node.devices]
     states = sum(sys.getsizeof(device) + sys.getsizeof(device.nvlink_peers) for device in devices)
@@ -38,7 +39,7 @@ def test_memory_per_device_includes_node_states_and_arrays(engine: Any) -> None:
     ],
 )
 def test_figures_name_the_trace_of_pack(
-    engine: Any,
+    engine: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     files: tuple[Path | None, Path | None],
@@ -66,7 +67,7 @@ def test_figures_name_the_trace_of_pack(
 
 
 def test_one_file_of_a_trace_without_the_other_is_rejected(
-    engine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["engine.py", "--trace-nodes", "n.csv"])
     with pytest.raises(SystemExit) as refused:

@@ -1,6 +1,7 @@
 """The benchmark of gangs that wait places as the operator does, and measures what it says."""
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def node(name: str) -> NodeState:
     return NodeState(name, devices, free_cpu_milli=10**6, free_memory_bytes=2**40, free_pods=1000)
 
 
-def measured(bench: Any, *, earmarks: bool, fair: bool = False) -> Any:
+def measured(bench: ModuleType, *, earmarks: bool, fair: bool = False) -> Any:
     """Four devices; single pods of half an hour, of which five at a time want one; after two hours, a gang of all."""
     singles = [bench.Job(f"s{n:03}", "heavy", SINGLE, n * 0.1, 0.5) for n in range(int(HOURS * 10))]
     other = bench.Job("t", "a", SINGLE, 2.31, 0.5)
@@ -34,14 +35,14 @@ def measured(bench: Any, *, earmarks: bool, fair: bool = False) -> Any:
     return bench.measure([node("one"), node("two")], arrivals, HOURS, earmarks=earmarks, fair=fair)
 
 
-def test_gang_waits_for_ever_without_earmarks(bench: Any) -> None:
+def test_gang_waits_for_ever_without_earmarks(bench: ModuleType) -> None:
     found = measured(bench, earmarks=False)
 
     assert (found.gangs, found.gangs_waiting) == (1, 1)
     assert found.gang_max == pytest.approx(60 * (HOURS - 2.05), abs=0.1)
 
 
-def test_gang_starts_when_the_pods_of_its_earmark_have_ended(bench: Any) -> None:
+def test_gang_starts_when_the_pods_of_its_earmark_have_ended(bench: ModuleType) -> None:
     found = measured(bench, earmarks=True)
 
     assert found.gangs_waiting == 0
@@ -49,7 +50,7 @@ def test_gang_starts_when_the_pods_of_its_earmark_have_ended(bench: Any) -> None
     assert found.allocated_percent < measured(bench, earmarks=False).allocated_percent
 
 
-def test_fairness_puts_the_namespace_with_fewer_devices_first(bench: Any) -> None:
+def test_fairness_puts_the_namespace_with_fewer_devices_first(bench: ModuleType) -> None:
     unfair, fair = measured(bench, earmarks=False), measured(bench, earmarks=False, fair=True)
 
     assert fair.others_p95 < unfair.others_p95

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ def bench() -> Any:
     return module
 
 
-def test_small_fleet_has_all_values(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_small_fleet_has_all_values(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--one", "3x6", "--repeats", "2", "--waiting", "4"]) == 0
     found = json.loads(capsys.readouterr().out)
     others = {"first_pass_s", "recovery_s", "rss_mib", "spread", "from_scratch", "from_scratch_spread"}
@@ -36,7 +37,7 @@ def test_small_fleet_has_all_values(bench: Any, capsys: pytest.CaptureFixture[st
         assert found["from_scratch"][name] > 0
 
 
-def test_pass_after_one_pod_change_writes_its_status_only(bench: Any) -> None:
+def test_pass_after_one_pod_change_writes_its_status_only(bench: ModuleType) -> None:
     found = bench.Bench(3, 6, 4)
     found.settle()
     found.change_pod(2)
@@ -47,6 +48,6 @@ def test_pass_after_one_pod_change_writes_its_status_only(bench: Any) -> None:
 
 
 @pytest.mark.parametrize("size", ["", "12", "0x1", "1x9", "ax2", "3x-1"])
-def test_size_that_is_impossible_is_rejected(bench: Any, size: str) -> None:
+def test_size_that_is_impossible_is_rejected(bench: ModuleType, size: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         bench.parsed_size(size)

@@ -1,7 +1,15 @@
 """Accounts that call the apiserver with real tokens, and the objects that they try to write."""
 
 from gpufleet_e2e.identities.accounts import Accounts, created_accounts
-from gpufleet_e2e.identities.client import Client, JsonObject, Response, assert_allowed, assert_denied, wait_until
+from gpufleet_e2e.identities.client import (
+    Client,
+    JsonObject,
+    Response,
+    assert_allowed,
+    assert_denied,
+    wait_until,
+    wait_until_forbidden,
+)
 from gpufleet_e2e.identities.objects import ASSIGNMENT, STATUS, TEMPLATE, pod, telemetry, workload
 from gpufleet_e2e.identities.paths import NAMESPACE, PODS, SYSTEM_NAMESPACE, SYSTEM_PODS, TELEMETRY, WORKLOADS
 
@@ -25,5 +33,6 @@ __all__ = [
     "pod",
     "telemetry",
     "wait_until",
+    "wait_until_forbidden",
     "workload",
 ]

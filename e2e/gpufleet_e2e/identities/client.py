@@ -106,6 +106,11 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 30) -> Non
         sleep(0.1)
 
 
+def wait_until_forbidden(probe: Callable[[], Response], what: str) -> None:
+    """Polls until a policy rejects the request."""
+    wait_until(lambda: probe().status == HTTPStatus.FORBIDDEN, what)
+
+
 def assert_allowed(response: Response) -> None:
     """Asserts that the request was allowed."""
     assert response.allowed, response.message

@@ -22,7 +22,7 @@ from gpufleet_operator.decide.retries.retry_pauses import apply_retry_pauses
 from gpufleet_operator.decide.retries.stuck_pods import remove_stuck_pods
 from gpufleet_operator.decide.rolling.rollout import apply_update_strategy
 from gpufleet_operator.decide.rolling.successors import pass_on
-from gpufleet_operator.decide.services import collect_restored_services, collect_services, with_restored
+from gpufleet_operator.decide.services import collect_restored_services, collect_services
 from gpufleet_operator.decide.state import advance, next_state, with_picks
 from gpufleet_operator.decide.statuses import collect_statuses
 from gpufleet_operator.decide.writes import collect_writes
@@ -113,9 +113,15 @@ def _collect(
 
     # 9. Build the state for the next pass.
     after = next_state(
-        snapshot, state, rejections=rejections, plan=plan, writes=writes, statuses=statuses, reports=reports
+        snapshot,
+        state,
+        rejections=rejections,
+        plan=plan,
+        writes=writes,
+        restored_services=restored_services,
+        statuses=statuses,
+        reports=reports,
     )
-    after = with_restored(snapshot, after, restored_services)
     moments = due_moments(snapshot, after, assessed, plan.moments)
     return Actions(
         services=services,

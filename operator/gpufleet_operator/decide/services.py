@@ -1,7 +1,6 @@
 """Collects the writes of headless Services: one Service for each workload whose pods have host names."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gpufleet_operator.model.actions import CreateService, RestoreService
@@ -41,10 +40,10 @@ def collect_restored_services(snapshot: Snapshot, state: PassState) -> tuple[Res
     return tuple(action for action in restored if not state.is_backing_off(action.key, snapshot.now))
 
 
-def with_restored(snapshot: Snapshot, state: PassState, restored: Iterable[RestoreService]) -> PassState:
-    """Returns the state with the time of these writes."""
+def next_restored(snapshot: Snapshot, state: PassState, restored: Iterable[RestoreService]) -> dict[str, datetime]:
+    """Returns the times of recent restorations for the state after this pass, with these."""
     added = {action.workload_uid: snapshot.now for action in restored}
-    return replace(state, services_restored={**_recently_restored(snapshot, state), **added})
+    return {**_recently_restored(snapshot, state), **added}
 
 
 def _recently_restored(snapshot: Snapshot, state: PassState) -> dict[str, datetime]:

@@ -1,6 +1,6 @@
-"""The state that a pass hands to the next one: backoffs, rejections, and when observed conditions began."""
+"""Builds the state of the next pass: backoffs, rejections, and the begin of observed conditions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,12 +11,13 @@ from gpufleet_operator.decide.plan import Plan
 from gpufleet_operator.decide.pressure.observe import observe_pressure
 from gpufleet_operator.decide.reports import CollectedReports
 from gpufleet_operator.decide.retries.rejections import kept_rejections
+from gpufleet_operator.decide.services import next_restored
 from gpufleet_operator.decide.statuses import CollectedStatuses
 from gpufleet_operator.decide.writes import Writes
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
 from gpufleet_operator.ledger.device_usage import held_by
 from gpufleet_operator.ledger.ledger import reservations
-from gpufleet_operator.model.actions import Action, WriteStatus
+from gpufleet_operator.model.actions import Action, RestoreService, WriteStatus
 from gpufleet_operator.model.objects import Pod, Reservation, Telemetry
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState, Rejections
@@ -136,6 +137,7 @@ def next_state(
     rejections: Rejections,
     plan: Plan,
     writes: Writes,
+    restored_services: Sequence[RestoreService],
     statuses: CollectedStatuses,
     reports: CollectedReports,
 ) -> PassState:
@@ -147,6 +149,7 @@ def next_state(
         rejections: Including those of this pass.
         plan: Its ledger, and the replicas that get a pod for another transport.
         writes: Of pods and reservations.
+        restored_services: The Services to restore.
         statuses: The statuses to write.
         reports: The reports to write.
     """
@@ -165,6 +168,7 @@ def next_state(
         status_queue=statuses.queue,
         pressure=plan.moves.pressure_after(state, snapshot.now),
         moves=plan.moves.moves_after(state, snapshot.now),
+        services_restored=next_restored(snapshot, state, restored_services),
         reported=reports.reported,
         up_to_date_nodes=reports.up_to_date_nodes,
     )

@@ -171,7 +171,7 @@ def test_decision_on_any_history_is_that_on_the_whole_cluster(
             asyncio.run(fleet.applied.run(replace(actions, reports=replace(actions.reports, telemetry=(), nodes=()))))
 
 
-def regions(fleet: SmallFleet, monkeypatch: Any) -> list[Any]:
+def regions(fleet: SmallFleet, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The regions of later passes."""
     found: list[Any] = []
 
@@ -186,7 +186,7 @@ def regions(fleet: SmallFleet, monkeypatch: Any) -> list[Any]:
     return found
 
 
-def test_change_of_a_pod_looks_at_its_workload_and_node(monkeypatch: Any) -> None:
+def test_change_of_a_pod_looks_at_its_workload_and_node(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = SmallFleet()
     found = regions(fleet, monkeypatch)
 
@@ -198,7 +198,7 @@ def test_change_of_a_pod_looks_at_its_workload_and_node(monkeypatch: Any) -> Non
     assert region.nodes == {"node-00001"}
 
 
-def test_report_looks_at_the_workloads_on_its_node_only(monkeypatch: Any) -> None:
+def test_report_looks_at_the_workloads_on_its_node_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that wait are not asked again: the node has too little memory for any of them."""
     fleet = SmallFleet()
     found = regions(fleet, monkeypatch)
@@ -210,7 +210,7 @@ def test_report_looks_at_the_workloads_on_its_node_only(monkeypatch: Any) -> Non
     assert region.workloads == {"uid-job-000002", "uid-job-000005"}
 
 
-def test_new_workload_gets_devices_of_a_node_outside_of_its_region(monkeypatch: Any) -> None:
+def test_new_workload_gets_devices_of_a_node_outside_of_its_region(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = SmallFleet()
     found = regions(fleet, monkeypatch)
 
@@ -222,7 +222,7 @@ def test_new_workload_gets_devices_of_a_node_outside_of_its_region(monkeypatch: 
     assert len(found) == 2, "the second region has the picked node"
 
 
-def test_state_of_a_node_is_built_again_when_the_node_changed(monkeypatch: Any) -> None:
+def test_state_of_a_node_is_built_again_when_the_node_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = SmallFleet()
     fleet.settle()
     built: list[str] = []
@@ -241,7 +241,7 @@ def test_state_of_a_node_is_built_again_when_the_node_changed(monkeypatch: Any) 
     assert built == ["node-00001"]
 
 
-def test_pass_looks_at_the_first_of_the_queue_from_the_start(monkeypatch: Any) -> None:
+def test_pass_looks_at_the_first_of_the_queue_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = SmallFleet(Limits(reserve_after=timedelta(0)))
     fleet.fleet.submit(fleet.cache, RUNNING + WAITING, devices={"count": 8}, placement={"gang": True})
     found = regions(fleet, monkeypatch)
@@ -276,7 +276,7 @@ def test_workload_that_waits_gets_a_device_that_becomes_free() -> None:
     assert [(r.name, r.node) for r in actions.releases] == [(fleet.fleet.pod_name(9), "node-00000")]
 
 
-def test_exception_in_a_pass_lets_the_next_one_decide_from_scratch(monkeypatch: Any) -> None:
+def test_exception_in_a_pass_lets_the_next_one_decide_from_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = SmallFleet()
     found = regions(fleet, monkeypatch)
     fleet.pod_readiness(1)
