@@ -89,7 +89,7 @@ class ContainerDevices(ApiModel):
 
 
 class MovedFrom(ApiModel):
-    """Where a pod is moved from, because the device runs out of memory."""
+    """The device that a pod leaves because it runs out of memory."""
 
     pod_uid: Annotated[str, Field(min_length=1, max_length=64)]
     """UID of the pod that is evicted."""

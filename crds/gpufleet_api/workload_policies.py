@@ -21,7 +21,7 @@ class OnReplicaFailure(StrEnum):
 
 
 class RunPolicy(ApiModel):
-    """How the workload ends, and what happens when a replica fails."""
+    """Rules for the end of the workload and for failed replicas."""
 
     backoff_limit: Annotated[int, Field(ge=0, le=2**31 - 1)] = 6
     """Number of failures of all replicas that are tolerated: the next one fails the workload. With OnFailure, container
@@ -48,7 +48,7 @@ class UpdateStrategyType(StrEnum):
 
 
 class UpdateStrategy(ApiModel):
-    """How pods are replaced when spec.template changes. A replica keeps its devices."""
+    """Strategy for replacing pods when spec.template changes. A replica keeps its devices."""
 
     type: UpdateStrategyType = UpdateStrategyType.ROLLING_UPDATE
     """RollingUpdate: the operator replaces the pods. OnDelete: a pod gets the new template after a user has deleted it.

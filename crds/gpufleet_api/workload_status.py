@@ -132,7 +132,7 @@ class NearestMiss(ApiModel):
     reason: Annotated[str, Field(min_length=1, max_length=64)]
     """Filter that it fails."""
     message: Text
-    """What it lacks, with numbers, for people."""
+    """Unmet requirement with numbers, for people."""
 
 
 class NodeRejection(ApiModel):

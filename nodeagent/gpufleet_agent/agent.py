@@ -134,7 +134,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Base:
-    """What several parts read from or report to."""
+    """Objects that several parts read from or report to."""
 
     settings: AgentSettings
     version: str

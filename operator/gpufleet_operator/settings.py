@@ -74,7 +74,7 @@ class OperatorSettings:
     Increase it where kube-scheduler is slow, or where its result changes by itself (autoscaled storage).
     """
     scheduling_timeout_seconds: float = 60.0
-    """How long a placed pod may have no response of any scheduler before its devices are given back."""
+    """How long a placed pod may have no response of any scheduler before its devices are released."""
     max_retry_pause_seconds: float = 600.0
     """Longest pause between two retries of a replica whose pods were rejected, while no node changes."""
     lease_poll_interval_seconds: float = 3.0
@@ -90,7 +90,7 @@ class OperatorSettings:
     default_reclaim: str = Reclaim.NEVER
     """`spec.placement.reclaim` of workloads that don't set it."""
     reclaim_after_seconds: float = 600.0
-    """How long a container must be observed before others may get promised memory that it does not use."""
+    """How long a container must be observed before others may get its unused memory."""
     pressure_sample_seconds: float = 20.0
     """Minimum time between two counted samples of a device that runs out of memory."""
     max_moves_per_hour: int = 60

@@ -10,7 +10,7 @@ from gpufleet_operator.placement.model import DeviceState
 
 @dataclass(frozen=True, slots=True)
 class FleetEdits:
-    """What to remove from a fleet, and what to free."""
+    """Nodes and devices to remove from a fleet, and devices to free."""
 
     without: Sequence[str] = ()
     """Names of nodes, or UUIDs."""

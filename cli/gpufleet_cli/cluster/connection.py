@@ -1,4 +1,4 @@
-"""Which cluster, namespace and user a command uses: the flags that kubectl has as well."""
+"""Cluster, namespace and user of a command, chosen by the same flags as in kubectl."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

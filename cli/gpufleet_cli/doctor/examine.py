@@ -22,7 +22,7 @@ class CheckSpec:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found, how many checks passed, and which could not run."""
+    """Findings, and the checks that passed or could not run."""
 
     found: tuple[Diagnosed, ...]
     passed: tuple[str, ...]

@@ -18,7 +18,7 @@ _RESTRICTING: Final = ("baseline", "restricted")
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 _VERSION: Final = "app.kubernetes.io/version"
 _NAMED: Final = 3
-"""How many fields a cause names."""
+"""Maximum number of fields that a cause names."""
 _UPGRADE: Final = "upgrade the release, which upgrades the CRDs, or apply crds/*.yaml (docs/operations/upgrade.md)"
 
 

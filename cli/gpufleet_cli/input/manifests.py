@@ -58,7 +58,7 @@ class Manifests:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRules:
-    """What the operator of the cluster is configured with."""
+    """Configuration of the cluster's operator."""
 
     resources: Resources = DEFAULTS
     policy: PodPolicy = DEFAULT_POLICY

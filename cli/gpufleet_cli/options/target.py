@@ -1,4 +1,4 @@
-"""Where a command reads objects: a cluster, by the flags of kubectl, or saved files."""
+"""Source of the objects of a command: a cluster, chosen by the flags of kubectl, or saved files."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -101,7 +101,7 @@ class GPUView:
 
 @dataclass(frozen=True, slots=True)
 class NodeGPUs:
-    """What is known about the GPUs of a node."""
+    """The GPUs of a node, as reported."""
 
     node: str
     gpus: tuple[GPUView, ...]

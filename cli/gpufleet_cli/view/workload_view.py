@@ -36,7 +36,7 @@ class PlacementView:
     message: str = ""
     score: tuple[tuple[str, float], ...] = ()
     demand_mib: int | None = None
-    """What it counts with instead of its promise, learned from `demand_runs`."""
+    """Learned demand that it counts with instead of its promise, from `demand_runs` runs."""
     demand_runs: int = 0
 
 

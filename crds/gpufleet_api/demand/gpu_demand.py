@@ -62,7 +62,7 @@ class DemandRun(ApiModel):
 
 
 class DemandStatus(ApiModel):
-    """What the runs used. Statistics are about the listed runs that count, and missing without such a run."""
+    """Use of the runs. Statistics cover the listed runs that count, and are absent without such a run."""
 
     observed_at: Timestamp
     """Time at which the operator wrote this status."""

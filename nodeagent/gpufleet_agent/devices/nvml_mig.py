@@ -62,7 +62,7 @@ class DeviceAddress:
 
 
 class MigLayout:
-    """How each GPU is divided. Each GPU is queried in a thread of its own, so that a stuck one delays no other."""
+    """Division of the GPUs. Each GPU is queried in its own thread, so that a stuck one does not delay others."""
 
     def __init__(self, count: int, *, patience_seconds: float) -> None:
         """Queries all GPUs, and waits for the answers.

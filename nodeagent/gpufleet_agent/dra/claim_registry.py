@@ -1,4 +1,4 @@
-"""Which claims have devices of this node, or may still have them."""
+"""Keeps the claims that have devices of this node, or may still have them."""
 
 from collections import deque
 from collections.abc import Iterable

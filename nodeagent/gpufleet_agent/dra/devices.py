@@ -25,7 +25,7 @@ RootLookup = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class ClaimableGpu:
-    """What decides whether a device can be prepared for a claim."""
+    """Properties that decide whether a device can be prepared for a claim."""
 
     uuid: str
     index: int

@@ -38,7 +38,7 @@ NO_DEVICE_NODE = "no device node"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverContext:
-    """What the driver needs from the rest of the agent."""
+    """Parts of the agent that the driver depends on."""
 
     node: str
     sockets: DriverSockets

@@ -24,7 +24,7 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObstacleInput:
-    """What is known about the node's devices at one moment."""
+    """Observation of the node's devices at one time."""
 
     gpus: Mapping[str, ClaimableGpu]
     """By name."""

@@ -120,7 +120,7 @@ class SliceWriter(Protocol):
 
 
 class DraApi(ClaimApi, SliceWriter, Protocol):
-    """What a DRA driver reads and writes."""
+    """The objects that a DRA driver reads and writes."""
 
 
 class KubeApi(TelemetryApi, EventApi, SliceApi, DraApi, Protocol):

@@ -1,4 +1,4 @@
-"""What the agent reads of ResourceSlices: the UUIDs of all drivers' devices, and the versions of its own slice."""
+"""Reads ResourceSlices: the UUIDs of all drivers' devices, and the versions of the agent's own slice."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How the series of devices are labeled, and which are exported."""
+"""Options for the series of devices: labels, and which series are exported."""
 
 from dataclasses import dataclass
 from enum import StrEnum

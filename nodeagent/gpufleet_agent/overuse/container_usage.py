@@ -12,7 +12,7 @@ from gpufleet_agent.sampling.snapshot import DeviceSnapshot
 
 @dataclass(frozen=True, slots=True)
 class ContainerUsage:
-    """What the processes of a container use of a device. `None`: unknown."""
+    """Use of a device by the processes of a container. `None`: unknown."""
 
     uuid: str
     key: ContainerKey

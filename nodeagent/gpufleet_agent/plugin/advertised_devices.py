@@ -1,4 +1,4 @@
-"""Which of the node's devices the plugins advertise."""
+"""Selects the devices of the node that the plugins advertise."""
 
 from gpufleet_agent.plugin.foreign_processes import in_use
 from gpufleet_agent.plugin.types import AdvertisedDevice

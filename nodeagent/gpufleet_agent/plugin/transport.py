@@ -1,4 +1,4 @@
-"""What the agent needs from the way in which devices get into containers: device plugin or DRA driver."""
+"""Interface of the transports that give devices to containers: device plugin and DRA driver."""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path

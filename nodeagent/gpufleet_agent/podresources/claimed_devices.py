@@ -26,7 +26,7 @@ _UUID = re.compile(r"(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class OwnClaim:
-    """What the agent itself has prepared for a claim."""
+    """Devices that the agent itself has prepared for a claim."""
 
     pod_uids: Mapping[str, str]
     """UIDs of the claim's pods, by name."""

@@ -1,4 +1,4 @@
-"""What is known of one device of the node: readings, window, health, counters."""
+"""State of one device of the node: readings, window, health, counters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -55,7 +55,7 @@ _NO_ACKNOWLEDGMENTS: Mapping[FaultAcknowledgment, float] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What an agent saves on its node for the next process: what the status does not contain, or not yet."""
+    """State that an agent saves on its node for the next process: what the status lacks, or lacks so far."""
 
     state: SavedState
     """Only one-time faults, which the driver does not report again; `reported_at` is the time of writing."""

@@ -119,7 +119,7 @@ class NodeSnapshot:
 
 
 class SnapshotSource(Protocol):
-    """What the rest of the agent uses of `sampling.sampler.Sampler`."""
+    """The methods of `sampling.sampler.Sampler` that the rest of the agent uses."""
 
     def snapshot(self) -> NodeSnapshot:
         """Returns the current state. Takes microseconds, never blocks; works after close."""

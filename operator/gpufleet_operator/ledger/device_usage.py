@@ -1,4 +1,4 @@
-"""How each device is used: its reservations, joined with the holders that the kubelet reports."""
+"""Computes the use of each device: its reservations, joined with the holders that the kubelet reports."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""When each kubelet last renewed its Lease, by the operator's own observation.
+"""Time of the last renewal of each kubelet's Lease, as observed by the operator.
 
 A renewal is dated when the operator first sees it, by the apiserver's clock: a node's clock does not matter. Time in
 which the operator could not read the leases does not count, because kubelets could not renew them either. Of a gap that

@@ -1,4 +1,4 @@
-"""How a workload ended."""
+"""Outcome of a workload."""
 
 from dataclasses import dataclass
 

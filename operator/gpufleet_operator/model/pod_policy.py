@@ -1,4 +1,4 @@
-"""What templates may ask for in this cluster, and the tolerations that pods get."""
+"""Resources and schedulers that templates may use in this cluster, and the tolerations that pods get."""
 
 import re
 from dataclasses import dataclass

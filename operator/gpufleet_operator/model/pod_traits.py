@@ -1,4 +1,4 @@
-"""What decides which pods may share a node or a topology domain: labels, host ports, pod affinity, topology spread."""
+"""Traits of a pod for rules on nodes and topology domains: labels, host ports, pod affinity, topology spread."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

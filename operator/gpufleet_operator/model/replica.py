@@ -168,7 +168,7 @@ class Replica:
     ready: bool = False
     """Its pod is Ready on a node that responds, and every source shows the reserved devices."""
     unconfirmed: str = ""
-    """Which source does not show the devices of a bound pod yet; empty: all that exist do."""
+    """Source that does not show the devices of a bound pod yet; empty: every existing source does."""
     unreachable: str = ""
     """Why the node of its bound pod does not respond; empty: it does. What its pod's conditions say may be outdated."""
     starts_at: datetime | None = None

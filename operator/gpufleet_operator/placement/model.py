@@ -137,7 +137,7 @@ class DeviceState:
 
     @property
     def counted_memory_mib(self) -> int:
-        """What the holders count with: their promises without what is reclaimed of them."""
+        """Memory that the holders count with: their promises minus the reclaimed part."""
         return max(0, self.promised_memory_mib - self.reclaimed_memory_mib)
 
     @property
@@ -281,7 +281,7 @@ class DomainRule:
     kind: RuleKind
     reason: FilterReason
     message: str
-    """What a rejected node lacks, as a message about the node."""
+    """Unmet rule, as a message about the rejected node."""
     domains: Mapping[str, str]
     """Domain by node name."""
     counts: Mapping[str, int] = field(default_factory=dict)

@@ -100,7 +100,7 @@ class Executor:
         self._landed: list[Job] = []
         self._error: BaseException | None = None
         self._responded_at = 0.0
-        """When the last response to a write on which placements depend arrived, by the clock of the event loop."""
+        """Time of the last response to a write on which placements depend, by the clock of the event loop."""
         self._cache = cache
 
     async def run(

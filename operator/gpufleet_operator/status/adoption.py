@@ -1,4 +1,4 @@
-"""What the conditions of a workload without a template say about pods that are not placed or not replaced."""
+"""Conditions of a workload without a template, about pods that are not placed or not replaced."""
 
 from gpufleet_operator.model.replica import RemovalMethod, UnplacedPod, UnplacedReason, WaitReason
 from gpufleet_operator.status.context import StatusContext

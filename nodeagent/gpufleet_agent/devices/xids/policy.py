@@ -36,7 +36,7 @@ FAULTS: Mapping[str, Recovery] = MappingProxyType(
 
 
 class XidWithoutActionPolicy(StrEnum):
-    """What an XID is for which the catalog has no action that the node could take."""
+    """Treatment of an XID for which the catalog has no action on the node."""
 
     IGNORE = "Ignore"
     WARNING = "Warning"

@@ -1,4 +1,4 @@
-"""How a pod with another owner is removed so that the owner makes another one.
+"""Chooses how to remove a pod of another owner so that the owner creates another one.
 
 A Deployment or StatefulSet replaces a deleted pod within 0.1 s, without a limit. A Job counts each pod that ends
 without success, also one that never ran. It does not count a pod that lost its tracking finalizer before it was

@@ -1,4 +1,4 @@
-"""The pod that a workload's template stands for, before one is created."""
+"""Represents a workload's template as a pod, before one is created."""
 
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_operator.model.objects import Pod, Workload

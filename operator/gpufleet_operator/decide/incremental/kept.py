@@ -1,4 +1,4 @@
-"""What is kept from pass to pass, so that a pass costs what changed."""
+"""Keeps state from pass to pass, so that the cost of a pass depends on the changes only."""
 
 import heapq
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement.model import Diagnosis, Request
 
 REFRESH_INTERVAL = timedelta(seconds=10)
-"""How old what is said about a gated pod may become while the fleet changes."""
+"""Maximum age of the explanation of a gated pod while the fleet changes."""
 
 
 class Moments:

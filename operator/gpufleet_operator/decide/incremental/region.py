@@ -11,7 +11,7 @@ from gpufleet_operator.model.snapshot import Snapshot
 
 @dataclass(slots=True)
 class Seeds:
-    """What a pass has to look at, before everything that depends on it is added."""
+    """Subjects that a pass must look at, before their dependents are added."""
 
     workloads: set[str] = field(default_factory=set)
     """Uids."""

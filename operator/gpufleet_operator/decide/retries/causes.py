@@ -1,4 +1,4 @@
-"""What a rejection depends on, by its words: only a change of that may let the node accept the next pod.
+"""Finds the properties that a rejection names: the node can accept the next pod only after one of them changes.
 
 The words are those of kube-scheduler's plugins and of the kubelet's admission handlers. A rejection whose words name
 nothing of a node, such as SysctlForbidden or a missing PersistentVolumeClaim, depends on the pod: neither a change of

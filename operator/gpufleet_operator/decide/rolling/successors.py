@@ -33,7 +33,7 @@ _NOT_WAITING = (WaitReason.NOTHING, WaitReason.DEVICES)
 
 @dataclass(slots=True)
 class _Changes:
-    """What happens to the kept reservations."""
+    """Changes of the kept reservations."""
 
     passed: list[Reservation] = field(default_factory=list)
     """Of successors."""

@@ -1,4 +1,4 @@
-"""What changed in the cluster since the last pass."""
+"""Changes of the cluster since the last pass."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Which objects of the cluster belong to each other."""
+"""Indexes objects of the cluster by the objects that they belong to."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What a kubelet reports about a container of a pod."""
+"""State of a pod's container, as reported by the kubelet."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

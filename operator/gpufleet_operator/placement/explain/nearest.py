@@ -76,7 +76,7 @@ class Shortfall:
     device: str
     reason: FilterReason
     lacks: str
-    """What the device lacks, with numbers."""
+    """The unmet requirement with numbers."""
     devices: int = 1
     """Devices that fail the same test."""
     alike: bool = True

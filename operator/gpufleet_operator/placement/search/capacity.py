@@ -1,4 +1,4 @@
-"""How many replicas of a request fit on each node together."""
+"""Computes how many replicas of a request fit on each node together."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""Which nodes the domain rules of a request reject, given the replicas that are placed already."""
+"""Finds the nodes that the domain rules of a request reject, given the replicas that are already placed."""
 
 from collections.abc import Sequence
 
