@@ -61,12 +61,12 @@ async def check_installation(
     until = time.monotonic() + timeout_seconds
     for check, passed in ((telemetry, "telemetry is fresh"), (plugin, f"a kubelet offers {resource}")):
         await _wait(check, until, pause_seconds)
-        _say(passed)
+        _print(passed)
     await _wait(deleted, until, pause_seconds)
     await api.create(path.rpartition("/")[0], workload)
     try:
         await _wait(ready, until, pause_seconds)
-        _say(installation.placement(await api.get(path)))
+        _print(installation.placement(await api.get(path)))
     finally:
         await api.delete(path, {"propagationPolicy": "Background"})
 
@@ -102,7 +102,7 @@ async def check_uninstallation(
         raise CheckError(message)
 
     await _wait(left, time.monotonic() + timeout_seconds, pause_seconds)
-    _say("no GPUWorkload is active, and no pod waits for the operator")
+    _print("no GPUWorkload is active, and no pod waits for the operator")
 
 
 async def _wait(problem: Callable[[], Awaitable[str]], until: float, pause_seconds: float) -> None:
@@ -122,7 +122,7 @@ async def _list(api: Api, path: str) -> list[Json]:
     return list((await api.get(path)).get("items") or ())
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(_run(options))
     except (CheckError, ApiError, ConfigError) as error:
-        _say(f"check failed: {error}")
+        _print(f"check failed: {error}")
         return 1
     return 0
 

@@ -122,7 +122,7 @@ def nodes_in_flight(state: PassState) -> frozenset[str]:
 def writable_again(state: PassState, now: datetime) -> frozenset[str]:
     """Returns the nodes whose reservations may be written again after a write that failed or was slow."""
     failed = frozenset(node for node, backoff in _backoffs(state, _RESERVE) if backoff.until <= now)
-    return failed | _nodes_of(state.landed)
+    return failed | _nodes_of(state.responded)
 
 
 def unevictable_pods(state: PassState, now: datetime) -> frozenset[str]:

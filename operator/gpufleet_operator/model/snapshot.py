@@ -111,10 +111,10 @@ class Snapshot:
             return f"telemetry is older than {limit:.0f} s (last written {_format(telemetry.written_at)})"
         return None
 
-    def blames_node(self, name: str) -> bool:
+    def is_stale_by_itself(self, name: str) -> bool:
         """Returns whether this node's telemetry is stale, other than in an outage of all telemetry."""
-        excused = self.outage is not None and self.outage.excuses(self.now)
-        return self.stale_reason(name) is not None and not excused
+        suppressed = self.outage is not None and self.outage.suppresses_staleness(self.now)
+        return self.stale_reason(name) is not None and not suppressed
 
 
 def _format(moment: datetime | None) -> str:

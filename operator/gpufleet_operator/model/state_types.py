@@ -373,7 +373,7 @@ class PassState:
     """Keys of writes of earlier passes that have no response yet, and of writes that depend on these."""
     pods_in_flight: frozenset[str] = frozenset()
     """Uids of pods of which a reservation or a release has no response yet: it may be stored already."""
-    landed: frozenset[str] = frozenset()
+    responded: frozenset[str] = frozenset()
     """Keys that were in flight until their write got its response, since the last pass."""
 
     def is_backing_off(self, key: str, now: datetime) -> bool:

@@ -42,7 +42,7 @@ def node_reports(snapshot: Snapshot) -> NodeReports:
         up_to_date = UpToDateNode(
             telemetry.resource_version if telemetry else "",
             node.resource_version if node else "",
-            stale=snapshot.blames_node(name),
+            stale=snapshot.is_stale_by_itself(name),
             drained=frozenset(cordons.drained(snapshot, name)),
             excluded_until=rejecting_nodes.active(snapshot.previous_state.rejections.by_node, snapshot.now).get(name),
         )
@@ -58,7 +58,11 @@ def _differs(snapshot: Snapshot, found: NodeReports, telemetry: Telemetry | None
     freshness = fresh(snapshot, telemetry) if telemetry else None
     health = _health(snapshot, telemetry, freshness) if telemetry and freshness else None
     differs = False
-    if telemetry and snapshot.stale_reason(telemetry.name) is not None and not snapshot.blames_node(telemetry.name):
+    if (
+        telemetry
+        and snapshot.stale_reason(telemetry.name) is not None
+        and not snapshot.is_stale_by_itself(telemetry.name)
+    ):
         return False  # looked at again when the outage ends
     # An object without a status cannot have conditions.
     if telemetry and freshness and health and (telemetry.status is not None or telemetry.decode_error):

@@ -97,7 +97,7 @@ class Executor:
         self._held = HeldStatuses(cache.workloads, clock.now, hold_statuses)
         self._slow: dict[asyncio.Task[None], Job] = {}
         """Writes of earlier passes without a response."""
-        self._landed: list[Job] = []
+        self._responded: list[Job] = []
         self._error: BaseException | None = None
         self._responded_at = 0.0
         """Time of the last response to a write on which placements depend, by the clock of the event loop."""
@@ -144,13 +144,13 @@ class Executor:
         """Returns when the next held status is due; None: there is none."""
         return self._held.due()
 
-    def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]:
+    def take_responded(self) -> tuple[list[WriteOutcome], frozenset[str]]:
         """Returns how writes of earlier passes ended since the last call, and their keys: see `in_flight`."""
         if self._error is not None:
             raise self._error
-        landed, self._landed = self._landed, []
-        outcomes = [job.outcome for job in landed if job.outcome is not None and not job.held]
-        return outcomes, frozenset(key for job in landed for key in job.keys)
+        responded, self._responded = self._responded, []
+        outcomes = [job.outcome for job in responded if job.outcome is not None and not job.held]
+        return outcomes, frozenset(key for job in responded for key in job.keys)
 
     def in_flight(self) -> tuple[frozenset[str], frozenset[str]]:
         """Returns the keys, and the UIDs of pods, that `PassState` lists as in flight."""
@@ -192,16 +192,16 @@ class Executor:
         for task, job in tasks.items():
             if not task.done():
                 self._slow[task] = job
-                task.add_done_callback(self._land)
+                task.add_done_callback(self._keep_responded)
                 if job.sent and job.lane_key.lane not in _REPORTS:
                     log.info("write is slow", action=job.action.key, lane=str(job.lane_key.lane))
 
-    def _land(self, task: asyncio.Task[None]) -> None:
+    def _keep_responded(self, task: asyncio.Task[None]) -> None:
         job = self._slow.pop(task)
         if task.cancelled():
             return
         self._error = self._error or task.exception()
-        self._landed.append(job)
+        self._responded.append(job)
         self._cache.dirty.set()
 
     async def _run(self, job: Job, on_write: Callable[[], None]) -> None:

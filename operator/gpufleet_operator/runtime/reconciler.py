@@ -48,7 +48,7 @@ class ActionRunner(Protocol):
         self, actions: Actions, on_write: Callable[[], None] = ..., pause_seconds: float = ...
     ) -> list[WriteOutcome]: ...
 
-    def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]: ...
+    def take_responded(self) -> tuple[list[WriteOutcome], frozenset[str]]: ...
 
     def in_flight(self) -> tuple[frozenset[str], frozenset[str]]: ...
 
@@ -102,7 +102,7 @@ class Reconciler:
         self._kept: Kept | None = None
         self._templates: dict[str, TemplateCheck] = {}
         self._outage: TelemetryOutage | None = None
-        self._excused = False
+        self._staleness_suppressed = False
         """Whether the last pass suppressed the report of stale telemetry."""
         self._request_mix = RequestMix(limits.resources)
         self._first_seen: dict[str, float] = {}
@@ -131,7 +131,7 @@ class Reconciler:
     async def one_pass(self) -> datetime | None:
         """Decides and executes once; returns the latest time of the next pass, None if there is none."""
         loop = asyncio.get_running_loop()
-        self._land(loop.time())
+        self._record_responded(loop.time())
         before = self._processor_seconds()
         actions = self.decide_once()
         pause = self._pause.after(self._processor_seconds() - before)
@@ -142,7 +142,7 @@ class Reconciler:
                 outcomes = await self._executor.run(actions, self._record_progress, pause)
             self._record_outcomes(outcomes, loop.time())
         self._metrics.writes.record_in_flight(self._executor.sent())
-        ends = self._outage.ends if self._outage is not None and self._excused else None
+        ends = self._outage.ends if self._outage is not None and self._staleness_suppressed else None
         # An outage that lasts because the apiserver is unavailable ends with its next response, at an unknown time.
         due = [actions.due, ends if ends is not None and ends > self._clock.now() else None, self._held_status_due()]
         return min((moment for moment in due if moment is not None), default=None)
@@ -156,13 +156,13 @@ class Reconciler:
         held = self._executor.due()
         return None if held is None else max(held, self._clock.now() + QUEUE_INTERVAL)
 
-    def _land(self, now: float) -> None:
+    def _record_responded(self, now: float) -> None:
         """Records how writes of earlier passes ended, and which are still in flight."""
-        outcomes, landed = self._executor.take_landed()
+        outcomes, responded = self._executor.take_responded()
         self._record_outcomes(outcomes, now)
         keys, pods = self._executor.in_flight()
-        self._set_state(replace(self._state, in_flight=keys, pods_in_flight=pods, landed=landed))
-        self._cache.tracker.note_keys(landed)
+        self._set_state(replace(self._state, in_flight=keys, pods_in_flight=pods, responded=responded))
+        self._cache.tracker.note_keys(responded)
 
     def _set_state(self, state: PassState) -> None:
         self._state = state
@@ -211,10 +211,10 @@ class Reconciler:
         if (self._outage is None) != (before is None):
             log.warning("no telemetry arrives from any node" if before is None else "telemetry arrives again")
         self._metrics.telemetry_outage.set(self._outage is not None)
-        excused = self._outage is not None and self._outage.excuses(now)
-        if excused != self._excused:
+        suppressed = self._outage is not None and self._outage.suppresses_staleness(now)
+        if suppressed != self._staleness_suppressed:
             changes.everything = True
-        self._excused = excused
+        self._staleness_suppressed = suppressed
 
     def _snapshot(self, changes: Changes) -> Snapshot:
         workloads, limits = self._cache.workloads.items, self._limits

@@ -42,7 +42,7 @@ class AppliedDecisions:
             self._status(status)
         return []
 
-    def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]:
+    def take_responded(self) -> tuple[list[WriteOutcome], frozenset[str]]:
         return [], frozenset()
 
     def in_flight(self) -> tuple[frozenset[str], frozenset[str]]:

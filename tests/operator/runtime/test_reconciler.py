@@ -37,7 +37,7 @@ class Waiting:
         on_write()
         return []
 
-    def take_landed(self) -> tuple[list[WriteOutcome], frozenset[str]]:
+    def take_responded(self) -> tuple[list[WriteOutcome], frozenset[str]]:
         return [], frozenset()
 
     def due(self) -> None:

@@ -56,7 +56,7 @@ WHOLE = frozenset(
         "moves",
         "in_flight",
         "pods_in_flight",
-        "landed",
+        "responded",
         "by_node",
     }
 )

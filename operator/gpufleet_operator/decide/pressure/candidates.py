@@ -137,12 +137,12 @@ def _running(snapshot: Snapshot, workload: WorkloadReplicas, moving: set[tuple[s
             continue
         if pod.deleting or pod.uid in removed or (workload.workload.uid, replica.index) in moving:
             continue
-        if _rests(snapshot, reservation):
+        if _moved_recently(snapshot, reservation):
             continue
         yield _RunningPod(workload, replica, pod, reservation)
 
 
-def _rests(snapshot: Snapshot, reservation: Reservation) -> bool:
+def _moved_recently(snapshot: Snapshot, reservation: Reservation) -> bool:
     """Returns True for some time after the pod got these devices by a move."""
     assignment = reservation.assignment
     moved = assignment.moved_from is not None

@@ -40,7 +40,7 @@ def is_due(snapshot: Snapshot, node: str, uuid: str, pressure: DevicePressure) -
     """Returns True when this pass counted a sample that makes a move due, and the last move is long enough ago."""
     before = snapshot.previous_state.pressure.get(node, {}).get(uuid)
     counted = pressure.samples > (before.samples if before is not None else 0)
-    return counted and pressure.samples >= PRESSURE_SAMPLES and not _rests(snapshot, pressure.tried)
+    return counted and pressure.samples >= PRESSURE_SAMPLES and not _moved_recently(snapshot, pressure.tried)
 
 
 def _observe(
@@ -48,7 +48,7 @@ def _observe(
 ) -> DevicePressure | None:
     usable = usable_mib(device)
     shared = any(holder.memory_mib is not None for holder in device.allocated_to)
-    tried = before.tried if before is not None and _rests(snapshot, before.tried) else None
+    tried = before.tried if before is not None and _moved_recently(snapshot, before.tried) else None
     sampled = sampled_at(device, newest)
     if sampled is None or device.memory_used_mib is None:
         return before
@@ -62,5 +62,5 @@ def _observe(
     return DevicePressure(before.samples + 1, sampled, tried)
 
 
-def _rests(snapshot: Snapshot, tried: datetime | None) -> bool:
+def _moved_recently(snapshot: Snapshot, tried: datetime | None) -> bool:
     return tried is not None and snapshot.now - tried < snapshot.limits.device_rest

@@ -43,7 +43,7 @@ class QueueOrder:
         use: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         self._waiting, self._heads = tuple(waiting), frozenset(heads)
-        self._fair = use is not None and _has_rivals(self._waiting)
+        self._fair = use is not None and _several_namespaces_compete(self._waiting)
         self._use: dict[str, float] = dict(use()) if use is not None and self._fair else {}
 
     def __iter__(self) -> Iterator[WorkloadReplicas]:
@@ -70,7 +70,7 @@ class QueueOrder:
         return _Entry((negative, not is_head, use, created, name), assessed)
 
 
-def _has_rivals(waiting: Iterable[WorkloadReplicas]) -> bool:
+def _several_namespaces_compete(waiting: Iterable[WorkloadReplicas]) -> bool:
     """Returns True when workloads of several namespaces have the same priority."""
     namespaces: dict[int, str] = {}
     return any(

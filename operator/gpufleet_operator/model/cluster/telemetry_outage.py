@@ -24,7 +24,7 @@ class TelemetryOutage:
     read_at: datetime | None
     """When the apiserver last answered."""
 
-    def excuses(self, now: datetime) -> bool:
+    def suppresses_staleness(self, now: datetime) -> bool:
         """Returns True as long as stale telemetry is not reported."""
         away = self.read_at is not None and now - self.read_at > _OUTAGE
         return away or now < self.ends
@@ -55,10 +55,10 @@ def observe_outage(
     """
     if nodes < _MIN_NODES or newest is None or now - newest <= stale_after * 2 / 3:
         return None
-    if previous is None or _was_away(previous.read_at, read_at):
+    if previous is None or _was_unavailable(previous.read_at, read_at):
         return TelemetryOutage(now, read_at)
     return TelemetryOutage(previous.since, read_at)
 
 
-def _was_away(before: datetime | None, after: datetime | None) -> bool:
+def _was_unavailable(before: datetime | None, after: datetime | None) -> bool:
     return before is not None and after is not None and after - before > _OUTAGE

@@ -34,15 +34,15 @@ def test_one_node_alone_is_stale_by_itself() -> None:
 def test_outage_is_excused_for_a_while() -> None:
     found = observed(61)
     assert found is not None
-    assert found.excuses(after(61) + GRACE - timedelta(seconds=1))
-    assert not found.excuses(after(61) + GRACE)
+    assert found.suppresses_staleness(after(61) + GRACE - timedelta(seconds=1))
+    assert not found.suppresses_staleness(after(61) + GRACE)
     assert observed(100, found) == found
 
 
 def test_time_without_the_apiserver_does_not_count() -> None:
     found = observed(61, read=60)
     assert found is not None
-    assert found.excuses(after(600)), "nothing was read for ten minutes"
+    assert found.suppresses_staleness(after(600)), "nothing was read for ten minutes"
     back = observed(600, found, read=599)
     assert back == TelemetryOutage(after(600), after(599))
     assert observed(603, back, read=602) == TelemetryOutage(after(600), after(602))
