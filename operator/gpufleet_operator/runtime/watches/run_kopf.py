@@ -122,16 +122,20 @@ async def _run_once(
             end.set_exception(reason)
 
     lists = kopf_handlers.RepeatedLists()
-    tasks = await _finished(
-        kopf.spawn_tasks(
+
+    async def spawn() -> Collection[asyncio.Task[Any]]:
+        tasks = await kopf.spawn_tasks(
             registry=kopf_handlers.registry(cache, config, lists, stop),
             settings=kopf_handlers.settings(),
             standalone=True,
             clusterwide=True,
         )
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):  # instead of kopf's own handlers
-        loop.add_signal_handler(number, stop, StopSignal())
+        # In the same step as kopf's own handlers: a signal that reached those would only restart kopf.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, StopSignal())
+        return tasks
+
+    tasks = await _finished(spawn())
     comparing = asyncio.create_task(_compare_after_lists(lists, relist, stop))
     try:
         done, _ = await asyncio.wait({*tasks, end}, return_when=asyncio.FIRST_COMPLETED)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import kopf
 import pytest
 
 from gpufleet_operator.cache.cache import Cache
@@ -31,12 +32,15 @@ class Watched:
         self.relists = 0
         self.rejection: Exception | None = None
         """Raised by the lists before a new start."""
+        self.relist_hangs = False
 
     def fail(self) -> None:
         self.failures += 1
 
     async def relist(self) -> None:
         self.relists += 1
+        if self.relist_hangs:
+            await asyncio.Event().wait()
         if self.rejection is not None:
             raise self.rejection
 
@@ -189,9 +193,26 @@ async def test_error_of_a_task_of_kopf_is_reported_by_kopf_only(monkeypatch: pyt
     assert [context["future"] for context in reported] == [task]
 
 
+async def test_signal_while_kopf_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kopf's own handlers of signals exist for a moment. A signal that they got would only restart kopf."""
+    spawn = kopf.spawn_tasks
+
+    async def spawn_and_signal(**options: Any) -> Any:
+        tasks = await spawn(**options)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return tasks
+
+    monkeypatch.setattr(kopf, "spawn_tasks", spawn_and_signal)
+    async with serving(FakeCluster(1, 1)) as (server, config), asyncio.timeout(30):
+        watched = Watched(server, Cache())
+        with pytest.raises(StopSignal):
+            await run_kopf(watched.cache, config, relist=watched.relist, failed=watched.fail, base_seconds=0.01)
+    assert watched.failures == 0
+
+
 async def test_signal_ends_it_during_a_pause() -> None:
     async with watching() as (watched, task):
-        watched.relist = asyncio.Event().wait  # type: ignore[method-assign,assignment]  # never returns
+        watched.relist_hangs = True
         await watched.break_watches("workloads", 500)
         await until(lambda: watched.failures >= 1 or task.done())
         os.kill(os.getpid(), signal.SIGTERM)
