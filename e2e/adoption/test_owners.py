@@ -175,7 +175,7 @@ def test_shares_of_each_container_are_on_different_devices(namespace: TestNamesp
 def test_pods_of_a_cron_job_get_their_gpus_by_a_label(namespace: TestNamespace, fleet: Fleet) -> None:
     """The CronJob starts a Job at the next full minute. It completes without a failure that the Job counts."""
     namespace.apply(adopting("nightly", count=2))
-    body = job("nightly", 1, "test -n $GPUFLEET_DEVICES && sleep 12")
+    body = job("nightly", 1, 'test -n "$GPUFLEET_DEVICES" && sleep 12')
     cron = {"schedule": "* * * * *", "concurrencyPolicy": "Forbid", "jobTemplate": {"spec": body["spec"]}}
     head = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "nightly"}}
     path = batch(namespace.name, "cronjobs")

@@ -171,7 +171,7 @@ def test_init_container_has_the_devices_first(namespace: TestNamespace, fleet: F
     del node
     namespace.apply(adopting("checks", count=2))
     spec = claiming_spec("checks")
-    checks = ("sh", "-c", "echo $GPUFLEET_DEVICES; test -n $GPUFLEET_DEVICES")
+    checks = ("sh", "-c", 'echo $GPUFLEET_DEVICES; test -n "$GPUFLEET_DEVICES"')
     uses = {"resources": {"claims": [{"name": "gpufleet"}]}}
     spec["initContainers"] = [container("check", command=checks, **uses)]
     namespace.create_pod(plain_pod("checks", labels={WORKLOAD_LABEL: "checks"}, **spec))
