@@ -1,4 +1,4 @@
-"""Pods as real controllers make them: owner, rank and run.
+"""Pods as real controllers make them: owner, rank and run, and what is decided on them.
 
 The shapes are those of Kubernetes 1.36, JobSet 0.10, LeaderWorkerSet 0.7, KubeRay 1.5, Kubeflow Trainer 2 (which
 creates a JobSet) and Kubeflow's training operator 1.9.
@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_operator.cache import decode_pod
+from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.model.pod_state.owner import JOB_TRACKING_FINALIZER, PodOwner
+from gpufleet_testing.operator import make, owned
 
 Json = dict[str, Any]
 
@@ -23,7 +26,7 @@ def decoded(
     finalizers: list[str] | None = None,
     **spec: Any,
 ) -> Pod:
-    """A pod with the label of workload `train`; `owner` is API version, kind and name."""
+    """A gated pod with the label of workload `train`; `owner` is API version, kind and name."""
     references = []
     if owner is not None:
         version, kind, controller = owner
@@ -41,7 +44,8 @@ def decoded(
         "finalizers": finalizers or [],
     }
     containers = [{"name": "main", "resources": {"limits": {"gpufleet.dev/gpu": "1"}}}]
-    return decode_pod.pod({"metadata": meta, "spec": {"containers": containers, **spec}, "status": {}})
+    spec = {"containers": containers, "schedulingGates": [{"name": SCHEDULING_GATE}], **spec}
+    return decode_pod.pod({"metadata": meta, "spec": spec, "status": {}})
 
 
 def of_job(name: str, job: str, index: int | None = None, **labels: str) -> Pod:
@@ -147,6 +151,34 @@ RANKS = {
 def test_rank_is_read_from_the_labels_of_the_owner(pod: Pod, rank: tuple[int, ...]) -> None:
     assert pod.rank == rank
     assert (pod.workload_label, pod.workload_uid) == ("train", "")
+
+
+GANGS = {
+    "indexed Job": [of_job(f"job-{index}-a", "job", index) for index in range(3)],
+    "JobSet": [of_jobset(job, index, jobs=2) for job in range(2) for index in range(2)],
+    "Trainer": [of_jobset(0, index, jobs=1, job="node") for index in range(2)],
+    "LeaderWorkerSet": [of_leader_worker_set(group, worker, size=2) for group in range(2) for worker in range(2)],
+    "RayCluster": [of_ray("ray-head", "head"), of_ray("ray-worker-a", "worker"), of_ray("ray-worker-b", "worker")],
+    "PyTorchJob": [
+        of_training_operator("PyTorchJob", "master", 0),
+        *(of_training_operator("PyTorchJob", "worker", index) for index in range(2)),
+    ],
+}
+
+
+@pytest.mark.parametrize("pods", GANGS.values(), ids=GANGS)
+def test_gang_of_each_controller_is_placed_in_order_once_it_is_complete(pods: list[Pod]) -> None:
+    gang, node = owned.workload(replicas=len(pods), placement={"gang": True}), make.telemetry(devices=4)
+
+    incomplete = decide(make.snapshot(gang, *pods[1:], node))
+    actions = decide(make.snapshot(gang, *reversed(pods), node))
+
+    assert not incomplete.reserves
+    assert not incomplete.releases
+    (reserve,) = actions.reserves
+    placed = {assignment.replica: assignment.pod for assignment in reserve.assignments}
+    assert placed == {index: pod.name for index, pod in enumerate(pods)}
+    assert {release.pod_uid for release in actions.releases} == {pod.uid for pod in pods}
 
 
 def test_completion_index_annotation_counts_without_the_label() -> None:
