@@ -75,6 +75,7 @@ class DraDriver:
             files=ClaimFiles(injection.cdi_root),
             registry=context.registry,
             living=context.living,
+            holders=context.holdings.other_holders,
             by_runtime=DeviceListStrategy.ENVVAR in injection.strategies,
         )
         self._servicer = DraDriverServicer(

@@ -1,7 +1,8 @@
 """Decides whether the devices of a claim can be given to its containers now. Pure.
 
-kube-scheduler adds up what claims have of a device. It does not know containers that outlive their pod, devices that
-are reserved for pods whose claims it has not seen yet, or faults of the last seconds.
+kube-scheduler adds up what claims have of a device. It does not know containers that outlive their pod, those that have
+the device by a device plugin, devices that are reserved for pods whose claims it has not seen yet, or faults of the
+last seconds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from gpufleet_agent.dra.devices import ClaimableGpu
 from gpufleet_agent.dra.prepared_claim import PreparedClaim, PreparedDevice
 from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.kube.resource_claims import AllocatedClaim, AllocatedDevice
+from gpufleet_agent.podresources.holdings import OtherHolders
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class ObstacleInput:
     """The reservations; None: not read yet."""
     others: tuple[PreparedClaim, ...] = ()
     """Other claims whose containers have devices, or may still have them."""
+    holders: OtherHolders = field(default_factory=dict)
+    """Who has devices in another way than by a claim of this driver, as the kubelet lists it."""
     missing_files: Mapping[str, str] = field(default_factory=dict)
     """By UUID, why a container cannot get a device that has no fault."""
 
@@ -99,6 +103,7 @@ def _device_obstacle(
         _unusable(gpu, node)
         or _reserved_for_others(claim, allocated, gpu, node)
         or _held_by_others(claim, allocated, gpu, node)
+        or _held_without_claim(allocated, gpu, node)
     )
 
 
@@ -142,6 +147,14 @@ def _held_by_others(
         return None
     names = ", ".join(f"{other} (pod {', '.join(pod.name for pod in other.pods) or 'unknown'})" for other in holding)
     return Obstacle(f"device {gpu.uuid} is still prepared for claim {names}")
+
+
+def _held_without_claim(allocated: AllocatedDevice, gpu: ClaimableGpu, node: ObstacleInput) -> Obstacle | None:
+    shared = _share_mib(allocated, gpu) is not None
+    for holder in node.holders.get(gpu.uuid, ()):
+        if not (shared and holder.shared):
+            return Obstacle(f"device {gpu.uuid} is held by {holder.key} as {holder.resource}")
+    return None
 
 
 def _in_the_way(

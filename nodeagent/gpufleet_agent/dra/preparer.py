@@ -23,6 +23,7 @@ from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.resource_claims import AllocatedClaim
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.plugin.inject.device_files import DeviceFiles
+from gpufleet_agent.podresources.holdings import OtherHolders
 from gpufleet_agent.runtime.driver_thread import DriverThread
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class ClaimPreparer:
         device_files: Finds device nodes; None: containers get none by CDI.
         files: The files of claims.
         registry: The prepared claims.
+        holders: Returns who has devices in another way than by a claim of this driver, from memory.
         living: Returns which of these pods, by UID, have a process; None: processes cannot be seen.
         by_runtime: See `claim_env`.
         patience_seconds: How long to wait for obstacles to end.
@@ -79,6 +81,7 @@ class ClaimPreparer:
         device_files: DeviceFiles | None,
         files: ClaimFiles,
         registry: ClaimRegistry,
+        holders: Callable[[], OtherHolders],
         living: Callable[[frozenset[str]], frozenset[str]] | None,
         by_runtime: bool,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -90,6 +93,7 @@ class ClaimPreparer:
         self._device_files = device_files
         self._files = files
         self._registry = registry
+        self._holders = holders
         self._living = living
         self._by_runtime = by_runtime
         self._patience_seconds = patience_seconds
@@ -207,6 +211,7 @@ class ClaimPreparer:
             gpus=gpus,
             assignments=self._telemetry.assignments,
             others=self._registry.others(claim.uid),
+            holders=self._holders(),
             missing_files=missing_files,
         )
         obstacle = find_obstacle(claim, node)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.podresources.listing import SHARED_BY_CLAIM, ContainerKey, ListedContainer, Listing, reserved_as
+from gpufleet_api.names import DRA_DRIVER
 from gpufleet_common.device_ids import device_of
 
 
@@ -31,6 +32,21 @@ class HoldingContainer:
 
 Holders = Mapping[str, tuple[HoldingContainer, ...]]
 """By device UUID, in order of namespace, pod and container. A device without a holder is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherHolder:
+    """A container that holds a device, but not by a claim of the agent's own driver."""
+
+    key: ContainerKey
+    resource: str
+    """Of a device plugin, or the name of another DRA driver."""
+    shared: bool = False
+    """Whether it holds a slot."""
+
+
+OtherHolders = Mapping[str, tuple[OtherHolder, ...]]
+"""By device UUID. A device without a holder is missing."""
 
 
 def holders_of(
@@ -61,6 +77,24 @@ def holders_of(
                 # Once per container even with several resources, because the status has holders by name.
                 holders.setdefault(uuid, {}).setdefault(listed.key, holder)
     return {uuid: tuple(held.values()) for uuid, held in holders.items()}
+
+
+def other_holders_of(listing: Listing, shared_resource: str) -> OtherHolders:
+    """Returns who holds devices by device plugins and by other DRA drivers.
+
+    Args:
+        listing: The kubelet's list.
+        shared_resource: Resource of slots; empty: sharing is disabled.
+    """
+    holders: dict[str, tuple[OtherHolder, ...]] = {}
+    for listed in listing:
+        for resource, ids in listed.devices.items():
+            if reserved_as(resource) == DRA_DRIVER:
+                continue
+            holder = OtherHolder(listed.key, resource, shared=resource == shared_resource)
+            for uuid in set(map(device_of, ids)):
+                holders[uuid] = (*holders.get(uuid, ()), holder)
+    return holders
 
 
 def still_held(allocated: Mapping[ContainerKey, Assignment], listing: Listing) -> dict[ContainerKey, Assignment]:
@@ -133,6 +167,10 @@ class Holdings:
             found = holders_of(self.listing, self._shared_resource, self._allocated, assignments)
             joined = self._joined = (self.listing, self._allocated, assignments, found)
         return joined[3]
+
+    def other_holders(self) -> OtherHolders:
+        """Returns who holds devices by device plugins and by other DRA drivers."""
+        return other_holders_of(self.listing, self._shared_resource)
 
 
 def _key(assignment: Assignment) -> ContainerKey:

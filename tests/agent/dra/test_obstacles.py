@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.dra.obstacles import Obstacle, ObstacleInput, blocking, find_obstacle, prepared_devices
+from gpufleet_agent.podresources.holdings import OtherHolder
+from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_testing.agent.dra import claim, gpu, gpus, prepared
 from gpufleet_testing.agent.objects import assignment
 
 ALL = gpus(gpu(0), gpu(1))
+BY_PLUGIN = OtherHolder(ContainerKey("ml", "b", "main"), "gpufleet.dev/gpu")
+SLOT = replace(BY_PLUGIN, resource="gpufleet.dev/gpu-shared", shared=True)
 
 
 def node(**fields: Any) -> ObstacleInput:
@@ -61,6 +65,12 @@ def test_claim_of_the_reserved_devices_can_be_prepared() -> None:
             True,
             id="held by another claim",
         ),
+        pytest.param(
+            {"holders": {"GPU-0": (BY_PLUGIN,)}},
+            "device GPU-0 is held by ml/b/main as gpufleet.dev/gpu",
+            True,
+            id="held by a device plugin",
+        ),
     ],
 )
 def test_obstacle_names_device_and_reason(change: dict[str, Any], expected: str, may_end: bool) -> None:
@@ -94,6 +104,16 @@ def test_share_of_a_device_that_is_shared_by_reservations_can_be_prepared() -> N
     reserved = (assignment("b", "GPU-0", memory_mib=1000),)
     assert find_obstacle(claim("a", "GPU-0", memory_mib=1000), node(assignments=reserved)) is None
     assert find_obstacle(claim("a", "GPU-0"), node(assignments=reserved)) is not None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "holder", "blocked"), [(None, SLOT, True), (1000, BY_PLUGIN, True), (1000, SLOT, False)]
+)
+def test_share_is_prepared_beside_slots_of_the_device_plugin_only(
+    wanted: int | None, holder: OtherHolder, blocked: bool
+) -> None:
+    found = find_obstacle(claim("a", "GPU-0", memory_mib=wanted), node(holders={"GPU-0": (SLOT, holder)}))
+    assert (found is not None) == blocked
 
 
 def test_claim_never_waits_for_itself() -> None:

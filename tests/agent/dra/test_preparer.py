@@ -17,6 +17,8 @@ from gpufleet_agent.kube.resource_claims import AllocatedClaim, parse_claim
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.plugin.inject.device_files import DeviceFiles
 from gpufleet_agent.plugin.types import AdvertisedDevice
+from gpufleet_agent.podresources.holdings import OtherHolder, OtherHolders
+from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import DRA_DRIVER
 from gpufleet_testing.agent.dra import NODE, DraObjectApi, claim, claim_json, gpu, gpus
@@ -40,6 +42,7 @@ class Rig:
         self.files = ClaimFiles(folder / "cdi")
         self.registry = ClaimRegistry()
         self.alive: set[str] = set()
+        self.holders: OtherHolders = {}
         self.gpus = gpus(gpu(0), gpu(1))
         self.telemetry = TelemetryWatch(self.api, VersionSignal(), random.Random(1))  # noqa: S311 - jitter
         self.preparer = ClaimPreparer(
@@ -50,6 +53,7 @@ class Rig:
                 "device_files": None,
                 "files": self.files,
                 "registry": self.registry,
+                "holders": lambda: self.holders,
                 "living": lambda uids: frozenset(uids & self.alive),
                 "by_runtime": True,
                 "patience_seconds": 10.0,
@@ -221,6 +225,16 @@ async def test_claim_waits_for_the_end_of_a_reservation_of_another_pod(tmp_path:
         assert not waiting.done()
         await one.api.reserve()
         await waiting
+
+
+async def test_claim_waits_for_a_container_that_has_the_device_by_a_plugin(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        one.holders = {"GPU-0": (OtherHolder(ContainerKey("ml", "plain", "main"), "nvidia.com/gpu"),)}
+        assert await one.error(FIRST) == "device GPU-0 is held by ml/plain/main as nvidia.com/gpu"
+        waiting = asyncio.create_task(one.prepare(FIRST))
+        one.holders = {}
+        await waiting
+        assert set(one.files.load()) == {FIRST.uid}
 
 
 async def test_fault_that_needs_a_reset_is_reported_at_once(tmp_path: Path) -> None:

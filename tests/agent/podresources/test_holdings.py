@@ -1,6 +1,6 @@
-from gpufleet_agent.podresources.holdings import HoldingContainer, Holdings, holders_of
-from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
-from gpufleet_api.names import SHARED_RESOURCE
+from gpufleet_agent.podresources.holdings import HoldingContainer, Holdings, OtherHolder, holders_of, other_holders_of
+from gpufleet_agent.podresources.listing import SHARED_BY_CLAIM, ContainerKey, ListedContainer
+from gpufleet_api.names import DRA_DRIVER, RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.objects import assignment, listed
 
 
@@ -33,6 +33,21 @@ def test_all_holders_of_a_device_are_listed_even_of_another_plugin() -> None:
     listing = (listed("b", "GPU-0"), listed("a", "GPU-0::3", resource="nvidia.com/gpu"))
     assert holders_of(listing, SHARED_RESOURCE, {}, []) == {
         "GPU-0": (HoldingContainer(key("a")), HoldingContainer(key("b")))
+    }
+
+
+def test_other_holders_have_devices_by_plugins_and_other_drivers() -> None:
+    listing = (
+        listed("whole", "GPU-0", "GPU-1"),
+        listed("share", "GPU-1::2", "GPU-1::3", resource=SHARED_RESOURCE),
+        listed("foreign", "GPU-2", resource="gpu.nvidia.com"),
+        listed("own", "GPU-3", resource=DRA_DRIVER),
+        listed("own-share", "GPU-4", resource=SHARED_BY_CLAIM),
+    )
+    assert other_holders_of(listing, SHARED_RESOURCE) == {
+        "GPU-0": (OtherHolder(key("whole"), RESOURCE),),
+        "GPU-1": (OtherHolder(key("whole"), RESOURCE), OtherHolder(key("share"), SHARED_RESOURCE, shared=True)),
+        "GPU-2": (OtherHolder(key("foreign"), "gpu.nvidia.com"),),
     }
 
 
