@@ -6,6 +6,7 @@ checkpoint has what the CDI file cannot express in the version that all runtimes
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import structlog
 from gpufleet_agent.dra.prepared_claim import PreparedClaim, PreparedDevice, dump_checkpoint, load_checkpoint
 from gpufleet_agent.plugin.inject.cdi import VERSION, NodeLookup, device_nodes, qualified_name
 from gpufleet_agent.plugin.inject.cdi_directory import remove_file, replace_file
+from gpufleet_agent.plugin.inject.strategies import VISIBLE_DEVICES_MOUNTS
 from gpufleet_api.names import DRA_DRIVER, GROUP
 
 log = structlog.get_logger(__name__)
@@ -22,6 +24,17 @@ KIND = f"{GROUP}/claim"
 _PREFIX = f"{DRA_DRIVER}-claim-"
 _CHECKPOINT = ".checkpoint"
 """Runtimes read only names that end in .json or .yaml."""
+_READ_ONLY = ["ro", "nosuid", "nodev", "rbind", "rprivate"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimMounts:
+    """What is mounted into containers, beside the device nodes."""
+
+    directories: tuple[tuple[Path, Path], ...] = ()
+    """With the driver's libraries: path on the host, path in the container."""
+    lists_devices: bool = False
+    """Whether NVIDIA's runtime reads the list of devices from mounts."""
 
 
 def cdi_name(claim: PreparedClaim, position: int) -> str:
@@ -36,28 +49,38 @@ def cdi_id(claim: PreparedClaim, position: int) -> str:
     return qualified_name(KIND, cdi_name(claim, position))
 
 
-def build_claim_spec(claim: PreparedClaim, nodes: NodeLookup) -> dict[str, Any]:
+def build_claim_spec(claim: PreparedClaim, nodes: NodeLookup, mounts: ClaimMounts = ClaimMounts()) -> dict[str, Any]:
     """Builds the CDI specification of a claim.
 
     Where a container gets several devices, the runtime merges device nodes, and of an environment variable the last
     value remains. So all devices of a request have the same variables.
     """
-    return {
+    spec: dict[str, Any] = {
         "cdiVersion": VERSION,
         "kind": KIND,
         "devices": [
-            {"name": cdi_name(claim, position), "containerEdits": _edits(claim, device, nodes)}
+            {"name": cdi_name(claim, position), "containerEdits": _edits(claim, device, nodes, mounts)}
             for position, device in enumerate(claim.devices)
         ],
     }
+    if mounts.directories:
+        # For all devices, so that a container with several of them gets each mount once.
+        spec["containerEdits"] = {"mounts": [_mount(str(host), str(path)) for host, path in mounts.directories]}
+    return spec
 
 
-def _edits(claim: PreparedClaim, device: PreparedDevice, nodes: NodeLookup) -> dict[str, Any]:
+def _edits(claim: PreparedClaim, device: PreparedDevice, nodes: NodeLookup, mounts: ClaimMounts) -> dict[str, Any]:
     edits: dict[str, Any] = {"env": [f"{name}={value}" for name, value in claim.env.get(device.request, {}).items()]}
     found = nodes(device.uuid)
     if found:
         edits["deviceNodes"] = device_nodes(found)
+    if mounts.lists_devices:
+        edits["mounts"] = [_mount("/dev/null", f"{VISIBLE_DEVICES_MOUNTS}/{device.uuid}")]
     return edits
+
+
+def _mount(host: str, path: str) -> dict[str, Any]:
+    return {"hostPath": host, "containerPath": path, "options": _READ_ONLY}
 
 
 class ClaimFiles:
@@ -65,10 +88,12 @@ class ClaimFiles:
 
     Args:
         directory: Directory that the runtime reads; created if missing.
+        mounts: What is mounted into the containers.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, mounts: ClaimMounts = ClaimMounts()) -> None:
         self._directory = directory
+        self._mounts = mounts
 
     def load(self) -> dict[str, PreparedClaim]:
         """Returns the claims of all checkpoints, by UID. Damaged ones are removed.
@@ -86,7 +111,7 @@ class ClaimFiles:
         """
         # The checkpoint first: without it, nothing would remove the CDI file.
         replace_file(self._path(claim.uid, _CHECKPOINT), dump_checkpoint(claim).encode())
-        content = json.dumps(build_claim_spec(claim, nodes), indent=1)
+        content = json.dumps(build_claim_spec(claim, nodes, self._mounts), indent=1)
         replace_file(self._path(claim.uid, ".json"), content.encode())
 
     def remove(self, uid: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpufleet_agent.dra.claim_files import ClaimFiles
+from gpufleet_agent.dra.claim_files import ClaimFiles, ClaimMounts
 from gpufleet_agent.dra.claim_registry import ClaimRegistry
 from gpufleet_agent.dra.devices import ClaimableGpu, claimable, slice_device
 from gpufleet_agent.dra.observer import ClaimObserver
@@ -19,8 +19,9 @@ from gpufleet_agent.dra.slice_publisher import Devices, SlicePublisher
 from gpufleet_agent.kube.api import DraApi
 from gpufleet_agent.kube.resource_claims import AllocatedClaim, parse_claim
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
+from gpufleet_agent.plugin.inject.cdi import VOID
 from gpufleet_agent.plugin.inject.device_files import DeviceFiles
-from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
+from gpufleet_agent.plugin.inject.strategies import VISIBLE_DEVICES_MOUNTS, DeviceListStrategy, InjectorSettings
 from gpufleet_agent.plugin.transport import check_kubelet_directory
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.podresources.holdings import Holdings
@@ -64,7 +65,7 @@ class DraDriver:
         injection = context.injection
         self._device_files = (
             DeviceFiles(context.advertised, injection.driver_root, None, context.devices_changed)
-            if injection.writes_cdi
+            if injection.writes_cdi or injection.pass_device_specs
             else None
         )
         self._preparer = ClaimPreparer(
@@ -72,11 +73,11 @@ class DraDriver:
             telemetry=context.telemetry,
             gpus=self._gpus,
             device_files=self._device_files,
-            files=ClaimFiles(injection.cdi_root),
+            files=ClaimFiles(injection.cdi_root, _mounts(injection)),
             registry=context.registry,
-            living=context.living,
             holders=context.holdings.other_holders,
-            by_runtime=DeviceListStrategy.ENVVAR in injection.strategies,
+            living=context.living,
+            visible=_visible(injection),
         )
         self._servicer = DraDriverServicer(
             pool=context.node,
@@ -182,6 +183,17 @@ class DraDriver:
             for namespace, name in sorted(listed - known):
                 await self._preparer.restore(namespace, name)
             await asyncio.sleep(CHECK_SECONDS)
+
+
+def _mounts(injection: InjectorSettings) -> ClaimMounts:
+    return ClaimMounts(injection.container_mounts, DeviceListStrategy.VOLUME_MOUNTS in injection.strategies)
+
+
+def _visible(injection: InjectorSettings) -> str | None:
+    """Returns the value of `NVIDIA_VISIBLE_DEVICES`; None: the devices. `void` adds none to those of CDI."""
+    if DeviceListStrategy.VOLUME_MOUNTS in injection.strategies:
+        return VISIBLE_DEVICES_MOUNTS
+    return None if DeviceListStrategy.ENVVAR in injection.strategies else VOID
 
 
 def pcie_root(bus_id: str, devices: Path = Path("/sys/bus/pci/devices")) -> str | None:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from gpufleet_agent.dra.obstacles import assignment_of
 from gpufleet_agent.dra.prepared_claim import PreparedDevice
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.plugin.inject.cdi import VOID
 from gpufleet_agent.plugin.inject.env import gpufleet_env
 from gpufleet_agent.plugin.types import ManagedAllocation
 from gpufleet_api.names import ENV_DEVICES, ENV_MEMORY_MIB, ENV_VISIBLE_DEVICES
@@ -17,7 +16,7 @@ def claim_env(
     assignments: Iterable[Assignment],
     order: Mapping[str, int],
     *,
-    by_runtime: bool,
+    visible: str | None,
 ) -> dict[str, dict[str, str]]:
     """Returns the variables by request.
 
@@ -29,8 +28,7 @@ def claim_env(
         pod_uids: Of the claim's pods.
         assignments: The reservations.
         order: Index of each device, by UUID.
-        by_runtime: Whether NVIDIA's runtime injects the devices that `NVIDIA_VISIBLE_DEVICES` lists. If not, the
-            variable is `void`, so that it adds none to those of CDI.
+        visible: Value of `NVIDIA_VISIBLE_DEVICES`; None: the devices, which NVIDIA's runtime then injects.
     """
     known = tuple(assignments)
     requests = dict.fromkeys(device.request for device in devices)
@@ -40,7 +38,7 @@ def claim_env(
             pod_uids,
             known,
             order,
-            by_runtime=by_runtime,
+            visible=visible,
         )
         for request in requests
     }
@@ -52,12 +50,12 @@ def _request_env(
     assignments: tuple[Assignment, ...],
     order: Mapping[str, int],
     *,
-    by_runtime: bool,
+    visible: str | None,
 ) -> dict[str, str]:
     assignment = assignment_of(pod_uids, (device.uuid for device in devices), assignments)
     uuids = {device.uuid for device in devices} if assignment is None else set(assignment.devices)
     ordered = tuple(sorted(uuids, key=lambda uuid: (order.get(uuid, len(order)), uuid)))
-    env = {ENV_VISIBLE_DEVICES: ",".join(ordered) if by_runtime else VOID}
+    env = {ENV_VISIBLE_DEVICES: ",".join(ordered) if visible is None else visible}
     if assignment is not None:
         return env | gpufleet_env(ManagedAllocation(assignment, ordered))
     env[ENV_DEVICES] = ",".join(ordered)

@@ -68,7 +68,7 @@ class ClaimPreparer:
         registry: The prepared claims.
         holders: Returns who has devices in another way than by a claim of this driver, from memory.
         living: Returns which of these pods, by UID, have a process; None: processes cannot be seen.
-        by_runtime: See `claim_env`.
+        visible: See `claim_env`.
         patience_seconds: How long to wait for obstacles to end.
     """
 
@@ -83,7 +83,7 @@ class ClaimPreparer:
         registry: ClaimRegistry,
         holders: Callable[[], OtherHolders],
         living: Callable[[frozenset[str]], frozenset[str]] | None,
-        by_runtime: bool,
+        visible: str | None,
         patience_seconds: float = PATIENCE_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
@@ -95,7 +95,7 @@ class ClaimPreparer:
         self._registry = registry
         self._holders = holders
         self._living = living
-        self._by_runtime = by_runtime
+        self._visible = visible
         self._patience_seconds = patience_seconds
         self._retry_seconds = retry_seconds
         self._thread: DriverThread | None = None
@@ -243,7 +243,7 @@ class ClaimPreparer:
             claim.pod_uids,
             self._telemetry.assignments or (),
             {gpu.uuid: gpu.index for gpu in gpus.values()},
-            by_runtime=self._by_runtime,
+            visible=self._visible,
         )
         return PreparedClaim(
             namespace=claim.namespace, name=claim.name, uid=claim.uid, pods=claim.pods, devices=devices, env=env

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.proto import deviceplugin_pb2, podresources_pb2
-from gpufleet_api.names import RESOURCE
+from gpufleet_api.names import DRA_DRIVER, RESOURCE
 from gpufleet_e2e.fakes.grpc_sockets import unix_address, unix_channel
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -59,6 +59,8 @@ class FakeKubelet:
     pods: dict[ContainerKey, frozenset[str]] = field(default_factory=dict)
     resources: dict[ContainerKey, str] = field(default_factory=dict)
     """What a pod holds, where it isn't the resource of whole devices."""
+    claimed: dict[ContainerKey, podresources_pb2.DynamicResource] = field(default_factory=dict)
+    """What a pod holds by a claim."""
     envs: dict[ContainerKey, dict[str, str]] = field(default_factory=dict)
     responses: list[deviceplugin_pb2.ContainerAllocateResponse] = field(default_factory=list)
     """Of all allocations, oldest first."""
@@ -162,6 +164,15 @@ class FakeKubelet:
         self.pods[key] = devices
         return devices
 
+    def claim(self, key: ContainerKey, claim: tuple[str, str], device: tuple[str, str]) -> None:
+        """Lists a container that has a device (pool and name) of the agent's driver by a claim (namespace and name)."""
+        (namespace, name), (pool, device_name) = claim, device
+        resource = podresources_pb2.ClaimResource(driver_name=DRA_DRIVER, pool_name=pool, device_name=device_name)
+        self.pods[key] = frozenset()
+        self.claimed[key] = podresources_pb2.DynamicResource(
+            claim_namespace=namespace, claim_name=name, claim_resources=[resource]
+        )
+
     async def prefer(
         self, available: frozenset[str], size: int, forced: tuple[str, ...] = (), resource: str = RESOURCE
     ) -> list[str]:
@@ -255,6 +266,7 @@ class FakeKubelet:
                                 )
                                 for uuid in devices
                             ],
+                            dynamic_resources=[self.claimed[key]] if key in self.claimed else [],
                         )
                     ],
                 )

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from gpufleet_agent.dra.claim_files import ClaimFiles, build_claim_spec, cdi_id
+from gpufleet_agent.dra.claim_files import ClaimFiles, ClaimMounts, build_claim_spec, cdi_id
 from gpufleet_testing.agent.dra import prepared
 
 CLAIM = prepared("a", "GPU-0", "GPU-1")
@@ -31,6 +31,20 @@ def test_spec_has_an_entry_per_device_with_nodes_and_the_claims_variables() -> N
 def test_spec_without_device_nodes_has_variables_only() -> None:
     edits = build_claim_spec(CLAIM, lambda _: ())["devices"][0]["containerEdits"]
     assert edits == {"env": ["NVIDIA_VISIBLE_DEVICES=GPU-0,GPU-1"]}
+
+
+def test_mounts_are_read_only_and_those_of_the_driver_come_once() -> None:
+    mounts = ClaimMounts(((Path("/home/kubernetes/bin/nvidia"), Path("/usr/local/nvidia")),), lists_devices=True)
+    spec = build_claim_spec(CLAIM, nodes, mounts)
+    read_only = ["ro", "nosuid", "nodev", "rbind", "rprivate"]
+    assert spec["containerEdits"]["mounts"] == [
+        {"hostPath": "/home/kubernetes/bin/nvidia", "containerPath": "/usr/local/nvidia", "options": read_only}
+    ]
+    listed = [each["containerEdits"]["mounts"] for each in spec["devices"]]
+    assert listed == [
+        [{"hostPath": "/dev/null", "containerPath": f"/var/run/nvidia-container-devices/{uuid}", "options": read_only}]
+        for uuid in ("GPU-0", "GPU-1")
+    ]
 
 
 def test_files_are_written_read_and_removed(tmp_path: Path) -> None:

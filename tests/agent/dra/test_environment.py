@@ -8,9 +8,9 @@ POD = frozenset({"uid-train-1"})
 
 
 def env(
-    *devices: PreparedDevice, assignments: tuple[Assignment, ...] = (), by_runtime: bool = True
+    *devices: PreparedDevice, assignments: tuple[Assignment, ...] = (), visible: str | None = None
 ) -> dict[str, dict[str, str]]:
-    return claim_env(devices, POD, assignments, ORDER, by_runtime=by_runtime)
+    return claim_env(devices, POD, assignments, ORDER, visible=visible)
 
 
 def test_container_of_a_reserved_pod_gets_what_the_device_plugin_sets() -> None:
@@ -45,4 +45,4 @@ def test_share_has_its_memory() -> None:
 
 
 def test_devices_by_cdi_hide_those_of_nvidias_runtime() -> None:
-    assert env(PreparedDevice("a", "GPU-1"), by_runtime=False)["a"]["NVIDIA_VISIBLE_DEVICES"] == "void"
+    assert env(PreparedDevice("a", "GPU-1"), visible="void")["a"]["NVIDIA_VISIBLE_DEVICES"] == "void"

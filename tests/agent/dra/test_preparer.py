@@ -55,7 +55,7 @@ class Rig:
                 "registry": self.registry,
                 "holders": lambda: self.holders,
                 "living": lambda uids: frozenset(uids & self.alive),
-                "by_runtime": True,
+                "visible": None,
                 "patience_seconds": 10.0,
                 "retry_seconds": 0.01,
                 **options,
@@ -254,7 +254,7 @@ async def test_container_gets_device_nodes_that_appear_while_the_claim_waits(tmp
     (tmp_path / "root" / "dev").mkdir(parents=True)
     devices = (AdvertisedDevice("GPU-0", 0, healthy=True, nodes=("/dev/nvidia0",)),)
     device_files = DeviceFiles(lambda: devices, tmp_path / "root", None, VersionSignal())
-    async with rig(tmp_path, device_files=device_files, by_runtime=False) as one:
+    async with rig(tmp_path, device_files=device_files, visible="void") as one:
         assert await one.error(FIRST) == "device GPU-0: no device node"
         (tmp_path / "root" / "dev" / "nvidia0").touch()
         await one.prepare(FIRST)
