@@ -101,7 +101,8 @@ def test_pod_gets_another_claim_when_its_device_becomes_unhealthy(
 ) -> None:
     """Mechanism: the claim is deleted, then the reservation and the annotation change, then the new claim is created.
 
-    The pod has no owner, is released, and no scheduler has seen it. It stays.
+    The pod has no owner, is released, and no scheduler has seen it. It stays, and says what it waits for while the
+    other device is unhealthy, too: Kubernetes writes no condition on a pod whose claim is missing.
     """
     broken, other = fleet.gpus[node].uuids[:2]
     fleet.gpus[node].report(other, utilization_percent=60)
@@ -113,7 +114,11 @@ def test_pod_gets_another_claim_when_its_device_becomes_unhealthy(
     assert broken in str(before["spec"])
     eventually(lambda: _is_released(namespace, "alone"), within=SECONDS)
     uid = fleet.api.get(f"{pods(namespace.name)}/alone")["metadata"]["uid"]
-    fleet.gpus[node].report(broken, recovery_action=1)
+    for uuid in (other, broken):
+        fleet.gpus[node].report(uuid, recovery_action=1)
+    message = namespace.event("alone", "WaitingForDevices", within=SECONDS)
+    assert message.startswith("waiting for other devices: those that were reserved for the pod cannot be used; ")
+    fleet.gpus[node].report(other, recovery_action=0)
     after = eventually(lambda: _claim_of(namespace, name, other), within=SECONDS)
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
     assert "became unhealthy before the pod started" in namespace.event("alone", "Reassigned")

@@ -1,16 +1,21 @@
-"""Why a pod is gated: an event on the pod for people, and the annotation `gpufleet.dev/waiting-for` for tools.
+"""Why a pod waits: an event on the pod for people, and the annotation `gpufleet.dev/waiting-for` for tools.
 
 The annotation is written when the reason changes. An event is recorded with it, again when more than numbers in the
 message changes, and again before the apiserver deletes it. A pod that is released within two seconds gets neither.
+
+Kubernetes writes no condition on a released pod whose ResourceClaim is missing, so it gets an event as well. It gets no
+annotation, which would have to be removed by one more write when its claim exists.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain
 
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import release_key
+from gpufleet_operator.model.claims.claim_actions import claim_key
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.replica import (
     WITHOUT_USABLE_POD,
@@ -111,6 +116,17 @@ def explanations(snapshot: Snapshot, state: PassState, found: GateContext) -> It
         )
         if not known or _is_due(snapshot, state.reported.get(action.key), action):
             yield action
+    for pod in sorted(_without_claim(snapshot), key=lambda p: p.created):
+        member = replicas.get(pod.uid)
+        wait = _wait_for_claim(state, found, *member) if member is not None and pod.uid not in found.releases else None
+        if wait is None:
+            continue
+        action = ExplainPod(
+            pod.uid, pod.namespace, pod.name, f"WaitingFor{wait.reason}", note=wait.message, warning=True
+        )
+        reported = state.reported.get(action.key)
+        if reported is None or _is_due(snapshot, reported, action):
+            yield action
 
 
 def unreplaced(state: PassState, now: datetime, assessed: Iterable[WorkloadReplicas]) -> Iterator[ExplainPod]:
@@ -135,13 +151,15 @@ def explained(snapshot: Snapshot) -> dict[str, Reported]:
     keys = [explain_key(pod.uid) for pod in _gated(snapshot) if pod.waiting_for]
     known = (explain_key(pod.uid) for pod in snapshot.pods.values() if not pod.gates and pod.owner is None)
     keys += [key for key in known if key in reported]
+    keys += [key for pod in _without_claim(snapshot) if (key := explain_key(pod.uid)) in reported]
     return {key: reported.get(key, Reported(snapshot.now)) for key in keys}
 
 
 def due_times(snapshot: Snapshot, state: PassState) -> Iterator[tuple[str, datetime]]:
-    """Yields the uids of gated pods, and when they have waited long enough to be explained, or explained again."""
+    """Yields the uids of pods that wait, and when they have waited long enough to be explained, or explained again."""
     for pod in _gated(snapshot):
         yield pod.uid, pod.created + DELAY
+    for pod in chain(_gated(snapshot), _without_claim(snapshot)):
         reported = state.reported.get(explain_key(pod.uid))
         if reported is not None:
             yield pod.uid, reported.at + _NOTE_INTERVAL
@@ -150,6 +168,14 @@ def due_times(snapshot: Snapshot, state: PassState) -> Iterator[tuple[str, datet
 
 def _gated(snapshot: Snapshot) -> Iterable[Pod]:
     return (pod for pod in snapshot.pods.values() if pod.gates and not pod.deleting and not pod.terminal)
+
+
+def _without_claim(snapshot: Snapshot) -> Iterable[Pod]:
+    """Returns the released pods that kube-scheduler cannot bind, because their claim is missing."""
+    if not snapshot.limits.claims:
+        return ()
+    released = (p for p in snapshot.pods.values() if p.device_claim is not None and not p.gates and p.node is None)
+    return (p for p in released if not p.deleting and not p.terminal and snapshot.claim_of(p) is None)
 
 
 def _is_due(snapshot: Snapshot, reported: Reported | None, action: ExplainPod) -> bool:
@@ -191,6 +217,17 @@ def _wait(
     if diagnosis is not None:
         message = f"{diagnosis.message}{_held_by_siblings(assessed, pod)}"
     return _Wait(WaitingFor.DEVICES, message)
+
+
+def _wait_for_claim(state: PassState, found: GateContext, assessed: WorkloadReplicas, replica: Replica) -> _Wait | None:
+    """Returns why a released pod has no claim; None: it is created now."""
+    if replica.pod is None:
+        return None
+    if replica.wait_reason is WaitReason.DEVICES:
+        diagnosis = found.unplaced.get(assessed.workload.uid)
+        return _Wait(WaitingFor.DEVICES, f"{replica.message}; {diagnosis.message}" if diagnosis else replica.message)
+    rejected = state.write_backoffs.get(claim_key(replica.pod.uid))
+    return _Wait(WaitingFor.CLAIM, replica.message) if rejected is not None else None
 
 
 def _unplaced(found: GateContext, pod: Pod) -> _Wait | None:

@@ -145,7 +145,7 @@ class PodAssessor:
             since = self.state.unschedulable_since.get(pod.uid)
             if since is not None and self.snapshot.now - since >= unschedulable_grace(self.snapshot, node):
                 self.remove([pod], index, RemovalReason.UNSCHEDULABLE, pod.unschedulable, node)
-        elif awaited := waiting_for_claim(self.snapshot, pod):
+        elif awaited := waiting_for_claim(self.snapshot, self.state, pod):
             message = awaited
         elif pod.volume_claims:
             listed = ", ".join(f'"{name}"' for name in pod.volume_claims)

@@ -14,16 +14,23 @@ def claim_rejection(snapshot: Snapshot, state: PassState, pod: Pod) -> str:
     backoff = state.write_backoffs.get(claim_key(pod.uid))
     if pod.device_claim is None or backoff is None or backoff.by != "apiserver" or snapshot.now >= backoff.until:
         return ""
-    return f"cannot create ResourceClaim {pod.claim_name}: {backoff.message}"
+    return _rejected(pod, backoff.message)
 
 
-def waiting_for_claim(snapshot: Snapshot, pod: Pod) -> str:
+def waiting_for_claim(snapshot: Snapshot, state: PassState, pod: Pod) -> str:
     """Returns why a released pod without a node waits for its claim; empty: it does not."""
     if pod.device_claim is None:
         return ""
     claim = snapshot.claim_of(pod)
     if claim is None:
+        backoff = state.write_backoffs.get(claim_key(pod.uid))
+        if backoff is not None and backoff.by == "apiserver":
+            return _rejected(pod, backoff.message)
         return f"ResourceClaim {pod.claim_name} was deleted: it is created again"
     if claim.deleting:
         return f"ResourceClaim {claim.name} is being deleted: it is created again after that"
     return ""
+
+
+def _rejected(pod: Pod, message: str) -> str:
+    return f"cannot create ResourceClaim {pod.claim_name}: {message}"

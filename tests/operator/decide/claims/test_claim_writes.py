@@ -86,6 +86,22 @@ def test_lost_claim_of_a_released_pod_is_created_again() -> None:
     assert f"ResourceClaim {pod.name} was deleted: it is created again" in str(as_json(status.status))
 
 
+def test_lost_claim_that_the_apiserver_rejects_is_said_on_its_pod() -> None:
+    pod = claims.claiming(make.released_pod())
+    snapshot = make.snapshot(make.workload(), pod, claims.dra_telemetry("node-1", claims.assignment(pod)))
+    first = decide(snapshot)
+    assert not first.reports.pods
+    state = record_results(first.state, [(claim_key(pod.uid), QUOTA, "apiserver")], make.NOW)
+    actions = decide(replace(snapshot, previous_state=state))
+    (event,) = actions.reports.pods
+    assert (event.reason, event.note) == (
+        "WaitingForResourceClaim",
+        f"cannot create ResourceClaim {pod.claim_name}: {QUOTA}",
+    )
+    (status,) = actions.statuses
+    assert QUOTA in str(as_json(status.status))
+
+
 def test_claim_of_a_bound_pod_is_not_created_again() -> None:
     pod = claims.claiming(make.released_pod(node="node-1", phase=PodPhase.PENDING))
     actions = decide(make.snapshot(make.workload(), pod, claims.dra_telemetry("node-1", claims.assignment(pod))))

@@ -154,6 +154,19 @@ def test_pod_waits_without_a_claim_while_there_are_no_other_devices() -> None:
     assert [release.node for release in healthy.releases] == ["node-1"]
 
 
+def test_released_pod_that_waits_for_another_claim_says_why() -> None:
+    """Kubernetes writes no condition on it: its claim does not exist."""
+    pod = released()
+    broken = cluster(pod, telemetry("node-1", **UNHEALTHY))
+    first = decide(broken)
+    (event,) = first.reports.pods
+    assert (event.reason, event.warning, event.patch) == ("WaitingForDevices", True, ())
+    assert event.note.startswith("waiting for other devices: those that were reserved for the pod cannot be used; ")
+    assert "1 unhealthy" in event.note
+    assert not decide(make.later(broken, first, 1)).reports.pods
+    assert not decide(cluster(pod, telemetry("node-1"))).reports.pods, "it gets devices in this pass"
+
+
 def test_claim_without_a_reservation_is_deleted() -> None:
     pod = released()
     left = claim_of(pod, claims.assignment(pod, "GPU-1-0"))
