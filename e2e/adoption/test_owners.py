@@ -8,7 +8,7 @@ import pytest
 from gpufleet_e2e.kubernetes_features import MUTATING_POLICIES
 from gpufleet_e2e.support.api import JsonObject, apps, batch, pods
 from gpufleet_e2e.support.fleet import Fleet
-from gpufleet_e2e.support.manifests import adopting, container, deployment, job, labeled_template, plain_pod
+from gpufleet_e2e.support.manifests import adopting, container, deployment, job, plain_pod, stateful_set
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 from gpufleet_testbed import repository_root
@@ -32,10 +32,7 @@ def test_pods_of_four_owners_get_their_gpus_by_a_label(namespace: TestNamespace,
     fleet.api.create(apps(namespace.name, "deployments"), deployment("web", 2))
     idle = "echo shard $GPUFLEET_SHARD_START to $GPUFLEET_SHARD_END; trap 'exit 0' TERM; sleep 1000000 & wait"
     fleet.api.create(batch(namespace.name), job("train", 4, idle, completionMode="Indexed"))
-    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "db"}}, "serviceName": "db"}
-    stateful = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"}}
-    stateful |= {"spec": {**spec, "template": labeled_template("db")}}
-    fleet.api.create(apps(namespace.name, "statefulsets"), stateful)
+    fleet.api.create(apps(namespace.name, "statefulsets"), stateful_set("db", 2))
     namespace.create_pod(plain_pod("alone", labels={WORKLOAD: "alone"}))
     eventually(lambda: namespace.check_placed(web=2, train=4, db=2, alone=1), within=60)
     found = namespace.verify("web", "train", "db", "alone")

@@ -7,6 +7,8 @@ from functools import partial
 
 import pytest
 
+from gpufleet_e2e.identities import Client, assert_allowed, assert_denied
+from gpufleet_e2e.identities.accounts import token
 from gpufleet_e2e.kubernetes_features import CLASS_RESOURCES
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
 from gpufleet_e2e.support.api import Api, JsonObject, pods
@@ -14,13 +16,16 @@ from gpufleet_e2e.support.claims import (
     API,
     CLASSES,
     DRIVER,
+    SLICES,
     claiming_pod,
     claiming_spec,
     claims,
     device_class,
     resource_claim,
+    slice_of,
 )
 from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.install import NAMESPACE, RELEASE
 from gpufleet_e2e.support.manifests import adopting, container, gpuworkload, plain_pod
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
@@ -106,6 +111,30 @@ def test_pod_with_the_claim_of_another_pod_is_rejected(
     assert allowed.allowed, allowed.message
     for name in ("other", *(["owner"] if adopted else [])):
         fleet.api.delete(f"{pods(namespace.name)}/{name}")
+
+
+def test_agent_writes_slices_of_its_own_node_and_driver_only(fleet: Fleet, node: str) -> None:
+    """Mechanism: the apiserver knows the node of the pod that the agent's token is bound to."""
+    admin = Client(fleet.cluster.kubeconfig)
+    agent = Client(fleet.cluster.kubeconfig, token(admin, NAMESPACE, f"{RELEASE}-agent", fleet.agent_pod(node)))
+    own = f"{SLICES}/{slice_of(fleet, node)['metadata']['name']}"
+    assert_allowed(agent.patch(own, {"metadata": {"labels": {"a": "b"}}}))
+    assert_denied(
+        agent.create(SLICES, _slice(fleet.nodes[0], DRIVER)), f"agent on {node} may not write ResourceSlice intruder"
+    )
+    assert_denied(
+        agent.create(SLICES, _slice(node, "gpu.nvidia.com")),
+        "an agent may write ResourceSlices of driver gpu.gpufleet.dev only",
+    )
+    agent.close()
+    admin.close()
+
+
+def _slice(node: str, driver: str) -> JsonObject:
+    pool = {"name": node, "generation": 1, "resourceSliceCount": 1}
+    spec = {"driver": driver, "nodeName": node, "pool": pool, "devices": []}
+    head = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "intruder"}}
+    return {**head, "spec": spec}
 
 
 @pytest.mark.kubernetes(CLASS_RESOURCES)

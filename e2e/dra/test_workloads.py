@@ -117,7 +117,7 @@ def test_pod_gets_another_claim_when_its_device_becomes_unhealthy(
     for uuid in (other, broken):
         fleet.gpus[node].report(uuid, recovery_action=1)
     message = namespace.event("alone", "WaitingForDevices", within=SECONDS)
-    assert message.startswith("waiting for other devices: those that were reserved for the pod cannot be used; ")
+    assert "became unhealthy before the pod started; 0/24 GPUs are available" in message, message
     fleet.gpus[node].report(other, recovery_action=0)
     after = eventually(lambda: _claim_of(namespace, name, other), within=SECONDS)
     assert after["metadata"]["uid"] != before["metadata"]["uid"]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from gpufleet_e2e.support.api import JsonObject
+from gpufleet_e2e.kubernetes_features import MUTATING_POLICIES
+from gpufleet_e2e.support.api import JsonObject, batch
 from gpufleet_e2e.support.fleet import Fleet
-from gpufleet_e2e.support.manifests import GATE, gpuworkload
+from gpufleet_e2e.support.manifests import GATE, adopting, gpuworkload, job
 from gpufleet_e2e.support.polling import eventually, never
 from gpufleet_e2e.support.programs.kueue_queue import KUEUE_GATE, QUEUE, QUEUE_LABEL, QUOTA, Queue
 from gpufleet_e2e.support.sandbox import TestNamespace
@@ -49,6 +50,40 @@ def test_gang_over_the_quota_waits_for_kueue_and_runs_after(
     namespace.verify("gang", within=ADMITTED_SECONDS)
     assert queue.used == 2
     assert gates(namespace, "gang") == [[], []]
+
+
+@pytest.mark.kubernetes(MUTATING_POLICIES)
+@pytest.mark.parametrize("queue", [False], indirect=True, ids=["without-the-check"])
+def test_labeled_jobs_are_counted_by_their_templates(namespace: TestNamespace, queue: Queue, fleet: Fleet) -> None:
+    """Mechanism: a policy of the chart adds the request to the Job's template, which is what Kueue counts.
+
+    If only the pods had the request, both Jobs would be admitted.
+    """
+    count, path = QUOTA - 3, batch(namespace.name)
+    namespace.apply(adopting("first", count=count), adopting("second", count=count))
+    first, second = (_queued_job(name) for name in ("first", "second"))
+    for body in (first, second):  # the policy reads a GPUWorkload a moment after it was created
+        eventually(lambda body=body: fleet.api.create(path, body, dry_run=True), within=30)  # type: ignore[misc] # bound
+    fleet.api.create(path, first)
+    eventually(lambda: namespace.check_placed(first=1), within=ADMITTED_SECONDS)
+    namespace.verify("first")
+    fleet.api.create(path, second)
+
+    def waits() -> None:
+        assert fleet.api.get(f"{path}/second")["spec"]["suspend"]
+        assert queue.used == count
+
+    never(waits, for_seconds=5)
+    fleet.api.delete(f"{path}/first")
+    eventually(lambda: namespace.check_placed(second=1), within=ADMITTED_SECONDS)
+    namespace.verify("second")
+    fleet.api.delete(f"{path}/second")
+
+
+def _queued_job(name: str) -> JsonObject:
+    body = job(name, 1, "trap 'exit 0' TERM; sleep 1000000 & wait")
+    body["metadata"]["labels"] = {QUEUE_LABEL: QUEUE}
+    return body
 
 
 def test_quota_of_a_workload_without_devices_is_returned(namespace: TestNamespace, queue: Queue, fleet: Fleet) -> None:

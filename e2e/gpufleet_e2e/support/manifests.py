@@ -125,6 +125,13 @@ def deployment(name: str, replicas: int, **strategy: object) -> JsonObject:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
 
 
+def stateful_set(name: str, replicas: int) -> JsonObject:
+    """Builds a StatefulSet of labeled pods, which creates one after the other."""
+    selector = {"matchLabels": {"app": name}}
+    spec = {"replicas": replicas, "selector": selector, "serviceName": name, "template": labeled_template(name)}
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name}, "spec": spec}
+
+
 def job(name: str, pods_at_once: int, command: str, **spec: object) -> JsonObject:
     """Builds a Job of labeled pods without retries."""
     template = labeled_template(name, restart_policy="Never")

@@ -28,7 +28,7 @@ _CONFIG = {
     "metrics": {"bindAddress": ":8443"},
     "webhook": {"port": 9443},
     "leaderElection": {"leaderElect": False},
-    "integrations": {"frameworks": ["pod"]},
+    "integrations": {"frameworks": ["pod", "batch/job"]},
     "managedJobsNamespaceSelector": {
         "matchExpressions": [
             {
@@ -50,7 +50,7 @@ def missing() -> str:
 
 @contextmanager
 def kueue(cluster: Cluster) -> Iterator[None]:
-    """Installs Kueue, with its integration of pods, while the block runs. Its objects must be gone at the end."""
+    """Installs Kueue for pods and Jobs while the block runs. Its objects must be gone at the end."""
     cluster.load_image(_archive())
     tag = go_program.cached(_MODULE).parent.name
     manager = {
