@@ -68,8 +68,12 @@ def holdings(node: str, response: ListResponse) -> tuple[Holding, ...]:
         for container in pod.containers:
             for devices in container.devices:
                 ids[pod.namespace, pod.name, container.name, devices.resource] += devices.ids
-            claimed = (one for claim in container.dynamic_resources for one in claim.claim_resources)
-            for one in claimed:
-                raw = raw_device(one.pool_name, one.device_name, one.share_id)
-                ids[pod.namespace, pod.name, container.name, one.driver_name].append(raw)
+            for claim in container.dynamic_resources:
+                # A kubelet that prepares a claim again after a reboot adds its devices to those in its checkpoint.
+                known: set[tuple[str, str]] = set()
+                for one in claim.claim_resources:
+                    device = (one.driver_name, raw_device(one.pool_name, one.device_name, one.share_id))
+                    if device not in known:
+                        known.add(device)
+                        ids[pod.namespace, pod.name, container.name, device[0]].append(device[1])
     return tuple(Holding(node, *key, devices=tuple(sorted(found))) for key, found in sorted(ids.items()))

@@ -15,7 +15,8 @@ from gpufleet_e2e.proof.podresources import list_pod_resources
 
 def field(number: int, content: bytes) -> bytes:
     """A length-delimited protobuf field, encoded by hand."""
-    return bytes([number << 3 | 2, len(content)]) + content
+    low, high = len(content) % 128, len(content) // 128
+    return bytes([number << 3 | 2, *([low | 128, high] if high else [low])]) + content
 
 
 def one_device(resource: bytes, uuid: bytes) -> bytes:
@@ -60,6 +61,18 @@ def test_claimed_devices_are_gathered_by_driver(kubelet: Callable[[bytes], Path]
     pod = field(1, b"train-0-a") + field(2, b"demo") + field(3, container)
     (found,) = list_pod_resources("node-1", kubelet(field(1, pod)))
     assert (found.resource, found.devices) == ("gpu.gpufleet.dev", ("node-1\ngpu-a\ns1",))
+
+
+def test_device_that_the_kubelet_lists_twice_after_a_reboot_counts_once(kubelet: Callable[[bytes], Path]) -> None:
+    """But not another share of the same device."""
+
+    def share(name: bytes) -> bytes:
+        return field(4, field(2, b"gpu.gpufleet.dev") + field(3, b"node-1") + field(4, b"gpu-a") + field(5, name))
+
+    claim = field(2, b"train-0-a") + field(3, b"demo") + share(b"s1") + share(b"s2") + share(b"s1") + share(b"s2")
+    pod = field(1, b"train-0-a") + field(2, b"demo") + field(3, field(1, b"main") + field(5, claim))
+    (found,) = list_pod_resources("node-1", kubelet(field(1, pod)))
+    assert found.devices == ("node-1\ngpu-a\ns1", "node-1\ngpu-a\ns2")
 
 
 def test_devices_are_gathered_by_container_and_resource(kubelet: Callable[[bytes], Path]) -> None:
