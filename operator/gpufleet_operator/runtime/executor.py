@@ -2,7 +2,8 @@
 
 A pass waits briefly for its writes, but not for statuses and reports, on which no placement depends. Writes that have
 no response by then stay in flight: the next passes neither repeat nor contradict them, and the releases that wait for
-them stay with them. Other writes that were not sent by then are dropped, and decided again.
+them stay with them, as do the other reservations of a gang. Other writes that were not sent by then are dropped, and
+decided again.
 """
 
 import asyncio
@@ -287,10 +288,11 @@ def _log_unsent(action: Action) -> None:
 
 
 def _waiting_for_sent(jobs: Iterable[Job]) -> set[Job]:
-    """Returns the releases, and their claims, whose reservations have been sent.
+    """Returns the releases of which a reservation has been sent, with the claims and reservations that they need.
 
-    They are in flight like these: if they were dropped, the next pass would send the reservations again as a proof, and
-    an apiserver that always responds after the pass would never see a release.
+    They are in flight like that one: if they were dropped, the next pass would send the reservations again as a proof,
+    and an apiserver that always responds after the pass would never see a release. Nor would a gang ever be released
+    that has more reservations than are sent in a pass.
 
     Args:
         jobs: Those that have not ended; a job comes after those that it needs.
@@ -298,8 +300,9 @@ def _waiting_for_sent(jobs: Iterable[Job]) -> set[Job]:
     found: set[Job] = set()
     for job in jobs:
         placing = isinstance(job.action, CreateClaim | ReleasePod) and not job.sent
-        if placing and job.needs and all(need.sent or need in found for need in job.needs):
+        if placing and any(need.sent or need in found for need in job.needs):
             found.add(job)
+            found.update(need for need in job.needs if not need.ended.is_set())
     return found
 
 

@@ -20,8 +20,8 @@ STEP_SECONDS = 0.05
 
 
 class BusyCluster(FakeCluster):
-    def __init__(self) -> None:
-        super().__init__(nodes=6, devices=8)
+    def __init__(self, nodes: int, devices: int) -> None:
+        super().__init__(nodes, devices)
         self.requests: Counter[str] = Counter()
         self._turn = asyncio.Lock()
 
@@ -60,23 +60,46 @@ def note_decisions(operator: OperatorProcess) -> list[Actions]:
     return found
 
 
-@in_virtual_time
-async def test_burst_is_decided_and_written_once() -> None:
-    """What a pass does not send is decided on again, and reservations are proved again for releases that it drops."""
-    cluster = BusyCluster()
-    operator = OperatorProcess(cluster, patience=PATIENCE_SECONDS, report_patience=0, hold_statuses=HOLD, checked=True)
-    decisions, loop = note_decisions(operator), asyncio.get_running_loop()
+async def run_until_released(cluster: BusyCluster, operator: OperatorProcess, pods: int) -> None:
+    loop = asyncio.get_running_loop()
     began, clock = loop.time(), cluster.now
-    for number in range(BURST):
-        cluster.submit(f"w-{number:02d}")
-
-    while len(cluster.released) < BURST:
-        assert loop.time() - began < 10 * BURST / REQUESTS_PER_SECOND
+    while len(cluster.released) < pods:
+        assert loop.time() - began < 10 * pods / REQUESTS_PER_SECOND
         operator.hear(10_000)
         await operator.act()
         await asyncio.sleep(STEP_SECONDS)
         cluster.now = clock
         cluster.advance(loop.time() - began)
+
+
+def started(cluster: BusyCluster, *, checked: bool) -> OperatorProcess:
+    return OperatorProcess(cluster, patience=PATIENCE_SECONDS, report_patience=0, hold_statuses=HOLD, checked=checked)
+
+
+@in_virtual_time
+async def test_gang_with_more_reservations_than_a_pass_sends_is_released() -> None:
+    """They have to be stored at the same time. Those that a pass does not send would be picked again, and proved."""
+    cluster = BusyCluster(nodes=2 * REQUESTS_PER_SECOND, devices=1)
+    operator = started(cluster, checked=False)
+    gang = len(cluster.kubelets)
+    cluster.submit("gang", replicas=gang, placement={"gang": True})
+
+    await run_until_released(cluster, operator, gang)
+
+    assert cluster.requests["create pod"] == cluster.requests["patch telemetry"] == gang
+    invariants.check_always(cluster)
+
+
+@in_virtual_time
+async def test_burst_is_decided_and_written_once() -> None:
+    """What a pass does not send is decided on again, and reservations are proved again for releases that it drops."""
+    cluster = BusyCluster(nodes=6, devices=8)
+    operator = started(cluster, checked=True)
+    decisions = note_decisions(operator)
+    for number in range(BURST):
+        cluster.submit(f"w-{number:02d}")
+
+    await run_until_released(cluster, operator, BURST)
 
     assert cluster.requests["create pod"] == cluster.requests["patch pod"] == BURST
     assert cluster.requests["patch telemetry"] <= BURST
