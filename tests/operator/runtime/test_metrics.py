@@ -1,6 +1,7 @@
 """Gauges of a decision, and of the cluster when they are read."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, get_args
 
@@ -11,9 +12,10 @@ from gpufleet_api.telemetry.spec import CordonedDevice
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.decode import Decoder
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.model.actions import Action, CreatePod, DeleteWorkload
+from gpufleet_operator.model.actions import Action, CreatePod, DeleteWorkload, EvictPod
 from gpufleet_operator.model.claims.claim_actions import DeleteClaim
 from gpufleet_operator.model.objects import Node, Telemetry, Workload
+from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.runtime import metrics
 from gpufleet_operator.runtime.cluster_collector import MAX_WAITING
 from gpufleet_operator.runtime.jobs import WriteOutcome
@@ -90,6 +92,15 @@ def test_writes_are_counted_by_kind(action: Action, kind: str) -> None:
     WriteMetrics(registry).record([WriteOutcome(action), WriteOutcome(action, failure="no")])
     counted = series(registry, "gpufleet_operator_writes")
     assert (counted[kind, "succeeded"], counted[kind, "failed"]) == (1, 1)
+
+
+def test_evicted_pods_are_counted_by_the_reason_of_their_eviction() -> None:
+    registry = CollectorRegistry()
+    preempted = EvictPod("uid-w", "w", "ml", "w-0", "u", "preempted by ml/high", RemovalReason.PREEMPTED)
+    blocked = WriteOutcome(preempted, failure="Cannot evict pod as it would violate the pod's disruption budget.")
+    WriteMetrics(registry).record([blocked, WriteOutcome(preempted), WriteOutcome(replace(preempted, uid="v"))])
+    counted = series(registry, "gpufleet_operator_pods_removed")
+    assert {reason: number for reason, number in counted.items() if number} == {("Preempted",): 2}
 
 
 def test_every_write_has_a_kind() -> None:
