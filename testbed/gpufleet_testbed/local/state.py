@@ -9,7 +9,7 @@ from gpufleet_testbed.config import ClusterConfig, Provider
 from gpufleet_testbed.local.layout import Layout
 from gpufleet_testbed.local.processes.process_id import ProcessId
 
-_COMPARED = ("kubernetes", "nodes", "node_status_seconds", "network", "audit_policy")
+_COMPARED = ("kubernetes", "nodes", "node_status_seconds", "network", "component_memory_mib", "audit_policy")
 
 
 @dataclass(frozen=True)

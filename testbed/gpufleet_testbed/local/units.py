@@ -23,9 +23,8 @@ CONTROL_PLANE = ("etcd", "apiserver")
 _START_SECONDS = 60.0
 _APISERVER_SECONDS = 90.0
 
-_GARBAGE_COLLECTION = {"GOGC": "400", "GOMEMLIMIT": "768MiB"}
-"""At Go's default of 100 kube-apiserver needs 15 % more processor time. The limit keeps a large heap from growing by
-the same factor."""
+_HEAP_GROWTH_PERCENT = 400
+"""At Go's default of 100 kube-apiserver needs 15 % more processor time."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class Units:
         return {
             "PATH": self.assets.search_path,
             "XTABLES_LOCKFILE": str(self.layout.root / "xtables.lock"),
-            **_GARBAGE_COLLECTION,
+            "GOGC": str(_HEAP_GROWTH_PERCENT),
+            "GOMEMLIMIT": f"{self.config.component_memory_mib}MiB",
         }
 
     def log(self, unit: str) -> Path:
