@@ -33,7 +33,12 @@ from gpufleet_e2e.scale.rates import Sizes, measure
 from gpufleet_testbed import ClusterConfig, Provider, up
 
 CLUSTER = ClusterConfig.from_environment(
-    provider=Provider.LOCAL, name="rates", network="10.249.0.0/16", nodes=1, project_image=False
+    provider=Provider.LOCAL,
+    name="rates",
+    network="10.249.0.0/16",
+    nodes=1,
+    project_image=False,
+    component_memory_mib=4096,
 )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -22,6 +23,7 @@ from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.writer import ApiWriter
 from gpufleet_testbed import Cluster
+from gpufleet_testbed.progress import Progress
 
 _LONG_SECONDS = 600.0
 _OPERATOR_WRITES = ("pods", "gpufleet.dev/gputelemetries", "gpufleet.dev/gpuworkloads/status", "events")
@@ -47,24 +49,32 @@ class Rates:
 
     fleet: FakeFleet
     sizes: Sizes
+    progress: Progress
     found: dict[str, Any] = field(default_factory=dict)
 
     async def run(self) -> dict[str, Any]:
         """Returns the figures, and `faults`: what contradicted the ledger."""
+        step = self.progress.step
         if self.sizes.raw:
-            await self._raw()
-            await self._binds()
+            with step("reservations and releases without an operator, and binds of plain pods"):
+                await self._raw()
+                await self._binds()
         async with self.fleet.operator() as process:
-            await self._burst(process.pid)
-            await self._rest(process)
-            await self._kubectl()
+            with step(f"a burst of {self.sizes.burst} workloads"):
+                await self._burst(process.pid)
+            with step("the operator at rest"):
+                await self._rest(process)
+                await self._kubectl()
             os.kill(process.pid, signal.SIGKILL)
         async with self.fleet.operator():
-            await self._restart()
-            await self.fleet.clear()
-            await self._latency()
-            await self.fleet.clear()
-            await self._gang()
+            with step("another operator"):
+                await self._restart()
+                await self.fleet.clear()
+            with step(f"{self.sizes.rate:g} workloads a second"):
+                await self._latency()
+                await self.fleet.clear()
+            with step(f"a gang of {self.sizes.gang} replicas"):
+                await self._gang()
             self.found["faults"] += await self.fleet.faults()
         return self.found
 
@@ -216,6 +226,9 @@ def _assignment(pod: str, index: int) -> dict[str, Any]:
 
 
 async def measure(cluster: Cluster, sizes: Sizes, folder: Path) -> dict[str, Any]:
-    """Returns the figures of a cluster without gpufleet."""
-    async with fake_fleet(cluster, sizes.nodes, folder) as fleet:
-        return await Rates(fleet, sizes).run()
+    """Returns the figures of a cluster without gpufleet, and reports its progress to stderr."""
+    progress = Progress()
+    async with AsyncExitStack() as stack:
+        with progress.step(f"{sizes.nodes} nodes are Ready and reported"):
+            fleet = await stack.enter_async_context(fake_fleet(cluster, sizes.nodes, folder))
+        return await Rates(fleet, sizes, progress).run()
