@@ -42,6 +42,17 @@ class ListSet:
 
 
 @dataclass(frozen=True)
+class ListAtomic:
+    """A list that server-side apply replaces as a whole, because it has one writer.
+
+    The apiserver then neither merges its items nor records who owns each of their fields.
+    """
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), "x-kubernetes-list-type": "atomic"}
+
+
+@dataclass(frozen=True)
 class NullIsEmpty:
     """Accepts null as an empty list: server-side apply leaves null when an owner removes the last item."""
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, ObjectMeta, Timestamp
 from gpufleet_api.condition import Condition
-from gpufleet_api.markers import EMPTY, ListMap
+from gpufleet_api.markers import EMPTY, ListAtomic, ListMap
 from gpufleet_api.names import MAX_DEVICES, TelemetryState, Transport
 from gpufleet_api.telemetry.device import Device
 from gpufleet_api.telemetry.spec import TelemetrySpec
@@ -67,7 +67,7 @@ class TelemetryStatus(ApiModel):
     processes_observed: bool | None = None
     """True when the agent can list the processes of the node: a container is in `allocatedTo` until its pod has no
     process. Absent otherwise: a container of a pod that was deleted by force may run without being listed."""
-    devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListMap("uuid")] = EMPTY
+    devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListAtomic()] = EMPTY
     """Devices of the node, by NVML index."""
     summary: Summary
     conditions: Annotated[list[Condition], Field(max_length=8), ListMap("type")] = EMPTY
