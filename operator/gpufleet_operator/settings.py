@@ -142,6 +142,7 @@ class OperatorSettings:
             reserve_after=timedelta(seconds=self.reserve_after_seconds),
             fair_namespaces=self.fairness == "namespace",
             preemption=self.preemption == "true",
+            holds_statuses=True,
         )
 
 

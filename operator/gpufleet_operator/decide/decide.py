@@ -122,7 +122,7 @@ def _collect(
         statuses=statuses,
         reports=reports,
     )
-    moments = due_moments(snapshot, after, assessed, plan.moments)
+    moments = due_moments(snapshot, after, assessed, plan.moments, reports.later)
     return Actions(
         services=services,
         restored_services=restored_services,
@@ -136,6 +136,7 @@ def _collect(
         releases=writes.releases,
         statuses=statuses.to_write,
         reports=reports.to_write,
+        late_reports=reports.late,
         expired=tuple(e for e in expired(snapshot) if not state.is_backing_off(e.key, snapshot.now)),
         state=after,
         due=earliest(moments),

@@ -77,7 +77,7 @@ def due_creations(
     """Returns the workloads whose missing pods are created now.
 
     Apart from gangs, a pass takes the first workloads of each namespace, by priority and age: others would only be
-    decided on again.
+    decided on again. It takes fewer while pods of the namespace have devices and wait for their release.
 
     A gang that waits for quota is tried before each younger one of its namespace, even if its own backoff is not over.
     While the creation of one gang has no response, no other gang of its namespace is tried: it would take the quota of
@@ -111,25 +111,30 @@ def due_creations(
     due.reverse()
     by_uid = {each.workload.uid: each for each in missing}
     ready = {uid: _queued(by_uid[uid]) for uid in due if not by_uid[uid].spec.placement.gang}
-    first = first_creations({**elsewhere, **ready}, snapshot.limits.max_creates)
+    first = first_creations({**elsewhere, **ready}, snapshot.limits.max_creates, state.unsent_releases)
     queued = {uid: one for uid, one in ready.items() if uid not in first}
     now = tuple(uid for uid in due if uid not in queued)
     return Creations(now, frozenset(held), queued, elsewhere=frozenset(first - ready.keys()))
 
 
-def first_creations(queued: Mapping[str, QueuedCreation], limit: int) -> set[str]:
-    """Returns the uids of the workloads whose pods are created first, of each namespace up to `limit` pods.
+def first_creations(queued: Mapping[str, QueuedCreation], limit: int, unsent_releases: Mapping[str, int]) -> set[str]:
+    """Returns the uids of the workloads whose pods are created first.
 
     A namespace in which creations are slow or rejected does not hold up the others.
+
+    Args:
+        queued: By workload uid.
+        limit: Pods to create in one namespace.
+        unsent_releases: By namespace: so many fewer pods are created there, but an eighth of the limit in any case.
     """
     by_namespace: dict[str, list[str]] = {}
     for uid, one in queued.items():
         by_namespace.setdefault(one.namespace, []).append(uid)
     found: set[str] = set()
-    for uids in by_namespace.values():
-        pods = 0
-        for uid in heapq.nsmallest(limit, uids, key=lambda uid: queued[uid].order):
-            if pods >= limit:
+    for namespace, uids in by_namespace.items():
+        pods, most = 0, max(1, limit // 8, limit - unsent_releases.get(namespace, 0))
+        for uid in heapq.nsmallest(most, uids, key=lambda uid: queued[uid].order):
+            if pods >= most:
                 break
             found.add(uid)
             pods += queued[uid].pods

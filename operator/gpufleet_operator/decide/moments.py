@@ -25,6 +25,7 @@ def due_moments(
     state: PassState,
     assessed: Sequence[WorkloadReplicas],
     queue: Mapping[str, datetime] = MappingProxyType({}),
+    reports: Mapping[str, datetime] = MappingProxyType({}),
 ) -> dict[Subject, datetime]:
     """Returns the next time of each object at which its decision may change although the cluster does not.
 
@@ -33,10 +34,12 @@ def due_moments(
         state: After this pass.
         assessed: The workloads that parse.
         queue: By workload UID: when the earmarks and evictions for a waiting workload change.
+        reports: By node: when a message may be written that was held back.
     """
     found: dict[Subject, datetime] = {}
     waits = ((SubjectKind.WORKLOAD, uid, moment) for uid, moment in queue.items())
-    for kind, identity, moment in chain(_moments(snapshot, state, assessed), waits):
+    messages = ((SubjectKind.NODE, name, moment) for name, moment in reports.items())
+    for kind, identity, moment in chain(_moments(snapshot, state, assessed), waits, messages):
         subject = kind, identity
         if moment > snapshot.now and (subject not in found or moment < found[subject]):
             found[subject] = moment

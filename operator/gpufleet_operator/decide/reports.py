@@ -1,7 +1,8 @@
 """Collects the reports of a pass, without those that are backing off."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from gpufleet_operator.model.state_types import PassState, Reported, UpToDateNod
 from gpufleet_operator.report.gated_pods import GateContext, explained, explanations, unreplaced
 from gpufleet_operator.report.node_reports import MESSAGE_INTERVAL, node_reports
 
-MAX_PER_PASS = 64
+MAX_PER_PASS = 32
 """Of each kind, so that reports do not delay the next pass. The responses start it."""
 
 Report = TypeVar("Report", WriteTelemetryConditions, WriteNodeCondition, ExplainPod)
@@ -27,14 +28,18 @@ class CollectedReports:
     to_write: Reports
     reported: Mapping[str, Reported]
     up_to_date_nodes: Mapping[str, UpToDateNode]
+    late: frozenset[str]
+    """Names of nodes with conditions that are due and not written, because there are too many."""
+    later: Mapping[str, datetime]
+    """When a message of a node's conditions is due that was held back."""
 
 
 def collect_reports(
     snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas], plan: Plan, writes: Writes
 ) -> CollectedReports:
 
-    def due(reports: Iterable[Report]) -> tuple[Report, ...]:
-        return tuple(islice((r for r in reports if not state.is_backing_off(r.key, snapshot.now)), MAX_PER_PASS))
+    def due(reports: Iterable[Report]) -> Iterator[Report]:
+        return (r for r in reports if not state.is_backing_off(r.key, snapshot.now))
 
     context = GateContext(
         assessed={a.workload.uid: a for a in assessed},
@@ -44,12 +49,13 @@ def collect_reports(
         releases=frozenset(r.pod_uid for r in writes.releases),
     )
     nodes = node_reports(snapshot)
-    reports = Reports(
-        telemetry=due(nodes.telemetry),
-        nodes=due(nodes.nodes),
-        pods=due(chain(explanations(snapshot, state, context), unreplaced(state, snapshot.now, assessed))),
+    telemetry, conditions = tuple(due(nodes.telemetry)), tuple(due(nodes.nodes))
+    pods = due(chain(explanations(snapshot, state, context), unreplaced(state, snapshot.now, assessed)))
+    reports = Reports(telemetry[:MAX_PER_PASS], conditions[:MAX_PER_PASS], tuple(islice(pods, MAX_PER_PASS)))
+    late = {write.node for write in telemetry[MAX_PER_PASS:]} | {write.node for write in conditions[MAX_PER_PASS:]}
+    return CollectedReports(
+        reports, _reported(snapshot, reports), nodes.up_to_date, late=frozenset(late), later=nodes.later
     )
-    return CollectedReports(reports, _reported(snapshot, reports), nodes.up_to_date)
 
 
 def _reported(snapshot: Snapshot, reports: Reports) -> Mapping[str, Reported]:

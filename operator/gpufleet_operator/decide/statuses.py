@@ -100,11 +100,14 @@ def _scores(state: PassState, ledger: Ledger) -> dict[str, dict[int, Terms]]:
 
 
 def _within_budget(snapshot: Snapshot, state: PassState, writes: Sequence[WriteStatus]) -> CollectedStatuses:
-    """Returns the statuses that the pass may write, the longest waiting first."""
+    """Returns the statuses that the pass may write, the longest waiting first, and those that are held back anyway."""
     waits = {write.workload_uid: state.status_queue.get(write.workload_uid, snapshot.now) for write in writes}
     in_order = sorted(writes, key=lambda write: waits[write.workload_uid])
-    now, later = in_order[: snapshot.status_budget], in_order[snapshot.status_budget :]
-    return CollectedStatuses(tuple(now), {write.workload_uid: waits[write.workload_uid] for write in later})
+    sent = [write for write in in_order if not (write.progress and snapshot.limits.holds_statuses)]
+    later = sent[snapshot.status_budget :]
+    waiting = {write.workload_uid for write in later}
+    now = tuple(write for write in in_order if write.workload_uid not in waiting)
+    return CollectedStatuses(now, {write.workload_uid: waits[write.workload_uid] for write in later})
 
 
 def _kept(ledger: Ledger) -> dict[str, dict[int, Reservation]]:

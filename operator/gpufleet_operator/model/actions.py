@@ -310,6 +310,8 @@ class Actions:
     releases: tuple[ReleasePod, ...] = ()
     statuses: tuple[WriteStatus, ...] = ()
     reports: Reports = field(default_factory=Reports)
+    late_reports: frozenset[str] = frozenset()
+    """Names of nodes with conditions that a later pass writes, because there are too many."""
     expired: tuple[DeleteWorkload, ...] = ()
     state: PassState = field(default_factory=PassState)
     due: datetime | None = None

@@ -80,6 +80,8 @@ class Limits:
     """Time for which a moved replica is not moved again."""
     max_creates: int = 64
     """Pods that a pass creates in one namespace, not counting gangs. The last workload gets all of its pods."""
+    holds_statuses: bool = False
+    """Whether statuses that only show a step on the way to Ready are held back: see `runtime.pacing.held_statuses`."""
     max_moves_per_hour: int = 60
     """Maximum number of moves per hour in the cluster."""
     node_conditions: bool = True
@@ -345,6 +347,8 @@ class PassState:
     """Uids of gangs whose pods are not created before those of another one, which are in flight."""
     queued_creations: Mapping[str, QueuedCreation] = field(default_factory=dict)
     """By workload uid."""
+    unsent_releases: Mapping[str, int] = field(default_factory=dict)
+    """Namespace -> releases that the last pass decided on and did not send, because others had not ended."""
     quota_tried: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a gang that waits for quota -> when a gated pod of it was last seen, which is deleted because it waits."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)

@@ -6,7 +6,7 @@ message of Drained is written at once: it names the pods that are left.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_common import timestamps
@@ -28,6 +28,25 @@ class NodeReports:
     telemetry: list[WriteTelemetryConditions] = field(default_factory=list)
     nodes: list[WriteNodeCondition] = field(default_factory=list)
     up_to_date: dict[str, UpToDateNode] = field(default_factory=dict)
+    later: dict[str, datetime] = field(default_factory=dict)
+    """Name of a node -> when a condition may be written of which only the message differs."""
+
+    def is_due(
+        self,
+        snapshot: Snapshot,
+        write: WriteTelemetryConditions | WriteNodeCondition,
+        stored: Sequence[Condition | NodeCondition | None],
+        wanted: Sequence[Condition | NodeCondition | None],
+    ) -> bool:
+        """Returns False, and notes when it is due, if only messages differ and the last was written within a minute."""
+        if list(map(_decisive, stored)) != list(map(_decisive, wanted)):
+            return True
+        reported = snapshot.previous_state.reported.get(write.key)
+        if reported is None or snapshot.now - reported.at >= MESSAGE_INTERVAL:
+            return True
+        due = reported.at + MESSAGE_INTERVAL
+        self.later[write.node] = min(due, self.later.get(write.node, due))
+        return False
 
 
 def node_reports(snapshot: Snapshot) -> NodeReports:
@@ -71,13 +90,13 @@ def _differs(snapshot: Snapshot, found: NodeReports, telemetry: Telemetry | None
         stored = [telemetry.conditions.get(kind) for kind in findings]
         write = WriteTelemetryConditions(telemetry.name, telemetry.uid, tuple(c for c in wanted if c is not None))
         differs = stored != wanted
-        if differs and _is_due(snapshot, write.key, stored, wanted):
+        if differs and found.is_due(snapshot, write, stored, wanted):
             found.telemetry.append(write)
     if node is not None and snapshot.limits.node_conditions:
         to_node = WriteNodeCondition(node.name, node.uid, _node_condition(snapshot, telemetry, node, health))
         if node.condition != to_node.condition:
             differs = True
-            if _is_due(snapshot, to_node.key, [node.condition], [to_node.condition]):
+            if found.is_due(snapshot, to_node, [node.condition], [to_node.condition]):
                 found.nodes.append(to_node)
     return differs
 
@@ -119,19 +138,6 @@ def _since(snapshot: Snapshot, old: Condition | NodeCondition | None, finding: T
     if old is not None and old.status is finding.status:
         return old.last_transition_time
     return timestamps.seconds(snapshot.now)
-
-
-def _is_due(
-    snapshot: Snapshot,
-    key: str,
-    stored: Sequence[Condition | NodeCondition | None],
-    wanted: Sequence[Condition | NodeCondition | None],
-) -> bool:
-    """Returns False if only messages differ and one was written less than a minute ago."""
-    if list(map(_decisive, stored)) != list(map(_decisive, wanted)):
-        return True
-    reported = snapshot.previous_state.reported.get(key)
-    return reported is None or snapshot.now - reported.at >= MESSAGE_INTERVAL
 
 
 def _decisive(condition: Condition | NodeCondition | None) -> tuple[object, ...] | None:

@@ -8,6 +8,7 @@ meanwhile.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -35,6 +36,9 @@ from gpufleet_operator.runtime.pacing.token_bucket import TokenBucket
 from gpufleet_operator.runtime.request_mix import RequestMix
 
 log = structlog.get_logger(__name__)
+
+_STATUSES_PER_PASS = 32
+"""Twice what one namespace may have in flight."""
 
 
 Decide = Callable[[Snapshot, Kept | None, Changes, ClusterIndex], tuple[Actions, Kept | None]]
@@ -137,10 +141,13 @@ class Reconciler:
         pause = self._pause.after(self._processor_seconds() - before)
         self._next_pass_at = loop.time() + pause
         self._track_gated_pods(actions.waits, loop.time())
+        outcomes: Sequence[WriteOutcome] = ()
         if not actions.empty or self._has_held_status_due():
             with self._metrics.reconcile_duration.labels("execute").time():
                 outcomes = await self._executor.run(actions, self._record_progress, pause)
             self._record_outcomes(outcomes, loop.time())
+        unsent = Counter(o.action.namespace for o in outcomes if o.unsent and isinstance(o.action, ReleasePod))
+        self._set_state(replace(self._state, unsent_releases=unsent))
         self._metrics.writes.record_in_flight(self._executor.sent())
         ends = self._outage.ends if self._outage is not None and self._staleness_suppressed else None
         # An outage that lasts because the apiserver is unavailable ends with its next response, at an unknown time.
@@ -181,7 +188,8 @@ class Reconciler:
         snapshot = self._snapshot(changes)
         with self._metrics.reconcile_duration.labels("decide").time():
             actions, self._kept = self._decide(snapshot, kept, changes, index)
-        self._status_budget.take(len(actions.statuses))
+        held = self._limits.holds_statuses
+        self._status_budget.take(sum(not (held and status.progress) for status in actions.statuses))
         self._state = actions.state
         self._metrics.record_decision(snapshot, actions)
         for inconsistency in set(actions.inconsistencies) - self._inconsistencies:
@@ -230,8 +238,12 @@ class Reconciler:
             limits=limits,
             mix=self._request_mix.update(workloads, self._cache.telemetry.items, self._templates, changed),
             outage=self._outage,
-            status_budget=self._status_budget.available(),
+            status_budget=min(self._status_budget.available(), self._status_room()),
         )
+
+    def _status_room(self) -> int:
+        """Returns how many statuses can be sent: more would be dropped, and decided on again in each pass."""
+        return max(1, _STATUSES_PER_PASS - self._executor.sent().get(Lane.STATUS, 0))
 
     def _record_progress(self) -> None:
         if self.last_progress is not None:

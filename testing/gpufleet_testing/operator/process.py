@@ -1,6 +1,7 @@
 """The operator's own loop, executor and caches on a cluster in memory: one process from start to crash."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -99,7 +100,7 @@ class OperatorProcess:
         self.reconciler = Reconciler(
             self.cache,
             self.executor,
-            limits or LIMITS,
+            replace(limits or LIMITS, holds_statuses=bool(hold_statuses)),
             clock,
             Metrics(self.registry),
             name_seed=lambda: f"{cluster.now}/{len(cluster.log)}",

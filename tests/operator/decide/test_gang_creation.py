@@ -75,6 +75,21 @@ def test_pass_creates_the_first_pods_of_each_namespace_and_queues_the_others() -
     assert found.queued == {"uid-young": QueuedCreation("ml", (0, young.created, "ml/young"), 1)}
 
 
+@pytest.mark.parametrize(("unsent", "expected"), [(0, 16), (10, 6), (16, 2), (99, 2)])
+def test_fewer_pods_are_created_while_releases_of_the_namespace_wait(unsent: int, expected: int) -> None:
+    """Each pass would decide on the devices of all of them again. An eighth goes on, as a release may hang."""
+    workloads = [make.workload(f"w-{number:02d}") for number in range(20)]
+    other = replace(make.workload("other"), namespace="research")
+    state = PassState(unsent_releases={"ml": unsent})
+    snapshot = make.snapshot(*workloads, other, limits=Limits(max_creates=16), state=state)
+
+    found = due_creations(snapshot, state, assessed(snapshot))
+
+    assert len(set(found.due) - {"uid-other"}) == expected
+    assert "uid-other" in found.due
+    assert len(found.queued) == 20 - expected
+
+
 def test_workload_that_is_not_looked_at_is_required_when_its_turn_comes() -> None:
     old, young = make.workload("old", created=OLD), make.workload("young", created=YOUNG)
     elsewhere = {"uid-between": QueuedCreation("ml", (0, OLD + timedelta(minutes=1), "ml/between"), 1)}

@@ -190,7 +190,7 @@ def test_number_of_reports_in_a_pass_is_limited() -> None:
 
     written = reports(*many)
 
-    assert (len(written.telemetry), len(written.nodes)) == (64, 64)
+    assert (len(written.telemetry), len(written.nodes)) == (32, 32)
 
 
 def test_failed_report_is_retried_after_its_backoff() -> None:

@@ -31,8 +31,8 @@ from gpufleet_operator.model.snapshot import Snapshot
 
 QUEUE_INTERVAL = timedelta(milliseconds=100)
 """Delay of the pass that writes the statuses above the budget of this one."""
-CREATION_INTERVAL = timedelta(seconds=1)
-"""Delay of the pass that creates the pods above the limit of this one, if no response to a creation starts it."""
+LATER_INTERVAL = timedelta(seconds=1)
+"""Delay of the pass that creates pods or reports nodes above the limit of this one, if no response starts it."""
 
 
 def decide_changes(
@@ -128,8 +128,8 @@ def _due(snapshot: Snapshot, kept: Kept) -> datetime | None:
     due = [kept.due(snapshot.now)]
     if kept.state.status_queue:
         due.append(snapshot.now + QUEUE_INTERVAL)
-    if kept.state.queued_creations:
-        due.append(snapshot.now + CREATION_INTERVAL)
+    if kept.state.queued_creations or kept.late_reports:
+        due.append(snapshot.now + LATER_INTERVAL)
     return min((moment for moment in due if moment is not None), default=None)
 
 
@@ -145,7 +145,9 @@ def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex
     # What these wait for depends on pods everywhere, or is not known: they are asked in each pass.
     seeds.workloads.update(uid for uid, request in kept.parked.items() if request is None or request.rules)
     seeds.workloads |= kept.state.held_creations
-    seeds.workloads |= first_creations(kept.state.queued_creations, snapshot.limits.max_creates)
+    state = kept.state
+    seeds.workloads |= first_creations(state.queued_creations, snapshot.limits.max_creates, state.unsent_releases)
+    seeds.nodes.update(islice(kept.late_reports, MAX_PER_PASS))
     _add_quota(seeds, snapshot, kept)
     return seeds
 
@@ -193,7 +195,9 @@ def _keep(
     kept.unplaced.update(actions.unplaced)
     kept.parked.update(source.parked)
     for name in region.nodes:
+        kept.late_reports.pop(name, None)
         moments.set((SubjectKind.NODE, name), _stale_at(snapshot, kept, name))
+    kept.late_reports.update(dict.fromkeys(sorted(actions.late_reports)))
     for uid in region.workloads:
         written = kept.state.status_written.get(uid)
         # A change of its messages alone may have been held back.
@@ -247,9 +251,7 @@ def _acted_on(snapshot: Snapshot, kept: Kept, region: Region, actions: Actions, 
     seeds.pods.update(explained.pod_uid for explained in reports.pods)
     for written in (reports.telemetry, reports.nodes, actions.reserves):
         seeds.nodes.update(action.node for action in written)
-    # Nodes whose conditions were not written, and pods that were not explained, because there were too many.
-    exist = (name for name in region.nodes if name in snapshot.telemetry or name in snapshot.nodes)
-    seeds.nodes.update(name for name in exist if name not in kept.state.up_to_date_nodes)
+    # Pods that were not explained, because there were too many.
     if len(reports.pods) >= MAX_PER_PASS:
         seeds.workloads.update(index.workload_of(snapshot.pods[uid]) for uid in region.pods if uid in kept.waits)
     return seeds

@@ -96,6 +96,8 @@ class Kept:
     """Workloads that got no devices, and their request; None: it is invalid."""
     moments: Moments = field(default_factory=Moments)
     refresh: Refresh = field(default_factory=Refresh)
+    late_reports: dict[str, None] = field(default_factory=dict)
+    """Nodes whose conditions differ and were not written, because there were too many, in the order of their turns."""
     again: Seeds = field(default_factory=Seeds)
     """Subjects that the last pass acted on, or may earmark devices for."""
 

@@ -53,6 +53,7 @@ WHOLE = frozenset(
         "quota_room",
         "quota_tried",
         "held_creations",
+        "unsent_releases",
         "moves",
         "in_flight",
         "pods_in_flight",

@@ -14,7 +14,9 @@ from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.operator import make
+from gpufleet_testing.operator.decisions import AppliedDecisions
 from gpufleet_testing.operator.from_scratch import checked_decision
+from gpufleet_testing.operator.synthetic import SyntheticFleet
 
 SLOT = PodNeeds(cpu_milli=100, memory_bytes=2**20, extended={SHARED_RESOURCE: 1})
 KEY = TemplateKey("ml", "GPUWorkload", "train", "main", "busybox")
@@ -43,7 +45,7 @@ def test_waiting_workload_is_placed_once_enough_is_known() -> None:
     cache.nodes.put(make.node("node-1", devices=1))
     reconciler = Reconciler(
         cache,
-        None,  # type: ignore[arg-type] # nothing is written
+        AppliedDecisions(SyntheticFleet(0, 0, 0, make.NOW), cache),
         Limits(),
         ServerClock(lambda: make.NOW),
         Metrics(CollectorRegistry()),

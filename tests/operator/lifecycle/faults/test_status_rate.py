@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpufleet_operator.runtime.pacing.held_statuses import HOLD
 from gpufleet_operator.runtime.pacing.token_bucket import TokenBucket
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
@@ -24,11 +25,11 @@ class CountingCluster(FakeCluster):
         return await super().patch_workload_status(namespace, name, patch)
 
 
-def limited(cluster: FakeCluster) -> OperatorProcess:
+def limited(cluster: FakeCluster, **how: Any) -> OperatorProcess:
     def clock() -> float:
         return cluster.now.timestamp()
 
-    return OperatorProcess(cluster, status_budget=TokenBucket(RATE, BURST, clock))
+    return OperatorProcess(cluster, status_budget=TokenBucket(RATE, BURST, clock), **how)
 
 
 async def step(cluster: FakeCluster, operator: OperatorProcess) -> None:
@@ -61,6 +62,18 @@ async def test_status_that_waited_is_the_latest_and_each_is_written() -> None:
         (placement,) = cluster.objects["workloads", f"ml/w-{number}"]["status"]["placements"]
         assert placement["state"] == "Reserved"
         assert placement["score"]["total"] > 0, "it is that of the pass that picked the device"
+
+
+async def test_statuses_that_are_held_back_do_not_count() -> None:
+    """They are not sent: if they waited as well, each of these workloads would be decided on again."""
+    cluster = CountingCluster()
+    operator = limited(cluster, hold_statuses=HOLD)
+    for number in range(NUMBER):
+        cluster.submit(f"w-{number}")
+    operator.hear(1000)
+    await operator.act()
+    assert not cluster.written
+    assert all(workload.status is not None for workload in operator.cache.workloads.items.values())
 
 
 async def test_pass_is_due_while_statuses_wait() -> None:
