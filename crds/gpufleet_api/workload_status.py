@@ -12,7 +12,7 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Name, Text, Timestamp, Uuid
 from gpufleet_api.condition import Condition
-from gpufleet_api.markers import EMPTY, ListMap, ListSet
+from gpufleet_api.markers import EMPTY, ListAtomic, ListMap, ListSet
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
 from gpufleet_api.telemetry.value_types import Count, Items, PromisedMiB
 
@@ -175,7 +175,7 @@ class Explanation(ApiModel):
     """Number of devices in the fleet."""
     devices_eligible: Annotated[int, Field(ge=0, le=2**31)]
     """Number of devices that pass all filters."""
-    ineligible_devices: Annotated[list[IneligibleDevices], Field(max_length=32), ListMap("reason")] = EMPTY
+    ineligible_devices: Annotated[list[IneligibleDevices], Field(max_length=32), ListAtomic()] = EMPTY
     """Number of devices by the first filter that they fail."""
     nearest_miss: NearestMiss | None = None
     earmark: EarmarkStatus | None = None
@@ -231,7 +231,7 @@ class WorkloadStatus(ApiModel):
     """Number of devices that are reserved for the replicas."""
     nodes: Annotated[str, Field(max_length=1024)] | None = None
     """Names of the nodes in use, separated by commas."""
-    placements: Annotated[list[ReplicaPlacement], Field(max_length=MAX_REPLICAS), ListMap("replica")] = EMPTY
+    placements: Annotated[list[ReplicaPlacement], Field(max_length=MAX_REPLICAS), ListAtomic()] = EMPTY
     """Pod, node, devices and shard of each replica."""
     unassigned_items: Items | None = None
     """Number of items that no replica gets because of distribution.maxPerReplica."""

@@ -11,7 +11,7 @@ import yaml
 
 from gpufleet_api import generate
 from gpufleet_api.condition import Condition
-from gpufleet_api.crd import RESOURCES, TELEMETRY, WORKLOAD, ApiResource
+from gpufleet_api.crd import DEMAND, RESOURCES, TELEMETRY, WORKLOAD, ApiResource
 
 PYDANTIC_ONLY = {"title", "$ref", "$defs", "anyOf", "allOf", "oneOf", "const", "uniqueItems", "propertyNames"}
 
@@ -114,13 +114,21 @@ def test_lists_with_several_writers_are_list_maps() -> None:
         if node.get("x-kubernetes-list-type") == "map"
     }
     assert keys[".spec.assignments"] == ["podUID"]
-    assert keys[".status.devices"] == ["uuid"]
     assert keys[".status.conditions"] == ["type"]
-    assert keys[".status.placements"] == ["replica"]
     containers = ".spec.template.spec.containers"
     assert (keys[containers], keys[f"{containers}[*].env"]) == (["name"], ["name"])
     assert keys[f"{containers}[*].volumeMounts"] == ["mountPath"]
     assert keys[".spec.template.spec.volumes"] == ["name"]
+
+
+def test_long_lists_with_one_writer_are_atomic() -> None:
+    """As list maps, each field of each item has an owner, and kube-apiserver merges and stores all of them."""
+    for schema, field in (
+        (schema_of(TELEMETRY), ".status.devices"),
+        (schema_of(WORKLOAD), ".status.placements"),
+        (schema_of(DEMAND), ".status.runs"),
+    ):
+        assert at(schema, field)["x-kubernetes-list-type"] == "atomic"
 
 
 def test_scale_subresource_has_paths_to_fields_that_exist() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Label, Name, ObjectMeta, Timestamp
-from gpufleet_api.markers import EMPTY, Cel, ListMap
+from gpufleet_api.markers import EMPTY, Cel, ListAtomic
 from gpufleet_api.names import MAX_DEMAND_RUNS
 from gpufleet_api.telemetry.value_types import Count, MiB, PromisedMiB
 
@@ -81,7 +81,7 @@ class DemandStatus(ApiModel):
     recommended_mib: PromisedMiB | None = None
     """Recommended value of spec.devices.memoryMiB, in MiB: the largest maximum with a margin, but not more than the
     devices of the runs have."""
-    runs: Annotated[list[DemandRun], Field(max_length=MAX_DEMAND_RUNS), ListMap("podUID")] = EMPTY
+    runs: Annotated[list[DemandRun], Field(max_length=MAX_DEMAND_RUNS), ListAtomic()] = EMPTY
     """The latest runs, ordered by start."""
 
 
