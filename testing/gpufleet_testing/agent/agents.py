@@ -79,10 +79,15 @@ def make_settings(kubelet: FakeKubelet, **changes: Any) -> AgentSettings:
 
 def make_agent(kubelet: FakeKubelet, api: KubeApi, hardware: Hardware, **changes: Any) -> Agent:
     """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet; settings as named."""
-    settings = make_settings(kubelet, **{"heartbeat_seconds": 1, **changes})
+    return _build(make_settings(kubelet, **{"heartbeat_seconds": 0.3, **changes}), hardware, api)
+
+
+def _build(settings: AgentSettings, hardware: Hardware, api: KubeApi) -> Agent:
+    """Builds an agent that writes statuses ten times as often as in a cluster."""
     agent = build_agent(settings, hardware, api, random.Random(1))  # noqa: S311 - jitter
     publisher = agent.publisher
-    publisher._policy = replace(publisher._policy, max_backoff=0.5)  # noqa: SLF001 - tests need not wait as long
+    policy = publisher._policy  # noqa: SLF001 - tests need not wait as long
+    publisher._policy = replace(policy, min_interval=0.1, max_backoff=0.5)  # noqa: SLF001 - as above
     return agent
 
 
@@ -113,7 +118,7 @@ class AgentRig:
         self.settings = replace(self.settings, listen_port=port)
 
     def make(self) -> Agent:
-        return build_agent(self.settings, self.hardware, self.api, random.Random(1))  # noqa: S311 - jitter
+        return _build(self.settings, self.hardware, self.api)
 
     @asynccontextmanager
     async def running(self, *, poll_seconds: float = 3.0) -> AsyncIterator[Agent]:

@@ -25,7 +25,7 @@ async def test_scrapes_probes_and_status_continue(
         strategies=frozenset({DeviceListStrategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi"
     )
     async with kubelet:
-        rig = AgentRig(kubelet, injection=injection, heartbeat_seconds=1)
+        rig = AgentRig(kubelet, injection=injection, heartbeat_seconds=0.3)
         async with rig.running() as agent:
             await rig.api.until(lambda status: len(status["devices"]) == 4)
             monkeypatch.setattr(CdiFile, "write", hang)
