@@ -23,6 +23,11 @@ KINDS = 3
 """GPUWorkloads, GPUTelemetry and pods."""
 
 
+@pytest.fixture(autouse=True)
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpufleet_operator.runtime.watches.run_kopf._COMPARE_SECONDS", 0.1)
+
+
 class Watched:
     """A cluster that kopf watches."""
 
