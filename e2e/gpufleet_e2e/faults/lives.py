@@ -160,6 +160,9 @@ def clean(stage: Stage) -> None:
     """Removes everything, so that the next life begins as this one did."""
     for one in stage.fleet.api.list(workloads(stage.namespace.name)):
         stage.namespace.delete(one["metadata"]["name"])
+    for one in stage.fleet.api.list(pods(stage.namespace.name)):
+        if not one["metadata"].get("ownerReferences"):
+            stage.fleet.api.delete(f"{pods(stage.namespace.name)}/{one['metadata']['name']}", grace=0)
 
     def empty() -> None:
         assert not stage.fleet.assignments(stage.namespace.name)

@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import yaml
 
+from gpufleet_e2e.faults import writes
 from gpufleet_e2e.faults.killing_proxy import KillingProxy, serving
 from gpufleet_e2e.support.fleet import OPERATOR, READY_SECONDS, Fleet
 from gpufleet_e2e.support.install import NAMESPACE
@@ -19,6 +20,8 @@ from gpufleet_e2e.support.programs.operator_process import free_port, operator_c
 
 _ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/gpufleet-operator"
 _TOKEN_SECONDS = 7200
+_END_SECONDS = 15
+"""From SIGTERM to the end of a process."""
 
 
 class MortalOperator:
@@ -27,24 +30,27 @@ class MortalOperator:
     Args:
         fleet: Its installed operator must be stopped. This one has its flags and its ServiceAccount.
         folder: For the kubeconfig and the log.
+        flags: Instead of those of the installed one with the same names.
     """
 
-    def __init__(self, fleet: Fleet, folder: Path) -> None:
+    def __init__(self, fleet: Fleet, folder: Path, *flags: str) -> None:
         self.proxy = KillingProxy(fleet.cluster.kubeconfig, self._kill)
         self._fleet, self._folder = fleet, folder
         self._log = folder / "operator.log"
+        self._own_flags = flags
         self._flags: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
         self._port = 0
         self.ends: list[int] = []
-        """Exit status of each process that has ended by itself, or was killed."""
+        """Exit status of each process that has ended by itself, or was killed; without those that were asked to end."""
+        self._asked = False
 
     def start(self) -> None:
         """Starts it, and returns when it is ready."""
         found = self._fleet.api.get(OPERATOR)["spec"]["template"]["spec"]["containers"][0]["args"]
         self._port = free_port()
-        own = [f"--listen=127.0.0.1:{self._port}", f"--lease-namespace={NAMESPACE}"]
+        own = [f"--listen=127.0.0.1:{self._port}", f"--lease-namespace={NAMESPACE}", *self._own_flags]
         names = {flag.partition("=")[0] for flag in own}
         self._flags = [*(flag for flag in found if flag.partition("=")[0] not in names), *own]
         self._write_kubeconfig()
@@ -59,6 +65,23 @@ class MortalOperator:
             self._process.terminate()
         self._keeper.join()
 
+    def check_leads(self) -> None:
+        """Asserts that a process leads that is not killed at one of the writes that it makes while it does."""
+        left = self.proxy.due().keys() - {writes.RELEASE_LEASE}
+        assert not left, f"not killed: {left}"
+        try:
+            with urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=2) as response:
+                assert b"\ngpufleet_operator_leader 1.0\n" in response.read(), "the process does not lead"
+        except OSError as error:
+            raise AssertionError(f"no process: {error}") from error
+
+    def hand_over(self) -> None:
+        """Ends the process with SIGTERM, so that it releases the Lease. Another one is started."""
+        assert self._process is not None
+        ending, self._asked = self._process, True
+        ending.terminate()
+        ending.wait(_END_SECONDS)
+
     def check(self) -> None:
         """Asserts that it was killed as planned, and never ended by itself."""
         assert not self.proxy.due(), f"not killed: {self.proxy.due()}"
@@ -71,7 +94,8 @@ class MortalOperator:
                 command = operator_command(*self._flags)
                 self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             status = self._process.wait()
-            if not self._ended.is_set():
+            asked, self._asked = self._asked, False
+            if not self._ended.is_set() and not (asked and status == 0):
                 self.ends.append(status)
 
     def _kill(self) -> None:
@@ -102,10 +126,10 @@ class MortalOperator:
 
 
 @contextmanager
-def mortal_operator(fleet: Fleet, folder: Path) -> Iterator[MortalOperator]:
+def mortal_operator(fleet: Fleet, folder: Path, *flags: str) -> Iterator[MortalOperator]:
     """Replaces the installed operator by one that can be killed at any write, while the block runs."""
     fleet.stop_operator()
-    operator = MortalOperator(fleet, folder)
+    operator = MortalOperator(fleet, folder, *flags)
     try:
         with serving(operator.proxy):
             operator.start()

@@ -16,15 +16,23 @@ STATUS = "write the status of a workload"
 CREATE_SERVICE = "create a Service"
 DELETE_WORKLOAD = "delete a workload"
 CREATE_CLAIM = "create a ResourceClaim"
+DELETE_CLAIM = "delete a ResourceClaim"
 ANNOTATE_NODE = "annotate a Node"
 APPLY_DEMAND = "apply a GPUDemand"
 DEMAND_STATUS = "write the status of a GPUDemand"
+DELETE_DEMAND = "delete a GPUDemand"
 EVICT = "evict a pod"
 REPORT_PLACEHOLDER = "report a placeholder pod"
 RESTORE_SERVICE = "restore a Service"
 TELEMETRY_CONDITIONS = "write conditions of a GPUTelemetry"
 NODE_CONDITION = "write a condition of a Node"
 CREATE_EVENT = "create an event"
+CREATE_LEASE = "create the Lease"
+ACQUIRE_LEASE = "acquire the Lease"
+RENEW_LEASE = "renew the Lease"
+RELEASE_LEASE = "release the Lease"
+ACTIVATE_CHECK = "activate an AdmissionCheck"
+ANSWER_CHECK = "answer an AdmissionCheck"
 
 PLACEHOLDER = "-scale-up-"
 """Part of the name of a placeholder pod."""
@@ -39,23 +47,28 @@ _KINDS = {
     ("POST", "services"): CREATE_SERVICE,
     ("PATCH", "services"): RESTORE_SERVICE,
     ("POST", "resourceclaims"): CREATE_CLAIM,
-    ("DELETE", "resourceclaims"): "delete a ResourceClaim",
+    ("DELETE", "resourceclaims"): DELETE_CLAIM,
     ("PATCH", "gputelemetries/status"): TELEMETRY_CONDITIONS,
     ("PATCH", "nodes/status"): NODE_CONDITION,
     ("PATCH", "nodes"): ANNOTATE_NODE,
     ("PATCH", "gpudemands"): APPLY_DEMAND,
     ("PATCH", "gpudemands/status"): DEMAND_STATUS,
-    ("DELETE", "gpudemands"): "delete a GPUDemand",
-    ("POST", "leases"): "create the Lease",
-    ("PATCH", "leases"): "renew the Lease",
+    ("DELETE", "gpudemands"): DELETE_DEMAND,
+    ("POST", "leases"): CREATE_LEASE,
+    ("PATCH", "admissionchecks/status"): ACTIVATE_CHECK,
+    ("PATCH", "workloads/status"): ANSWER_CHECK,
 }
 
 
 class Writes:
-    """Tells writes apart. It remembers the stored reservations of each node, whose patch has all of them."""
+    """Tells writes apart.
+
+    It remembers the stored reservations of each node, whose patch has all of them, and the holder of the Lease.
+    """
 
     def __init__(self) -> None:
         self._reserved: dict[str, set[str]] = {}
+        self._holder = ""
 
     def kind(self, method: str, path: str, query: str, body: bytes) -> str | None:
         """Returns the kind of a request; None: it changes nothing.
@@ -75,6 +88,8 @@ class Writes:
             return _of_pod(method, name, content)
         if target == "gputelemetries" and method == "PATCH":
             return self._of_node(name, content)
+        if target == "leases" and method == "PATCH":
+            return self._of_lease(content)
         return _KINDS[method, target]
 
     def store(self, method: str, path: str, body: bytes) -> None:
@@ -82,6 +97,14 @@ class Writes:
         node = path.rpartition("/")[2]
         if method == "PATCH" and path.endswith(f"/gputelemetries/{node}"):
             self._reserved[node] = _reserved_for(json.loads(body))
+        elif "/leases" in path:
+            self._holder = json.loads(body)["spec"]["holderIdentity"]
+
+    def _of_lease(self, patch: dict[str, Any]) -> str:
+        holder = patch["spec"]["holderIdentity"]
+        if not holder:
+            return RELEASE_LEASE
+        return RENEW_LEASE if holder == self._holder else ACQUIRE_LEASE
 
     def _of_node(self, node: str, patch: list[dict[str, Any]]) -> str:
         uids, before = _reserved_for(patch), self._reserved.get(node, set())

@@ -17,6 +17,7 @@ from gpufleet_e2e.faults.lives import (
     suspended,
 )
 from gpufleet_e2e.faults.mortal_operator import MortalOperator
+from gpufleet_e2e.support import api
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import BY_HAND
 from gpufleet_e2e.support.manifests import pod_spec
@@ -24,6 +25,7 @@ from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
 USED_MIB = 9_000
+LONG_AGO = "2020-01-01T00:00:00Z"
 
 
 def complete(stage: Stage) -> None:
@@ -68,11 +70,26 @@ def _is_counted(stage: Stage) -> None:
     assert [(one.get("countedRuns"), one.get("maxMiB")) for one in found] == [(1, USED_MIB)], found
 
 
+def is_not_used_for_long(stage: Stage) -> None:
+    """What a run used is recorded, and the last run was long ago."""
+    runs_once(stage)
+    eventually(lambda: complete(stage), within=stage.within)
+    (demand,) = demands(stage)
+    path = f"{api.demands(stage.namespace.name)}/{demand['metadata']['name']}"
+    stage.fleet.api.patch(f"{path}/status", {"status": {"observedAt": LONG_AGO}})
+
+
+def forgotten(stage: Stage) -> None:
+    assert not stage.namespace.exists(stage.name)
+    assert not demands(stage)
+
+
 LIVES = {
     "scale-down": Life({writes.ANNOTATE_NODE: (*BOTH, *BOTH)}, waits_for_a_scheduler, not_kept),
     "end": Life(
         {writes.APPLY_DEMAND: BOTH, writes.DEMAND_STATUS: BOTH, writes.DELETE_WORKLOAD: BOTH}, runs_once, complete
     ),
+    "expiry": Life({writes.DELETE_DEMAND: BOTH}, is_not_used_for_long, forgotten),
 }
 
 
