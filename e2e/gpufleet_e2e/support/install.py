@@ -60,6 +60,8 @@ def install(
         },
         "operator": {
             "image": {"repository": REPOSITORY},
+            # Tests end its process, and read its log and metrics.
+            "replicas": 1,
             "staleAfterSeconds": STALE_SECONDS,
             "resyncIntervalSeconds": 2,
             "restartBackoffSeconds": 1,
