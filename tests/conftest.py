@@ -23,11 +23,16 @@ _GARBAGE = 50_000
 """New objects until the collector looks for cycles; a decision on a cluster in memory makes thousands."""
 
 
-def pytest_collection_finish() -> None:
-    """Leaves what exists by now, modules and thousands of tests, out of every later garbage collection."""
-    gc.collect()
+# Until the first test, there are more and more modules and tests, and hardly any garbage.
+gc.disable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Leaves what exists by now out of every later garbage collection."""
     gc.freeze()
     gc.set_threshold(_GARBAGE)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
