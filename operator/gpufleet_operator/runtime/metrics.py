@@ -31,6 +31,7 @@ from gpufleet_operator.runtime.cluster_collector import ClusterCollector, Denied
 from gpufleet_operator.runtime.jobs import WriteOutcome
 from gpufleet_operator.runtime.lanes import Lane
 
+_VERSION = version("gpufleet")
 _PLACEMENT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
@@ -213,7 +214,7 @@ class Metrics:
         build = Gauge(
             "gpufleet_operator_build_info", "Always 1; labeled with the version.", ["version"], registry=registry
         )
-        build.labels(version("gpufleet")).set(1)
+        build.labels(_VERSION).set(1)
         self.reconcile_duration = Histogram(
             "gpufleet_operator_reconcile_duration_seconds",
             "Duration of a reconcile pass, by step: decide computes the actions, execute writes them.",
