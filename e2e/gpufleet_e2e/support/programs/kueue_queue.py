@@ -42,6 +42,15 @@ class Queue:
             if any(owner["name"].startswith(f"{name}-") for owner in one["metadata"].get("ownerReferences", []))
         ]
 
+    def check_active(self) -> None:
+        """Asserts that the AdmissionCheck and the ClusterQueue are active."""
+        _active(self.api, f"{_API}/admissionchecks/{CHECK}")
+        _active(self.api, f"{_API}/clusterqueues/{QUEUE}")
+
+    def deactivate_check(self) -> None:
+        """Removes the condition of the AdmissionCheck, which its controller sets."""
+        self.api.patch(f"{_API}/admissionchecks/{CHECK}/status", {"status": {"conditions": []}})
+
     def check_paused(self, name: str) -> None:
         """Asserts that the only Workload of a GPUWorkload waits for its next attempt, and that no quota is reserved."""
         found = self.workloads(name)
@@ -81,7 +90,7 @@ def queue(api: Api, namespace: str, *, checked: bool) -> Iterator[Queue]:
         body = {"apiVersion": _VERSION, "kind": kind, "metadata": {"name": name}, "spec": wanted}
         # Its webhooks answer a moment after its pod is Ready.
         eventually(partial(api.create, f"{_API}/{plural}", body), within=_READY_SECONDS)
-    eventually(partial(_active, api), within=_READY_SECONDS)
+    eventually(partial(_active, api, f"{_API}/clusterqueues/{QUEUE}"), within=_READY_SECONDS)
     yield Queue(api, namespace)
     for plural, _, name, _ in reversed(objects):
         api.delete(f"{_API}/{plural}/{name}")
@@ -89,6 +98,6 @@ def queue(api: Api, namespace: str, *, checked: bool) -> Iterator[Queue]:
         eventually(partial(api.check_gone, f"{_API}/{plural}/{name}"), within=_READY_SECONDS)
 
 
-def _active(api: Api) -> None:
-    conditions = api.get(f"{_API}/clusterqueues/{QUEUE}").get("status", {}).get("conditions", [])
+def _active(api: Api, path: str) -> None:
+    conditions = api.get(path).get("status", {}).get("conditions", [])
     assert any(one["type"] == "Active" and one["status"] == "True" for one in conditions), conditions
