@@ -9,6 +9,7 @@ same cores, so a burst measures what is left for the operator. Measured is, in t
 
   raw_per_second          reservation and release of pods by the operator's client, without an operator
   binds_per_second        what kube-scheduler binds of plain pods, which are created as fast as possible
+  start_seconds           until the first operator of the cluster has placed a workload and reported each node
   burst_per_second        workloads of a burst, from the first creation to the last gate removed
   burst_writes            requests of the operator for each workload of the burst until all are Ready, by resource
   burst_cpu_ms            processor time of the operator for each of these workloads
@@ -38,7 +39,7 @@ CLUSTER = ClusterConfig.from_environment(
     network="10.249.0.0/16",
     nodes=1,
     project_image=False,
-    component_memory_mib=4096,
+    component_memory_mib=10240,
 )
 
 

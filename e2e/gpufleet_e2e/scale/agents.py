@@ -2,8 +2,8 @@
 
     python -m gpufleet_e2e.scale.agents KUBECONFIG NODES [HEARTBEAT_SECONDS]
 
-A device is reported as held by the pods that are assigned to it and run. Each node is reported at every heartbeat, when
-its reservations change, and when a pod of it starts or ends.
+A device is reported as held by the pods that are assigned to it and run. As by its agent, a node is reported when its
+reservations change, when a pod of it starts or ends, and a heartbeat after its last report, but at most once a second.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from gpufleet_testing.operator.synthetic import SyntheticFleet
 TELEMETRY = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 _OF_WORKLOADS = "labelSelector=gpufleet.dev/workload"
 _HEARTBEAT_SECONDS = 30.0
+_MIN_INTERVAL_SECONDS = 1.0
 _AT_A_TIME = 16
 
 
@@ -37,6 +38,10 @@ class Agents:
         """Node of each running pod, by uid."""
         self._due: dict[str, None] = {}
         """Nodes to report, in the order in which they became due."""
+        self._reported: dict[str, float] = {}
+        """When each node was last reported, by the clock of the event loop."""
+        self._later: set[str] = set()
+        """Nodes to report when the shortest interval is over."""
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -67,25 +72,40 @@ class Agents:
                 self._note(node)
 
     async def _heartbeats(self) -> None:
-        pause = self._heartbeat_seconds / max(1, self._fleet.nodes)
+        loop, names = asyncio.get_running_loop(), [self._fleet.node_name(n) for n in range(self._fleet.nodes)]
+        # Spread, as agents that have run for a while are.
+        for number, name in enumerate(names):
+            self._reported[name] = loop.time() - self._heartbeat_seconds * (1 - number / len(names))
         while True:
-            for number in range(self._fleet.nodes):
-                await asyncio.sleep(pause)  # the heartbeat itself
-                self._note(self._fleet.node_name(number))
+            await asyncio.sleep(min(1.0, self._heartbeat_seconds / 10))  # the heartbeat itself
+            for name in names:
+                if loop.time() - self._reported[name] >= self._heartbeat_seconds:
+                    self._note(name)
 
     def _note(self, node: str) -> None:
         self._due[node] = None
         self._wake.set()
 
     async def _report_due(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             while not self._due:
                 self._wake.clear()
                 await self._wake.wait()
             node = next(iter(self._due))
             del self._due[node]
-            if node in self._telemetry:
+            wait = self._reported.get(node, 0.0) + _MIN_INTERVAL_SECONDS - loop.time()
+            if wait > 0:
+                if node not in self._later:
+                    self._later.add(node)
+                    loop.call_later(wait, self._note_later, node)
+            elif node in self._telemetry:
+                self._reported[node] = loop.time()
                 await self.report(node)
+
+    def _note_later(self, node: str) -> None:
+        self._later.remove(node)
+        self._note(node)
 
     async def report(self, node: str) -> None:
         """Writes the status of a node, as its agent does."""

@@ -65,6 +65,15 @@ class FakeFleet:
         telemetry = await self.api.list(TELEMETRY)
         return faults(telemetry, await self.api.list(pods(NAMESPACE), "labelSelector=gpufleet.dev/workload"))
 
+    async def wait_for_conditions(self) -> None:
+        """Waits until the operator has written the conditions of each node."""
+        async with asyncio.timeout(_LONG_SECONDS):
+            while True:
+                found = [one["status"].get("conditions", []) for one in await self.api.list(TELEMETRY)]
+                if sum(any(condition["type"] == "Healthy" for condition in one) for one in found) == self.nodes:
+                    return
+                await asyncio.sleep(self.nodes / 500)  # a list of all telemetry costs more than many conditions
+
     async def wait_for_ready(self, count: int) -> None:
         """Waits until so many workloads are Ready."""
         async with asyncio.timeout(_LONG_SECONDS):
