@@ -1,11 +1,16 @@
 """The installed command: signals, pipes and imports in a process of its own; usage, help and exit codes in this one."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -77,12 +82,32 @@ def test_closed_pipe_is_not_an_error(examples: Path) -> None:
     assert process.returncode == -signal.SIGPIPE
 
 
+def unread(pipe: TextIO) -> int:
+    """Returns the number of bytes that its reader has not read yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def is_asleep(process: subprocess.Popen[str]) -> bool:
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].startswith("S")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 def test_interrupt_exits_with_130_and_no_output(tmp_path: Path) -> None:
     fifo = tmp_path / "fleet.yaml"
     os.mkfifo(fifo)
     process = start("rank", "--from", fifo)
     try:
-        with fifo.open("w"):  # returns when the command opens it for reading, where it then waits
+        with fifo.open("w") as file:  # returns when the command opens it for reading
+            file.write("# the rest follows")
+            file.flush()
+            # A signal between two reads would not end the next one.
+            until(lambda: unread(file) == 0 and is_asleep(process))
             process.send_signal(signal.SIGINT)
             out, error = process.communicate(timeout=50)
     finally:
