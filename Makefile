@@ -9,6 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two workers keep two cores busy for most of the time; each needs 2 GiB of memory for its cluster.
 E2E_WORKERS = $(shell awk -v cores="$$(nproc)" '/^MemAvailable/ { most = int($$2 / 2097152) } \
   END { n = cores > 2 ? cores : 2; if (n > most) n = most; if (n > 8) n = 8; print n < 1 ? 1 : n }' /proc/meminfo)
+# One works while another waits for a timeout or a program that it started. Each needs 0.5 GiB of memory.
+UNIT_WORKERS = $(shell expr $$(nproc) + 1)
 
 # Single, gang, spread, distribution, shared and heat; forgery; churn; death of the operator; pods of other owners; claims.
 E2E_CORE := e2e/allocation/test_core.py e2e/allocation/test_forgery.py e2e/placement/test_churn.py e2e/resilience/test_operator_death.py \
@@ -47,8 +49,8 @@ lint: setup ## Check style, layer contracts and spelling (ruff, import-linter, c
 types: setup ## Check the types with mypy --strict.
 	$(RUN) mypy
 
-unit: setup ## Run the unit tests in two processes: no root, no network.
-	$(RUN) pytest tests -n 2 --dist worksteal
+unit: setup ## Run the unit tests in a process per core and one more: no root, no network.
+	$(RUN) pytest tests -n $(UNIT_WORKERS) --dist worksteal
 
 histories: setup ## Run each test of random histories with 1,000 of them (HISTORIES=N: with N), which takes hours.
 	GPUFLEET_HISTORIES=$(HISTORIES) $(RUN) pytest tests -m histories -n 2 --dist worksteal --timeout 0
