@@ -80,7 +80,7 @@ async def test_hanging_disk_rejects_pods_and_withdraws_devices_until_it_recovers
 ) -> None:
     async with (
         kubelet,
-        running_plugin(kubelet, injection=injection_settings(tmp_path, CRI), patience_seconds=0.2) as rig,
+        running_plugin(kubelet, injection=injection_settings(tmp_path, CRI), patience_seconds=1) as rig,
     ):
         await kubelet.until(kubelet.serving)
         plugin = kubelet.plugins[RESOURCE]
@@ -93,7 +93,7 @@ async def test_hanging_disk_rejects_pods_and_withdraws_devices_until_it_recovers
             assert len(plugin.unhealthy) == 8
             assert rig.allocations == []
             written = disk.writes
-            for _ in range(3):
+            for _ in range(2):
                 with pytest.raises(TimeoutError):
                     await rig.injector.prepare()
             assert disk.writes == written, "no second write is begun behind one that hangs"
@@ -179,7 +179,7 @@ async def test_pod_with_a_reserved_but_withheld_device_gets_the_reason(
 
     async with (
         kubelet,
-        running_plugin(kubelet, injection=injection_settings(tmp_path, CRI), patience_seconds=0.2) as rig,
+        running_plugin(kubelet, injection=injection_settings(tmp_path, CRI), patience_seconds=1) as rig,
     ):
         await kubelet.until(kubelet.serving)
         plugin = kubelet.plugins[RESOURCE]
