@@ -40,6 +40,7 @@ WITHOUT_DATA = {
     "Fleet: Cordoned GPUs by node",
     "Device: Faults and warnings",
     "Control plane: Agents that need attention",
+    "Control plane: Denied reads",
 }
 """Panels that show something only while something is wrong."""
 MAY_LACK_DATA = {
