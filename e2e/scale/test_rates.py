@@ -38,4 +38,5 @@ def test_burst_restart_and_gang_on_fake_nodes_keep_the_ledger(empty_cluster: Clu
     assert found["restart_seconds"] > 0
     assert found["latency_p99_seconds"] >= found["latency_p50_seconds"] > 0
     assert found["gang_seconds"] > 0
-    assert found["rest_writes_per_minute"]["gpufleet.dev/gputelemetries/status"] > 0
+    assert found["start_seconds"] > 0
+    assert found["rss_mib"] > 0
