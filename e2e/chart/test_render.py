@@ -32,6 +32,7 @@ def test_default_installation_is_complete(chart: Chart) -> None:
         ],
         "DaemonSet": ["gpufleet-agent"],
         "Deployment": ["gpufleet-operator"],
+        "PodDisruptionBudget": ["gpufleet-operator"],
         "Service": ["gpufleet-agent-metrics", "gpufleet-operator-metrics"],
         "ServiceAccount": ["gpufleet-agent", "gpufleet-operator"],
         "ClusterRole": ["gpufleet-agent", "gpufleet-cordon", "gpufleet-edit", "gpufleet-operator", "gpufleet-view"],
