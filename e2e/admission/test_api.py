@@ -203,7 +203,7 @@ def test_report_replaces_the_devices_of_the_one_before(admin: Client, telemetry_
         assert applied.allowed, applied.message
     stored = admin.get(telemetry_path)
     assert [found["uuid"] for found in stored["status"]["devices"]] == ["GPU-2"]
-    (owned,) = [entry for entry in stored["metadata"]["managedFields"] if entry["operation"] == "Apply"]
+    (owned,) = [one for one in stored["metadata"]["managedFields"] if one["manager"] == "a"]
     assert owned["fieldsV1"]["f:status"]["f:devices"] == {}
 
 
