@@ -34,7 +34,7 @@ WAITING = "gpufleet.dev/waiting-for"
 IMAGE_SECONDS = 60
 UTILIZATION = 70
 PROMISED_MIB, OVER_MIB = 2000, 3000
-FAULT_SERIES = {"gpufleet_agent_device_warning", "gpufleet_agent_device_fault"}
+FAULT_SERIES = {"gpufleet_agent_device_warning", "gpufleet_agent_device_fault", "gpufleet_operator_denied_reads"}
 WITHOUT_DATA = {
     "Fleet: Warnings",
     "Fleet: Cordoned GPUs by node",
