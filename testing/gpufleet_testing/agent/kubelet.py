@@ -120,8 +120,8 @@ class FakeKubelet:
                 await self._told.wait()
 
     def tasks(self) -> set["asyncio.Task[Any]"]:
-        """Returns the tasks of this kubelet, of its calls (only the kubelet streams) and of gRPC's servers."""
-        names = ("FakeKubelet", "UnaryStreamCall", "cygrpc")
+        """Returns the tasks of this kubelet: its own, and those of grpcio's calls and servers, which no agent uses."""
+        names = ("FakeKubelet", "UnaryStreamCall", "UnaryUnaryCall", "cygrpc")
         return {task for task in asyncio.all_tasks() if any(name in repr(task) for name in names)}
 
     def serving(self, resource: str = RESOURCE) -> bool:
