@@ -96,8 +96,9 @@ def _last_words(pod: Json) -> str:
     for status in maps(as_map(pod.get("status")).get("containerStatuses")):
         for state in (as_map(status.get("state")), as_map(status.get("lastState"))):
             ended = as_map(state.get("terminated"))
-            if number(ended.get("exitCode")) and (lines := text(ended.get("message")).split("\n")):
-                return next((line.strip() for line in reversed(lines) if line.strip()), "")
+            if number(ended.get("exitCode")):
+                lines = reversed(text(ended.get("message")).split("\n"))
+                return next((line.strip() for line in lines if line.strip()), "")
     return ""
 
 

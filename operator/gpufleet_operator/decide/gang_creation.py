@@ -164,9 +164,8 @@ def remove_incomplete_gangs(
 
 
 def _without_pods(state: PassState, assessed: WorkloadReplicas) -> WorkloadReplicas:
-    backoff = state.write_backoffs.get(create_key(assessed.workload.uid))
-    rejected = backoff is not None and backoff.by == "apiserver"
-    if backoff is None or not rejected or not assessed.spec.placement.gang or has_started(assessed):
+    backoff = state.rejection(create_key(assessed.workload.uid))
+    if backoff is None or not assessed.spec.placement.gang or has_started(assessed):
         return assessed
     if not any(_is_missing(replica) for replica in assessed.replicas):
         return assessed
@@ -189,7 +188,5 @@ def _is_missing(replica: Replica) -> bool:
 
 
 def _quota_backoff(state: PassState, workload_uid: str) -> Backoff | None:
-    backoff = state.write_backoffs.get(create_key(workload_uid))
-    if backoff is None or backoff.by != "apiserver":
-        return None
-    return backoff if classify(backoff.message) is CreateError.QUOTA else None
+    backoff = state.rejection(create_key(workload_uid))
+    return backoff if backoff is not None and classify(backoff.message) is CreateError.QUOTA else None

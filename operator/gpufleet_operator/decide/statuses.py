@@ -1,6 +1,6 @@
 """Collects the statuses that differ from the stored ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -16,7 +16,7 @@ from gpufleet_operator.model.actions import WriteStatus, create_key, service_key
 from gpufleet_operator.model.objects import Reservation
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Backoff, PassState, Rejections
+from gpufleet_operator.model.state_types import Backoff, Limits, PassState, Rejections
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.status import build
 from gpufleet_operator.status.context import StatusContext
@@ -99,12 +99,16 @@ def _scores(state: PassState, ledger: Ledger) -> dict[str, dict[int, Terms]]:
     return found
 
 
+def sent_now(writes: Iterable[WriteStatus], limits: Limits) -> Sequence[WriteStatus]:
+    """Returns the statuses that count in the budget of a pass: those that are not held back."""
+    return [write for write in writes if not (write.progress and limits.holds_statuses)]
+
+
 def _within_budget(snapshot: Snapshot, state: PassState, writes: Sequence[WriteStatus]) -> CollectedStatuses:
     """Returns the statuses that the pass may write, the longest waiting first, and those that are held back anyway."""
     waits = {write.workload_uid: state.status_queue.get(write.workload_uid, snapshot.now) for write in writes}
     in_order = sorted(writes, key=lambda write: waits[write.workload_uid])
-    sent = [write for write in in_order if not (write.progress and snapshot.limits.holds_statuses)]
-    later = sent[snapshot.status_budget :]
+    later = sent_now(in_order, snapshot.limits)[snapshot.status_budget :]
     waiting = {write.workload_uid for write in later}
     now = tuple(write for write in in_order if write.workload_uid not in waiting)
     return CollectedStatuses(now, {write.workload_uid: waits[write.workload_uid] for write in later})
@@ -121,9 +125,9 @@ def _kept(ledger: Ledger) -> dict[str, dict[int, Reservation]]:
 
 
 def _rejection(state: PassState, key: str) -> str:
-    """Returns the apiserver's error for the writes of a key. A lost response is excluded: the user cannot fix it."""
-    backoff = state.write_backoffs.get(key)
-    return backoff.message if backoff and backoff.by == "apiserver" else ""
+    """Returns the apiserver's error for the writes of a key; empty: it has not rejected the last one."""
+    backoff = state.rejection(key)
+    return backoff.message if backoff is not None else ""
 
 
 def _earmark(plan: Plan, uid: str) -> EarmarkStatus | None:

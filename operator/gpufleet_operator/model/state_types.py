@@ -386,3 +386,8 @@ class PassState:
             return True
         backoff = self.write_backoffs.get(key)
         return backoff is not None and now < backoff.until
+
+    def rejection(self, key: str) -> Backoff | None:
+        """Returns the backoff of a write that the apiserver rejected; None also after a lost response."""
+        backoff = self.write_backoffs.get(key)
+        return backoff if backoff is not None and backoff.by == "apiserver" else None

@@ -20,6 +20,7 @@ from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.decide.incremental.decide_changes import QUEUE_INTERVAL, decide_changes
 from gpufleet_operator.decide.incremental.kept import Kept
 from gpufleet_operator.decide.state import drop_pending_creates, forget_unsent, record_results
+from gpufleet_operator.decide.statuses import sent_now
 from gpufleet_operator.decide.template_check import check_templates
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import Actions, CreatePod, ReleasePod
@@ -188,8 +189,7 @@ class Reconciler:
         snapshot = self._snapshot(changes)
         with self._metrics.reconcile_duration.labels("decide").time():
             actions, self._kept = self._decide(snapshot, kept, changes, index)
-        held = self._limits.holds_statuses
-        self._status_budget.take(sum(not (held and status.progress) for status in actions.statuses))
+        self._status_budget.take(len(sent_now(actions.statuses, self._limits)))
         self._state = actions.state
         self._metrics.record_decision(snapshot, actions)
         for inconsistency in set(actions.inconsistencies) - self._inconsistencies:

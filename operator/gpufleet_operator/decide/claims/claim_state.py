@@ -11,8 +11,8 @@ def claim_rejection(snapshot: Snapshot, state: PassState, pod: Pod) -> str:
 
     The reservation is dropped meanwhile, so that the devices are not kept for a pod that has no quota.
     """
-    backoff = state.write_backoffs.get(claim_key(pod.uid))
-    if pod.device_claim is None or backoff is None or backoff.by != "apiserver" or snapshot.now >= backoff.until:
+    backoff = state.rejection(claim_key(pod.uid))
+    if pod.device_claim is None or backoff is None or snapshot.now >= backoff.until:
         return ""
     return _rejected(pod, backoff.message)
 
@@ -23,8 +23,8 @@ def waiting_for_claim(snapshot: Snapshot, state: PassState, pod: Pod) -> str:
         return ""
     claim = snapshot.claim_of(pod)
     if claim is None:
-        backoff = state.write_backoffs.get(claim_key(pod.uid))
-        if backoff is not None and backoff.by == "apiserver":
+        backoff = state.rejection(claim_key(pod.uid))
+        if backoff is not None:
             return _rejected(pod, backoff.message)
         return f"ResourceClaim {pod.claim_name} was deleted: it is created again"
     if claim.deleting:

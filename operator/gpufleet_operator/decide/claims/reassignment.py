@@ -8,7 +8,7 @@ stored objects prove to the next one:
 2. A pod without a claim cannot be bound. Its reservation is dropped, other devices are reserved, and its annotation
    names them.
 3. The claim is created like a lost one. Before step 2 it could be allocated to a pod whose reservation is about to be
-dropped because its annotation names another node.
+   dropped because its annotation names another node.
 """
 
 from collections.abc import Iterator
