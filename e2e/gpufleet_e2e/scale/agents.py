@@ -2,8 +2,9 @@
 
     python -m gpufleet_e2e.scale.agents KUBECONFIG NODES [HEARTBEAT_SECONDS]
 
-A device is reported as held by the pods that are assigned to it and run. As by its agent, a node is reported when its
-reservations change, when a pod of it starts or ends, and a heartbeat after its last report, but at most once a second.
+A device is reported as held by the pods that are assigned to it and run. As by its agent, a node is reported when a pod
+of it starts or ends, two seconds after its reservations changed unless it was since, and a heartbeat after its last
+report, but at most once a second.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ TELEMETRY = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 _OF_WORKLOADS = "labelSelector=gpufleet.dev/workload"
 _HEARTBEAT_SECONDS = 30.0
 _MIN_INTERVAL_SECONDS = 1.0
+_UNREPORTED_SECONDS = 2.0
 _AT_A_TIME = 16
 
 
@@ -40,6 +42,8 @@ class Agents:
         """Nodes to report, in the order in which they became due."""
         self._reported: dict[str, float] = {}
         """When each node was last reported, by the clock of the event loop."""
+        self._generations: dict[str, int] = {}
+        """Generation that each node's last report has."""
         self._later: set[str] = set()
         """Nodes to report when the shortest interval is over."""
         self._wake = asyncio.Event()
@@ -57,8 +61,10 @@ class Agents:
         async for _, body in events:
             name, before = body["metadata"]["name"], self._telemetry.get(body["metadata"]["name"])
             self._telemetry[name] = body
-            if before is None or before["metadata"]["generation"] != body["metadata"]["generation"]:
+            if before is None:
                 self._note(name)
+            elif before["metadata"]["generation"] != body["metadata"]["generation"]:
+                asyncio.get_running_loop().call_later(_UNREPORTED_SECONDS, self._note_unreported, name)
 
     async def _follow_pods(self, events: AsyncIterator[tuple[str, JsonObject]]) -> None:
         async for kind, body in events:
@@ -81,6 +87,10 @@ class Agents:
             for name in names:
                 if loop.time() - self._reported[name] >= self._heartbeat_seconds:
                     self._note(name)
+
+    def _note_unreported(self, node: str) -> None:
+        if self._telemetry[node]["metadata"]["generation"] != self._generations.get(node):
+            self._note(node)
 
     def _note(self, node: str) -> None:
         self._due[node] = None
@@ -112,7 +122,7 @@ class Agents:
         stored, number = self._telemetry[node], int(node.rpartition("-")[2])
         status = self._fleet.telemetry(number, at=datetime.now(UTC))["status"]
         del status["conditions"]  # those are the operator's
-        status["assignmentsGeneration"] = stored["metadata"]["generation"]
+        status["assignmentsGeneration"] = self._generations[node] = stored["metadata"]["generation"]
         held: dict[str, list[JsonObject]] = {}
         for one in stored.get("spec", {}).get("assignments", []):
             if one["podUID"] in self._running:

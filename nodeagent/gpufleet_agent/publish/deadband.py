@@ -29,7 +29,7 @@ class Significance(IntEnum):
     PICKABLE = 2
     """A reading left its dead band; the device could be placed on, and a workload may wait for that."""
     URGENT = 3
-    """Devices, health, holders, fresh samples or the observed generation changed: the operator waits for these."""
+    """Devices, health, holders or fresh samples changed: the operator waits for these."""
 
 
 _DESCRIPTION_FIELDS = (
@@ -60,7 +60,7 @@ def stale_after(sample_seconds: float) -> float:
 
 
 def significance(published: Status, current: Status, stale_seconds: float = STALE_SECONDS) -> Significance:
-    """Compares two statuses.
+    """Compares two statuses, but for the generation of the reservations: see `due_cause`.
 
     Args:
         published: The status as last written.
@@ -82,7 +82,7 @@ def significance(published: Status, current: Status, stale_seconds: float = STAL
 
 
 def _node_facts(status: Status) -> tuple[Any, ...]:
-    return status.get("assignmentsGeneration"), status.get("driverVersion"), len(status["devices"])
+    return status.get("driverVersion"), len(status["devices"])
 
 
 def _facts(device: Status) -> tuple[Any, ...]:

@@ -65,8 +65,7 @@ class Observation:
         """Returns False only if `deadband.significance` of the two statuses is certainly NONE."""
         before, after = written.snapshot, self.snapshot
         if (
-            self.generation != written.generation
-            or before.driver_version != after.driver_version
+            before.driver_version != after.driver_version
             or len(before.devices) != len(after.devices)
             or self.withheld != written.withheld
             or (self.holders is not written.holders and self.holders != written.holders)

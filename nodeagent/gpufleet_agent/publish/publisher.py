@@ -80,6 +80,8 @@ class Publisher(Generic[Input]):
         self._observed: Input | None = None
         """Input of `_published`."""
         self._published_to: str | None = None
+        self._generation_since: float | None = None
+        """When the generation of reservations was read that is not published yet, by the clock of the event loop."""
         self.attempted: float | None = None
         """`observedAt` of the newest status sent, whether it arrived or not; in seconds since the epoch."""
         self._last: LastWrite | None = None
@@ -126,7 +128,12 @@ class Publisher(Generic[Input]):
             return WriteCause.URGENT
         if current.uid != self._published_to and now - self._last.at >= self._policy.min_interval:
             return WriteCause.URGENT  # another object of the same name, without a status yet
-        return due_cause(self._policy, self._last, self._significance(observed, self._published), now)
+        if self._telemetry.generation == self._published.get("assignmentsGeneration"):
+            self._generation_since = None
+        elif self._generation_since is None:
+            self._generation_since = now
+        significance = self._significance(observed, self._published)
+        return due_cause(self._policy, self._last, significance, now, generation_since=self._generation_since)
 
     def _significance(self, observed: Input, published: Status) -> Significance:
         if self._observed is not None and not observed.may_differ(self._observed, self._policy.stale):
@@ -153,7 +160,7 @@ class Publisher(Generic[Input]):
         self._published, self._observed, self._published_to = status, observed, written.uid
         self._failures = 0
         self._counters.status_writes.labels(cause.value, "Written").inc()
-        # The response has the newest generation. If it increased, the next write follows immediately.
+        # The response has the newest generation. If it increased, it is reported by a later write.
         self._telemetry.update(written)
 
     async def _back_off(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:

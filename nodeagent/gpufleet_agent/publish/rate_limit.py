@@ -36,6 +36,9 @@ class WritePolicy:
     patience: float = 3.0
     """Maximum time since the last write for changes of devices that could be placed on. With samples and ticks once a
     second, such a change is in the cluster within 5 s."""
+    unreported: float = 2.0
+    """How long the generation of new reservations is not reported by itself. Mostly a container starts in this time,
+    and its report has the generation as well."""
     stale: float = STALE_SECONDS
     """Age above which a sample is stale: that it is fresh again is written immediately."""
     max_backoff: float = 30.0
@@ -75,11 +78,28 @@ def next_write(
     return _written(policy, now, max(0.0, tokens - 1) if cause is WriteCause.CHANGE else tokens, jitter, built)
 
 
-def due_cause(policy: WritePolicy, last: LastWrite, significance: Significance, now: float) -> WriteCause | None:
-    """Returns why to write now; None if no write is due."""
+def due_cause(
+    policy: WritePolicy,
+    last: LastWrite,
+    significance: Significance,
+    now: float,
+    *,
+    generation_since: float | None = None,
+) -> WriteCause | None:
+    """Returns why to write now; None if no write is due.
+
+    Args:
+        policy: How often to write.
+        last: The previous write.
+        significance: Of the differences to it.
+        now: Time.
+        generation_since: When the generation of reservations was read that is not reported yet; None: it is.
+    """
     if now - last.at < policy.min_interval:
         return None
     if significance is Significance.URGENT:
+        return WriteCause.URGENT
+    if generation_since is not None and now - generation_since >= policy.unreported:
         return WriteCause.URGENT
     if significance is Significance.PICKABLE and now - last.at >= policy.patience:
         return WriteCause.CHANGE

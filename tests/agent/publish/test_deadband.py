@@ -189,13 +189,16 @@ def test_without_a_power_limit_the_band_is_a_tenth_of_the_last_value() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        pytest.param({"assignmentsGeneration": 4}, id="the reservations that the agent has read"),
         pytest.param({"driverVersion": "590.1"}, id="the driver"),
         pytest.param({"devices": []}, id="the number of devices"),
     ],
 )
 def test_a_nodes_change_is_urgent(fields: dict[str, Any]) -> None:
     assert significance(BASE, {**BASE, **fields}) is URGENT
+
+
+def test_generation_of_the_reservations_is_no_difference() -> None:
+    assert significance(BASE, {**BASE, "assignmentsGeneration": 4}) is NONE
 
 
 def test_new_reason_is_urgent_and_new_message_is_not() -> None:

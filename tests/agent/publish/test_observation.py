@@ -125,7 +125,6 @@ CHANGED = {
     "health": observation(health=XID),
     "description": observation(info=DeviceInfo(uuid=UUID, index=0, model="H100", memory_total_mib=8192, numa_node=1)),
     "no sample": observation(sampled=False),
-    "generation": observation(changed={"generation": 2}),
     "driver": observation(changed={"snapshot": replace(WRITTEN.snapshot, driver_version="580")}),
     "no device": observation(changed={"snapshot": replace(WRITTEN.snapshot, devices=())}),
     "holder": observation(changed={"holders": {}}),

@@ -152,14 +152,32 @@ async def test_urgent_change_right_after_write_waits_for_min_interval() -> None:
         assert [now for now, _ in rig.api.writes] == pytest.approx([0, 1], abs=0.01)
 
 
+def reserve(rig: Rig) -> None:
+    assert rig.api.object is not None
+    rig.own.update(TelemetryObject("uid-a", 2, rig.api.object.resource_version + 1))
+
+
 @in_virtual_time
-async def test_new_reservations_are_acknowledged_at_once() -> None:
+async def test_new_reservations_are_acknowledged_within_two_seconds() -> None:
     async with running() as rig:
         await asyncio.sleep(10.2)
-        assert rig.api.object is not None
-        rig.own.update(TelemetryObject("uid-a", 2, rig.api.object.resource_version + 1))
-        await asyncio.sleep(0.01)
-        assert len(rig.api.writes) == 2
+        reserve(rig)
+        await asyncio.sleep(1.7)
+        assert len(rig.api.writes) == 1
+        await asyncio.sleep(1.2)
+        assert [now for now, _ in rig.api.writes] == pytest.approx([0, 13], abs=0.2)
+
+
+@in_virtual_time
+async def test_new_reservations_and_their_containers_are_one_write() -> None:
+    async with running() as rig:
+        await asyncio.sleep(10.2)
+        reserve(rig)
+        await asyncio.sleep(1.0)
+        rig.healthy = False
+        rig.changes.notify()
+        await asyncio.sleep(15)
+        assert [now for now, _ in rig.api.writes] == pytest.approx([0, 11.2], abs=0.01)
 
 
 @in_virtual_time
