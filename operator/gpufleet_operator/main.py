@@ -6,7 +6,7 @@ import gc
 import platform
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -113,6 +113,8 @@ class Informers:
     demands: Informer[Demand]
     """No decision waits for it."""
     quotas: Informer[ResourceQuota]
+    pods_listed: asyncio.Event = field(default_factory=asyncio.Event)
+    telemetry_listed: asyncio.Event = field(default_factory=asyncio.Event)
     nodes_listed: asyncio.Event = field(default_factory=asyncio.Event)
     other_pods_listed: asyncio.Event = field(default_factory=asyncio.Event)
     services_listed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -123,11 +125,11 @@ class Informers:
     """Every collection was listed."""
 
     @classmethod
-    def of(cls, api: Api, cache: Cache) -> "Informers":
-        """Connects each collection to its store."""
+    def of(cls, api: Api, cache: Cache, failed: Callable[[], None]) -> "Informers":
+        """Connects each collection to its store; `failed` is called after each failed watch."""
 
         def informer(path: str, params: Mapping[str, str], store: Store[T]) -> Informer[T]:
-            return Informer(api, path, params, store.decode, store)
+            return Informer(api, path, params, store, failed=failed)
 
         return cls(
             workloads=informer(paths.WORKLOADS, {}, cache.workloads),
@@ -141,9 +143,31 @@ class Informers:
             quotas=informer(paths.QUOTAS, {}, cache.quotas),
         )
 
+    async def follow_devices(self) -> None:
+        """Lists and watches pods and GPUTelemetry until cancelled.
+
+        Pods come first: a released pod must never be seen before its reservation.
+
+        Raises:
+            ApiError: The apiserver rejects a list or a watch.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.pods.run(self.pods_listed.set))
+            await self.pods_listed.wait()
+            with _installed_crds():
+                await self.telemetry.run(self.telemetry_listed.set)
+
     async def fill(self) -> None:
-        """Returns when every collection is listed."""
-        await self.list_until_complete()
+        """Returns when every collection is listed, GPUWorkloads last.
+
+        Raises:
+            ApiError: The apiserver rejects the list of GPUWorkloads.
+        """
+        await self.pods_listed.wait()
+        await self.telemetry_listed.wait()
+        async for attempt in retry_forever(UnavailableError, GoneError):
+            with attempt, _installed_crds():
+                await self.workloads.list()
         await self.nodes_listed.wait()
         await self.other_pods_listed.wait()
         await self.services_listed.wait()
@@ -152,23 +176,24 @@ class Informers:
         self.complete = True
 
     async def list_until_complete(self) -> None:
-        """Lists the kinds that kopf watches, and retries while there is no response."""
-        async for attempt in retry_forever(UnavailableError, GoneError):
-            with attempt:
-                await self.list_watched_by_kopf()
-
-    async def list_watched_by_kopf(self) -> None:
-        """Lists what kopf watches. Pods come first: a released pod must never be seen before its reservation.
+        """Lists pods, GPUTelemetry and GPUWorkloads again, in this order, and retries while there is no response.
 
         Raises:
-            NotFoundError: The CRDs are not installed.
+            ApiError: The apiserver rejects a list.
         """
-        await self.pods.list()
-        try:
-            await self.telemetry.list()
-            await self.workloads.list()
-        except NotFoundError as error:
-            raise NotFoundError("the gpufleet.dev CRDs are not installed", error.code) from error
+        async for attempt in retry_forever(UnavailableError, GoneError):
+            with attempt, _installed_crds():
+                await self.pods.list()
+                await self.telemetry.list()
+                await self.workloads.list()
+
+
+@contextlib.contextmanager
+def _installed_crds() -> Iterator[None]:
+    try:
+        yield
+    except NotFoundError as error:
+        raise NotFoundError("the gpufleet.dev CRDs are not installed", error.code) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -242,7 +267,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
         resync_interval_seconds=settings.resync_interval_seconds,
         status_budget=TokenBucket(_STATUSES_PER_SECOND, _STATUS_BURST),
     )
-    informers = Informers.of(api, cache)
+    informers = Informers.of(api, cache, metrics.watch_failures.inc)
     recorder = DemandRecorder(
         cache,
         ApiDemandWriter(api),
@@ -270,6 +295,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
             stack.push_async_callback(election.close)
         stack.push_async_callback(executor.close)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(informers.follow_devices())
             tasks.create_task(informers.nodes.run(informers.nodes_listed.set))
             tasks.create_task(informers.other_pods.run(informers.other_pods_listed.set))
             tasks.create_task(informers.services.run(informers.services_listed.set))
@@ -354,7 +380,7 @@ async def _relist(reconciler: Reconciler, informers: Informers, cache: Cache, se
 
 
 async def _list_again(reconciler: Reconciler, informers: Informers, cache: Cache) -> None:
-    """Lists the kinds that kopf watches, because kopf does not report earlier deletions. Retries without a response."""
+    """Lists pods, GPUTelemetry and GPUWorkloads: kopf reports no earlier deletions. Retries without a response."""
     await informers.list_until_complete()
     if not reconciler.runs:
         cache.tracker.take()  # a standby notes changes and never decides on them

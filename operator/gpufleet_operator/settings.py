@@ -66,7 +66,7 @@ class OperatorSettings:
     """Age from which telemetry is not used. Set it to three heartbeats of the agent."""
     resync_interval_seconds: float = 10.0
     """Maximum time between two reconcile passes: telemetry becomes stale without an event."""
-    relist_interval_seconds: float = 120.0
+    relist_interval_seconds: float = 600.0
     """Time between two lists that the caches are compared with."""
     unschedulable_grace_seconds: float = 5.0
     """How long kube-scheduler may report a placed pod as unschedulable before it is placed elsewhere.

@@ -50,12 +50,16 @@ class Store(ABC, Generic[T]):
 
         A watch also reports the operator's own writes, whose responses are stored already.
         """
-        uid, version = identity(body)
-        stored = self.items.get(uid)
-        if stored is not None and version and stored.resource_version == version:
+        if self.known(body) is not None:
             return
         if (item := self.decode(body)) is not None:
             self.put(item)
+
+    def known(self, body: Json) -> T | None:
+        """Returns the stored form of an object of the API if it has the same version."""
+        uid, version = identity(body)
+        stored = self.items.get(uid)
+        return stored if stored is not None and version and stored.resource_version == version else None
 
     def delete(self, body: Json) -> None:
         """Removes an object of the API; `body` is its last state."""
@@ -73,7 +77,7 @@ class Store(ABC, Generic[T]):
         self.on_replace(old, item)
         if differs:
             self.observer(old, item)
-            self._changed()
+            self.note_change(old, item)
 
     @abstractmethod
     def remove(self, uid: str, version: str) -> None:
@@ -97,12 +101,17 @@ class Store(ABC, Generic[T]):
     def on_replace(self, old: T | None, new: T | None) -> None:
         """Hook for subclasses that derive data from the objects, for each stored version. None: absent."""
 
+    def note_change(self, old: T | None, new: T | None) -> None:
+        """Hook for subclasses with changes that are less urgent. None: absent."""
+        del old, new
+        self._changed()
+
     def _pop(self, uid: str) -> None:
         old = self.items.pop(uid, None)
         if old is not None:
             self.on_replace(old, None)
             self.observer(old, None)
-            self._changed()
+            self.note_change(old, None)
 
 
 class TombstoneStore(Store[T]):

@@ -19,22 +19,26 @@ from gpufleet_operator.model.lenient_json import Json
 
 PAGE_SIZE = 250
 _WATCH_SECONDS = 300
+_EXPIRED = 410
 
 log = structlog.get_logger(__name__)
 
 
 T = TypeVar("T", bound=Stored)
-T_contra = TypeVar("T_contra", bound=Stored, contravariant=True)
 
 
-class Sink(Protocol[T_contra]):
+class Sink(Protocol[T]):
     """A store, as an informer updates it: see `Store`."""
 
-    def put(self, item: T_contra) -> None: ...
+    def decode(self, body: Json) -> T | None: ...
 
-    def remove(self, uid: str, version: str) -> None: ...
+    def known(self, body: Json) -> T | None: ...
 
-    def replace(self, items: Sequence[T_contra], version: str, undecodable: Collection[str] = ()) -> None: ...
+    def apply(self, body: Json) -> None: ...
+
+    def delete(self, body: Json) -> None: ...
+
+    def replace(self, items: Sequence[T], version: str, undecodable: Collection[str] = ()) -> None: ...
 
 
 class Informer(Generic[T]):
@@ -44,9 +48,9 @@ class Informer(Generic[T]):
         api: The apiserver.
         path: Path of the collection, such as `/api/v1/nodes`.
         params: Label and field selectors.
-        decode: Returns the stored form of an object; None if it cannot be decoded, which leaves the store as it is.
         sink: The store.
         sleep: Waits between attempts.
+        failed: Called when a watch ends with an error event, unless only its version is too old.
     """
 
     def __init__(
@@ -54,13 +58,13 @@ class Informer(Generic[T]):
         api: Api,
         path: str,
         params: Mapping[str, str],
-        decode: Callable[[Json], T | None],
         sink: Sink[T],
         *,
         sleep: Sleep = asyncio.sleep,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._api, self._path, self._params = api, path, params
-        self._decode, self._sink, self._sleep = decode, sink, sleep
+        self._sink, self._sleep, self._failed = sink, sleep, failed
 
     async def run(self, listed: Callable[[], None]) -> None:
         """Follows the collection until cancelled; calls `listed` after each complete list.
@@ -90,7 +94,7 @@ class Informer(Generic[T]):
         async for page in self._api.pages(self._path, self._params, PAGE_SIZE):
             version = version or page.version
             for body in page.items:
-                item = self._decode(body)
+                item = self._sink.known(body) or self._sink.decode(body)
                 if item is not None:
                     items.append(item)
                 else:
@@ -107,6 +111,8 @@ class Informer(Generic[T]):
                         version = await self._watch_once(version)
         except GoneError as error:
             log.info("watch failed, listing again", path=self._path, error=str(error), status=error.code)
+            if error.code != _EXPIRED:
+                self._failed()
 
     async def _watch_once(self, version: str) -> str:
         """Sends one watch request; returns the version to continue from, also after the connection is interrupted."""
@@ -117,9 +123,9 @@ class Informer(Generic[T]):
                 async for kind, body in events:
                     version = str(body["metadata"]["resourceVersion"])
                     if kind == "DELETED":
-                        self._sink.remove(body["metadata"]["uid"], version)
-                    elif kind != "BOOKMARK" and (item := self._decode(body)) is not None:
-                        self._sink.put(item)
+                        self._sink.delete(body)
+                    elif kind != "BOOKMARK":
+                        self._sink.apply(body)
         except UnavailableError:
             if version == before:
                 raise  # no event: wait before the next attempt

@@ -258,7 +258,7 @@ class Metrics:
         )
         self.watch_failures = Counter(
             "gpufleet_operator_watch_failures",
-            "Failed watches of kopf. The operator restarts kopf after each.",
+            "Watches that failed, other than because their version was too old. After each, the kind is listed again.",
             registry=registry,
         )
         self.unexpected_errors = Counter(

@@ -45,6 +45,8 @@ class HttpApiserver:
         """Every request is answered with 503."""
         self.unanswered: Counter[str] = Counter()
         """Requests that were answered so, by kind; of others than lists and watches by path."""
+        self.lists: Counter[str] = Counter()
+        """Complete lists by kind."""
         self.lease: dict[str, Any] = {}
         """The Lease of the operator's replicas; empty: there is none."""
         self.hangs: asyncio.Event | None = None
@@ -81,6 +83,7 @@ class HttpApiserver:
             self.changed.notify_all()
 
     async def list(self, kind: str) -> web.Response:
+        self.lists[kind] += 1
         meta = {"resourceVersion": str(self.cluster.version)}
         return web.json_response({"metadata": meta, "kind": "List", "apiVersion": "v1", "items": self.cluster.of(kind)})
 

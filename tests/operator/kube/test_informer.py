@@ -65,7 +65,6 @@ async def informed(lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> tu
         api,  # type: ignore[arg-type]  # the part of Api that it uses
         "/nodes",
         {},
-        decode.node,
         store,
         sleep=_no_sleep,
     )
@@ -122,6 +121,43 @@ async def test_an_expired_version_lists_again_and_removes_missing_objects() -> N
     assert api.since == ["10", "50", "50"]
 
 
+@pytest.mark.parametrize(("code", "failures"), [(410, 0), (500, 1), (403, 1)])
+async def test_failed_watch_is_counted_unless_its_version_was_too_old(code: int, failures: int) -> None:
+    api, failed = Script([(10, []), (20, [])], [[GoneError("ended", code)]]), list[None]()
+    informer = Informer[Node](
+        api,  # type: ignore[arg-type]  # as above
+        "/nodes",
+        {},
+        _store(),
+        sleep=_no_sleep,
+        failed=lambda: failed.append(None),
+    )
+    task = asyncio.create_task(informer.run(lambda: None))
+    await api.over.wait()
+    task.cancel()
+    assert len(failed) == failures
+
+
+async def test_known_version_is_not_decoded_again() -> None:
+    """A list repeats every object, and a watch the operator's own writes."""
+    decoded: list[str] = []
+
+    def decode_and_count(body: Mapping[str, Any]) -> Node:
+        decoded.append(f"{body['metadata']['name']}@{body['metadata']['resourceVersion']}")
+        return decode.node(body)
+
+    lists = [(10, [node("a", 5), node("b", 6)]), (20, [node("a", 5), node("b", 16)])]
+    api, store = Script(lists, [[event("MODIFIED", "b", 16)]]), TombstoneStore(decode_and_count, lambda: None)
+    informer = Informer[Node](api, "/nodes", {}, store)  # type: ignore[arg-type]  # as above
+    await informer.list()
+    await informer.list()
+    async with asyncio.timeout(5):
+        await informer._watch_once("20")
+
+    assert decoded == ["a@5", "b@6", "b@16"]
+    assert names(store) == {"a", "b"}
+
+
 async def test_a_failed_list_is_retried() -> None:
     _, store, _ = await informed([UnavailableError("away"), GoneError("slow", 410), (10, [node("a", 5)])], [[]])
 
@@ -144,8 +180,8 @@ async def test_an_object_that_cannot_be_decoded_keeps_its_last_state() -> None:
 
     steps = [("MODIFIED", odd("b", 11)), event("DELETED", "c", 12), ("DELETED", odd("d", 13))]
     lists = [(5, [node(n, 1) for n in "abcd"]), (10, [odd("a", 6), *(node(n, 1) for n in "bcd")])]
-    api, store = Script(lists, [steps]), _store()
-    informer = Informer[Node](api, "/nodes", {}, decode_valid, store)  # type: ignore[arg-type]  # as above
+    api, store = Script(lists, [steps]), TombstoneStore(decode_valid, lambda: None)
+    informer = Informer[Node](api, "/nodes", {}, store)  # type: ignore[arg-type]  # as above
     await informer.list()
     version = await informer.list()
     async with asyncio.timeout(5):

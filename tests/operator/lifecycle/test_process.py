@@ -116,6 +116,29 @@ def started(cluster: FakeCluster) -> None:
         cluster.agent(node)
 
 
+@pytest.mark.parametrize(("kind", "code"), [("telemetry", 504), ("pods", 403), ("pods", 410)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
+async def test_process_goes_on_after_an_error_event_of_a_watch(kind: str, code: int) -> None:
+    """Of the kinds that kopf does not watch: those are listed again."""
+    cluster = FakeCluster(1, 2)
+    started(cluster)
+    async with serving(cluster) as (server, config), asyncio.timeout(60):
+        process = asyncio.create_task(run(OperatorSettings(host="127.0.0.1", port=0), config))
+        for number in (1, 2):
+            cluster.submit(f"w-{number}")
+            await server.notify()
+            await until(lambda: len(cluster.released) >= number or process.done())  # noqa: B023 - awaited here
+            assert not process.done(), process
+            server.broken[kind] = code
+            await server.notify()
+            lists = server.lists[kind]
+            await until(lambda: server.lists[kind] > lists or process.done())  # noqa: B023 - awaited here
+            del server.broken[kind]
+        process.cancel()
+        with suppress(asyncio.CancelledError):
+            await process
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
 async def test_process_goes_on_after_rejected_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """From its first request on, and later while it writes."""

@@ -57,8 +57,8 @@ class AdmissionChecks:
         self._paused: PausedWrites[str] = PausedWrites()
         """Paths of the writes that were rejected."""
         checks, workloads = cache.admission_checks, cache.kueue_workloads
-        self._checks: Informer[AdmissionCheck] = Informer(api, paths.ADMISSION_CHECKS, {}, checks.decode, checks)
-        self._workloads: Informer[KueueWorkload] = Informer(api, paths.KUEUE_WORKLOADS, {}, workloads.decode, workloads)
+        self._checks: Informer[AdmissionCheck] = Informer(api, paths.ADMISSION_CHECKS, {}, checks)
+        self._workloads: Informer[KueueWorkload] = Informer(api, paths.KUEUE_WORKLOADS, {}, workloads)
 
     async def run(self) -> None:
         """Runs until cancelled.

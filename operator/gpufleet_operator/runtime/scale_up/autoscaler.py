@@ -56,9 +56,7 @@ class Autoscaler:
         self._api, self._cache, self._clock, self._limits = api, cache, clock, limits
         self._may_write, self._sleep = may_write, sleep
         self.placeholders: TombstoneStore[Placeholder] = TombstoneStore(placeholder, lambda: None)
-        self._informer: Informer[Placeholder] = Informer(
-            api, paths.PODS, paths.PLACEHOLDERS, self.placeholders.decode, self.placeholders
-        )
+        self._informer: Informer[Placeholder] = Informer(api, paths.PODS, paths.PLACEHOLDERS, self.placeholders)
         self._refused: dict[str, str] = {}
         """Node whose annotation another client has set to another value -> version of the Node."""
         self._paused: PausedWrites[tuple[str, str]] = PausedWrites()

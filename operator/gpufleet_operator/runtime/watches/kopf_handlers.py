@@ -1,4 +1,4 @@
-"""kopf handlers that apply events to the caches.
+"""kopf handlers that apply events of GPUWorkloads to the cache.
 
 Only `on.event` is used, the raw and level-based signal. kopf's change handlers would write annotations and finalizers
 to the objects, and keep state in them that decisions derive from the objects themselves.
@@ -6,9 +6,7 @@ to the objects, and keep state in them that decisions derive from the objects th
 
 import asyncio
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +14,8 @@ import kopf
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import User
 
-from gpufleet_api.names import GROUP, TELEMETRY_PLURAL, VERSION, WORKLOAD_LABEL, WORKLOAD_PLURAL
+from gpufleet_api.names import GROUP, VERSION, WORKLOAD_PLURAL
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.cache.store import Store
 
 RawEvent = Mapping[str, Any]
 
@@ -56,7 +53,7 @@ class NoProgress(kopf.ProgressStorage):
 
 
 class RepeatedLists:
-    """Detects when kopf lists a kind again. kopf does not report objects that were deleted between the two lists.
+    """Detects when kopf lists GPUWorkloads again. It does not report those that were deleted between the two lists.
 
     kopf lists again when a watch is too old for the apiserver, as after an outage, and passes each object on as an
     event without a type.
@@ -65,15 +62,14 @@ class RepeatedLists:
     def __init__(self) -> None:
         self.found = asyncio.Event()
         """Set after such a list."""
-        self._listed: defaultdict[Store[Any], set[str]] = defaultdict(set)
+        self._listed: set[str] = set()
 
-    def note(self, store: Store[Any], uid: str) -> None:
+    def note(self, uid: str) -> None:
         """Records an object of a list."""
-        listed = self._listed[store]
-        if uid in listed:
-            listed.clear()
+        if uid in self._listed:
+            self._listed.clear()
             self.found.set()
-        listed.add(uid)
+        self._listed.add(uid)
 
 
 def settings() -> kopf.OperatorSettings:
@@ -84,7 +80,6 @@ def settings() -> kopf.OperatorSettings:
     found.persistence.diffbase_storage = NoDiffBase()
     found.persistence.progress_storage = NoProgress()
     found.peering.standalone = True
-    found.watching.label_selectors["pods"] = WORKLOAD_LABEL  # applied by the apiserver
     found.watching.chunk_size = 250
     found.watching.server_timeout = 300
     found.networking.request_timeout = 15
@@ -99,29 +94,12 @@ def registry(
     """Returns the handlers. kopf's default registry would log in with the official client.
 
     Args:
-        cache: The caches to update.
+        cache: Its GPUWorkloads are updated.
         config: Address and credentials of the apiserver.
         lists: Of this run of kopf.
         crash: Ends the process. kopf would log the exception and continue, leaving the cache stale for this object.
     """
     handlers = kopf.OperatorRegistry()
-
-    @contextmanager
-    def crash_on_error() -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # of any kind: the cache may have missed an event (see `crash`)
-            crash(error)
-            raise
-
-    def update(store: Store[Any], event: RawEvent) -> None:
-        with crash_on_error():
-            if event["type"] is None:
-                lists.note(store, event["object"]["metadata"]["uid"])
-            if event["type"] == "DELETED":
-                store.delete(event["object"])
-            else:
-                store.apply(event["object"])
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -129,15 +107,17 @@ def registry(
 
     @kopf.on.event(GROUP, VERSION, WORKLOAD_PLURAL, registry=handlers)
     async def workload(event: RawEvent, **_: Any) -> None:
-        update(cache.workloads, event)
-
-    @kopf.on.event(GROUP, VERSION, TELEMETRY_PLURAL, registry=handlers)
-    async def telemetry(event: RawEvent, **_: Any) -> None:
-        update(cache.telemetry, event)
-
-    @kopf.on.event("", "v1", "pods", registry=handlers)
-    async def pod(event: RawEvent, **_: Any) -> None:
-        update(cache.pods, event)
+        body = event["object"]
+        try:
+            if event["type"] is None:
+                lists.note(body["metadata"]["uid"])
+            if event["type"] == "DELETED":
+                cache.workloads.delete(body)
+            else:
+                cache.workloads.apply(body)
+        except Exception as error:  # of any kind: the cache may have missed an event (see `crash`)
+            crash(error)
+            raise
 
     return handlers
 

@@ -1,7 +1,7 @@
-"""Runs kopf, and starts it again when one of its watches fails.
+"""Runs kopf, which watches GPUWorkloads, and starts it again when it fails.
 
 kopf ends all of its tasks when one fails, and a watch fails at any error event but 410, and at a status of 500 or above
-that lasts a minute. Decisions continue meanwhile with the cached objects. When kopf itself lists a kind again, the
+that lasts a minute. Decisions continue meanwhile with the cached objects. When kopf itself lists again, the
 caches are also compared with complete lists.
 """
 
@@ -56,8 +56,8 @@ async def run_kopf(
     Args:
         cache: The caches.
         config: Address and credentials of the apiserver.
-        relist: Called before kopf is started again, and when it has listed a kind again: it does not report
-            deletions in between. Raises permanent errors, such as missing permissions or invalid credentials.
+        relist: Called before kopf is started again, and when it has listed again: it does not report deletions
+            in between. Raises permanent errors, such as missing permissions or invalid credentials.
         failed: Called after each failure.
         base_seconds: Pause before the first new start; it doubles with each failure.
 
