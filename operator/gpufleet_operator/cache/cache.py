@@ -17,6 +17,7 @@ from gpufleet_operator.cache.quotas.quota_store import QuotaStore, resource_quot
 from gpufleet_operator.cache.store import NamedStore, SelectorStore, TombstoneStore
 from gpufleet_operator.cache.workloads.workload_store import WorkloadStore
 from gpufleet_operator.model.cluster.change_tracker import ChangeTracker
+from gpufleet_operator.model.cluster.measurements import measurements_only
 from gpufleet_operator.model.cluster.telemetry_outage import TelemetryOutage
 from gpufleet_operator.model.kueue.objects import AdmissionCheck
 from gpufleet_operator.model.lenient_json import Json
@@ -88,6 +89,8 @@ class TelemetryStore(NamedStore[Telemetry]):
 
     def __init__(self, decode: Callable[[Json], Telemetry | None], changed: Callable[[], None]) -> None:
         super().__init__(decode, changed)
+        self.measured: Callable[[], None] = changed
+        """Called instead of `changed` after a change of measurements only."""
         self.nodes_with: dict[Transport, set[str]] = {transport: set() for transport in Transport}
         self.newest: datetime | None = None
         """Returns when the newest status seen so far was written."""
@@ -103,9 +106,15 @@ class TelemetryStore(NamedStore[Telemetry]):
             if current is not None and current.status is not None and current.status.devices:
                 self.nodes_with[current.transport].add(name)
 
+    def note_change(self, old: Telemetry | None, new: Telemetry | None) -> None:
+        if measurements_only(old, new):
+            self.measured()
+        else:
+            super().note_change(old, new)
+
 
 class Cache:
-    """All stores. `dirty` is set by each change that can affect a decision.
+    """All stores. `dirty` is set by each change that can affect a decision, see also `TelemetryStore.measured`.
 
     Args:
         decoder: Decodes the objects.
@@ -150,6 +159,7 @@ class Cache:
         mix: Mix = PRIOR,
         outage: TelemetryOutage | None = None,
         status_budget: int = UNLIMITED,
+        status_room: Mapping[str, int] | None = None,
     ) -> Snapshot:
         """Returns the current state. Its maps are not copies: `decide` runs without yielding to the event loop."""
         return Snapshot(
@@ -175,6 +185,7 @@ class Cache:
             mix=mix,
             outage=outage,
             status_budget=status_budget,
+            status_room=status_room or {},
         )
 
     def _note_learned(self, namespace: str) -> None:

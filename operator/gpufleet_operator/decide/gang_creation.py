@@ -111,13 +111,13 @@ def due_creations(
     due.reverse()
     by_uid = {each.workload.uid: each for each in missing}
     ready = {uid: _queued(by_uid[uid]) for uid in due if not by_uid[uid].spec.placement.gang}
-    first = first_creations({**elsewhere, **ready}, snapshot.limits.max_creates, state.unsent_releases)
+    first = first_creations({**elsewhere, **ready}, snapshot.limits.max_creates, state)
     queued = {uid: one for uid, one in ready.items() if uid not in first}
     now = tuple(uid for uid in due if uid not in queued)
     return Creations(now, frozenset(held), queued, elsewhere=frozenset(first - ready.keys()))
 
 
-def first_creations(queued: Mapping[str, QueuedCreation], limit: int, unsent_releases: Mapping[str, int]) -> set[str]:
+def first_creations(queued: Mapping[str, QueuedCreation], limit: int, state: PassState) -> set[str]:
     """Returns the uids of the workloads whose pods are created first.
 
     A namespace in which creations are slow or rejected does not hold up the others.
@@ -125,14 +125,16 @@ def first_creations(queued: Mapping[str, QueuedCreation], limit: int, unsent_rel
     Args:
         queued: By workload uid.
         limit: Pods to create in one namespace.
-        unsent_releases: By namespace: so many fewer pods are created there, but an eighth of the limit in any case.
+        state: Its unsent releases are so many fewer pods to create, but an eighth of the limit in any case. None are
+            created in its namespaces with full creations: they would not be sent.
     """
     by_namespace: dict[str, list[str]] = {}
     for uid, one in queued.items():
-        by_namespace.setdefault(one.namespace, []).append(uid)
+        if one.namespace not in state.full_creations:
+            by_namespace.setdefault(one.namespace, []).append(uid)
     found: set[str] = set()
     for namespace, uids in by_namespace.items():
-        pods, most = 0, max(1, limit // 8, limit - unsent_releases.get(namespace, 0))
+        pods, most = 0, max(1, limit // 8, limit - state.unsent_releases.get(namespace, 0))
         for uid in heapq.nsmallest(most, uids, key=lambda uid: queued[uid].order):
             if pods >= most:
                 break

@@ -108,7 +108,14 @@ def _within_budget(snapshot: Snapshot, state: PassState, writes: Sequence[WriteS
     """Returns the statuses that the pass may write, the longest waiting first, and those that are held back anyway."""
     waits = {write.workload_uid: state.status_queue.get(write.workload_uid, snapshot.now) for write in writes}
     in_order = sorted(writes, key=lambda write: waits[write.workload_uid])
-    later = sent_now(in_order, snapshot.limits)[snapshot.status_budget :]
+    left, room, later = snapshot.status_budget, dict(snapshot.status_room), []
+    for write in sent_now(in_order, snapshot.limits):
+        if left <= 0 or room.get(write.namespace, 1) <= 0:
+            later.append(write)
+            continue
+        left -= 1
+        if write.namespace in room:
+            room[write.namespace] -= 1
     waiting = {write.workload_uid for write in later}
     now = tuple(write for write in in_order if write.workload_uid not in waiting)
     return CollectedStatuses(now, {write.workload_uid: waits[write.workload_uid] for write in later})

@@ -74,6 +74,8 @@ class Snapshot:
     """What workloads usually request; strategy Pack keeps the fleet usable for it."""
     status_budget: int = UNLIMITED
     """Maximum number of statuses that the pass writes."""
+    status_room: Mapping[str, int] = field(default_factory=dict)
+    """Namespace -> how many statuses can be sent there, of those in which earlier ones have no response yet."""
     outage: TelemetryOutage | None = None
     """No telemetry arrives from any node."""
     part: frozenset[str] | None = None

@@ -349,6 +349,8 @@ class PassState:
     """By workload uid."""
     unsent_releases: Mapping[str, int] = field(default_factory=dict)
     """Namespace -> releases that the last pass decided on and did not send, because others had not ended."""
+    full_creations: frozenset[str] = frozenset()
+    """Namespaces in which so many creations have no response that no other one would be sent."""
     quota_tried: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a gang that waits for quota -> when a gated pod of it was last seen, which is deleted because it waits."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)

@@ -40,7 +40,7 @@ from gpufleet_operator.runtime.action_writer import ActionWriter
 from gpufleet_operator.runtime.claim_writer import ClaimWriter
 from gpufleet_operator.runtime.gang_check import GangCheck
 from gpufleet_operator.runtime.jobs import Job, JobFactory, WriteOutcome
-from gpufleet_operator.runtime.lanes import Lane, Lanes
+from gpufleet_operator.runtime.lanes import IN_SCOPE, Lane, Lanes
 from gpufleet_operator.runtime.pacing.held_statuses import HOLD, HeldStatuses
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
@@ -48,6 +48,10 @@ PATIENCE_SECONDS = 0.25
 """Time after the last response for which a pass waits for its other writes."""
 MAX_PATIENCE = 4
 """Maximum wait as a multiple of that. Writes that are not sent by then are decided again."""
+MAX_RELEASES = 3 * IN_SCOPE[Lane.RELEASE]
+"""Releases of one namespace that earlier passes may have left, sent or not, when more are decided."""
+_CHECK_SECONDS = 0.05
+"""Interval at which a pass that waits for its writes checks whether the next one can begin."""
 REPORT_PATIENCE_SECONDS = 0.0
 """Wait for statuses and reports after the others: long enough to send them, as far as the lanes allow."""
 _REPORTS = (Lane.STATUS, Lane.REPORT)
@@ -115,10 +119,15 @@ class Executor:
             pause_seconds: For how long no other pass runs anyway.
         """
         jobs = self._factory.jobs(self._held.join(actions))
+        slow = Counter(job.lane_key for job in self._slow.values())
         for job in jobs:
-            # With writes of earlier passes, which are slow.
-            if self._lanes.full(job.lane_key) and not self._held.takes(job.action):
+            # With writes of earlier passes, which are slow. Some releases may wait, so that the next reservations are
+            # sent meanwhile.
+            few = job.lane_key.lane is Lane.RELEASE and slow[job.lane_key] < MAX_RELEASES
+            if self._lanes.full(job.lane_key) and not few and not self._held.takes(job.action):
                 job.drop()
+        for job in _without_release(jobs):
+            job.drop()
         tasks = {asyncio.create_task(self._run(job, on_write)): job for job in jobs if job.outcome is None}
         if tasks:
             try:
@@ -162,12 +171,16 @@ class Executor:
         """Returns the number of writes without a response."""
         return self._lanes.sent()
 
+    def room(self, lane: Lane) -> Mapping[str, int]:
+        """Returns how many writes can be sent in each namespace in which some have no response yet."""
+        return self._lanes.room(lane)
+
     async def close(self) -> None:
         """Cancels the writes in flight."""
         await _cancel(tuple(self._slow))
 
     async def _wait(self, tasks: Mapping[asyncio.Task[None], Job], patience: float) -> None:
-        """Returns when all have ended, or after a moment."""
+        """Returns when all have ended, or after a moment; also when all are under way and the cluster has changed."""
         reports = {task for task, job in tasks.items() if job.lane_key.lane in _REPORTS}
         others = tasks.keys() - reports
         loop = asyncio.get_running_loop()
@@ -176,9 +189,10 @@ class Executor:
             until = max(
                 began + patience, min(self._responded_at + self._patience, began + MAX_PATIENCE * self._patience)
             )
-            if loop.time() >= until:
+            if loop.time() >= until or (self._cache.dirty.is_set() and all(_under_way(tasks[one]) for one in others)):
                 break
-            done, others = await asyncio.wait(others, timeout=until - loop.time(), return_when=asyncio.FIRST_EXCEPTION)
+            seconds = min(until - loop.time(), _CHECK_SECONDS)
+            done, others = await asyncio.wait(others, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
             if any(task.exception() is not None for task in done):
                 break
         if reports:
@@ -285,6 +299,28 @@ def _writes(
 
 def _log_unsent(action: Action) -> None:
     log.warning("write not sent: the lease may have expired", action=action.key)
+
+
+def _under_way(job: Job) -> bool:
+    """Returns whether a write is sent, or waits for one that is: no pass drops it."""
+    return job.sent or any(need.sent for need in job.needs)
+
+
+def _without_release(jobs: Iterable[Job]) -> list[Job]:
+    """Returns the reservations for releases of which none is sent, because their lanes are full.
+
+    The next pass would send each of them again, to prove it. One that also removes reservations is sent.
+    """
+    releases: dict[Job, list[Job]] = {}
+    for job in jobs:
+        if isinstance(job.action, ReleasePod):
+            for need in job.needs:
+                releases.setdefault(need, []).append(job)
+    return [
+        job
+        for job, needed_by in releases.items()
+        if isinstance(job.action, Reserve) and not job.action.removed and all(one.dropped for one in needed_by)
+    ]
 
 
 def _waiting_for_sent(jobs: Iterable[Job]) -> set[Job]:

@@ -100,6 +100,14 @@ class Lanes:
                 found[lane] += number
         return found
 
+    def room(self, lane: Lane) -> dict[str, int]:
+        """Returns how many writes can be sent in each scope in which some have no response yet."""
+        return {
+            scope: max(0, IN_SCOPE[lane] - number)
+            for (of, scope, workload), number in self._sent.items()
+            if of is lane and not workload and scope != _CLUSTER
+        }
+
     @asynccontextmanager
     async def take(self, key: LaneKey) -> AsyncIterator[None]:
         """Waits until the write may be sent, and counts it until the block ends."""

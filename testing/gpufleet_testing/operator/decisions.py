@@ -51,6 +51,10 @@ class AppliedDecisions:
     def sent(self) -> dict[Lane, int]:
         return {}
 
+    def room(self, lane: Lane) -> dict[str, int]:
+        del lane
+        return {}
+
     def due(self) -> datetime | None:
         return None
 

@@ -90,6 +90,19 @@ def test_fewer_pods_are_created_while_releases_of_the_namespace_wait(unsent: int
     assert len(found.queued) == 20 - expected
 
 
+def test_no_pod_is_created_where_creations_would_not_be_sent() -> None:
+    """Each pass would decide on the first 64 of them again."""
+    workloads = [make.workload(f"w-{number:02d}") for number in range(20)]
+    other = replace(make.workload("other"), namespace="research")
+    state = PassState(full_creations=frozenset({"ml"}))
+    snapshot = make.snapshot(*workloads, other, limits=Limits(max_creates=16), state=state)
+
+    found = due_creations(snapshot, state, assessed(snapshot))
+
+    assert set(found.due) == {"uid-other"}
+    assert len(found.queued) == 20
+
+
 def test_workload_that_is_not_looked_at_is_required_when_its_turn_comes() -> None:
     old, young = make.workload("old", created=OLD), make.workload("young", created=YOUNG)
     elsewhere = {"uid-between": QueuedCreation("ml", (0, OLD + timedelta(minutes=1), "ml/between"), 1)}

@@ -2,20 +2,26 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.decide.incremental.kept import Kept
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import Actions, CreatePod
+from gpufleet_operator.model.cluster.changes import Changes
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.jobs import WriteOutcome
 from gpufleet_operator.runtime.lanes import Lane
 from gpufleet_operator.runtime.metrics import Metrics
-from gpufleet_operator.runtime.reconciler import Reconciler
+from gpufleet_operator.runtime.reconciler import MEASUREMENTS_SECONDS, Reconciler
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 from gpufleet_testing.operator import make
 
 
@@ -48,6 +54,102 @@ class Waiting:
 
     def sent(self) -> Mapping[Lane, int]:
         return {}
+
+    def room(self, lane: Lane) -> Mapping[str, int]:
+        del lane
+        return {}
+
+
+@in_virtual_time
+async def test_new_measurements_are_collected_and_other_changes_are_not() -> None:
+    """With a pass for each report, 1,000 nodes at rest took a fifth of a core."""
+    cache, passes = Cache(), list[tuple[float, frozenset[str]]]()
+    loop = asyncio.get_running_loop()
+
+    def decide(snapshot: Snapshot, kept: Kept | None, changes: Changes, index: ClusterIndex) -> tuple[Actions, None]:
+        del snapshot, kept, index
+        passes.append((loop.time(), frozenset(changes.nodes)))
+        return Actions(), None
+
+    def report(node: str, version: int, **fields: Any) -> None:
+        cache.telemetry.put(replace(make.telemetry(node, **fields), resource_version=str(version)))
+
+    reconciler = Reconciler(
+        cache,
+        Waiting(loop),
+        Limits(),
+        ServerClock(lambda: make.NOW),
+        Metrics(CollectorRegistry()),
+        name_seed=lambda: "salt",
+        resync_interval_seconds=60,
+        decide=decide,
+        processor_seconds=lambda: 0.0,
+    )
+    nodes = [f"node-{number}" for number in range(10)]
+    for node in nodes:
+        report(node, 1)
+    task = asyncio.create_task(reconciler.run())
+    await asyncio.sleep(5)
+    passes.clear()
+    began = loop.time()
+
+    for node in nodes:
+        report(node, 2, age=0.0)
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(1)
+    assert [nodes for _, nodes in passes] == [frozenset(nodes)]
+    assert passes[0][0] - began == pytest.approx(MEASUREMENTS_SECONDS, abs=0.01)
+
+    passes.clear()
+    began = loop.time()
+    report("node-1", 3, age=0.5)
+    await asyncio.sleep(0.1)
+    report("node-2", 3, age=0.0, held={"GPU-2-0": make.pod()})
+    await asyncio.sleep(1)
+    assert [nodes for _, nodes in passes] == [frozenset({"node-1", "node-2"})]
+    assert passes[0][0] - began == pytest.approx(0.1, abs=0.01)
+
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@in_virtual_time
+async def test_measurement_during_a_pass_is_decided_on_soon() -> None:
+    cache, passes = Cache(), list[float]()
+    loop = asyncio.get_running_loop()
+    cache.telemetry.put(make.telemetry())
+
+    class Reporting(Waiting):
+        async def run(
+            self, actions: Actions, on_write: Callable[[], None] = lambda: None, pause_seconds: float = 0.0
+        ) -> list[WriteOutcome]:
+            cache.telemetry.put(replace(make.telemetry(age=0.0), resource_version="99"))
+            return await super().run(actions, on_write, pause_seconds)
+
+    def decide(*_: object) -> tuple[Actions, None]:
+        passes.append(loop.time())
+        return Actions(creates=(CreatePod("uid-w", "ml", "w-0", 0, {}),)) if len(passes) == 1 else Actions(), None
+
+    reconciler = Reconciler(
+        cache,
+        Reporting(loop),
+        Limits(),
+        ServerClock(lambda: make.NOW),
+        Metrics(CollectorRegistry()),
+        name_seed=lambda: "salt",
+        resync_interval_seconds=60,
+        decide=decide,
+        processor_seconds=lambda: 0.0,
+    )
+    cache.dirty.clear()
+    task = asyncio.create_task(reconciler.run())
+    await asyncio.sleep(5)
+    assert len(passes) == 2
+    assert passes[1] - passes[0] < MEASUREMENTS_SECONDS + 0.1
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 @pytest.mark.parametrize(("used", "pause"), [(0.2, 0.15), (0.03, 0.0), (3.0, 0.5)], ids=["as used", "first", "at most"])

@@ -6,6 +6,7 @@ If it turns out that the region is too small, the pass starts again with a large
 wait are renewed in turns, so they may be some seconds older than those of `decide`.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -140,16 +141,32 @@ def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex
     for subject in (*ended, *kept.moments.take(snapshot.now)):
         _add_subject(seeds, subject, index)
     # The queue has only names: a status is decided when it is written.
-    seeds.workloads.update(islice(kept.state.status_queue, snapshot.status_budget))
+    seeds.workloads.update(_first_statuses(snapshot, kept.state.status_queue))
     seeds.workloads |= unsettled(kept.state) | kept.refresh.due(snapshot.now)
     # What these wait for depends on pods everywhere, or is not known: they are asked in each pass.
     seeds.workloads.update(uid for uid, request in kept.parked.items() if request is None or request.rules)
     seeds.workloads |= kept.state.held_creations
     state = kept.state
-    seeds.workloads |= first_creations(state.queued_creations, snapshot.limits.max_creates, state.unsent_releases)
+    seeds.workloads |= first_creations(state.queued_creations, snapshot.limits.max_creates, state)
     seeds.nodes.update(islice(kept.late_reports, MAX_PER_PASS))
     _add_quota(seeds, snapshot, kept)
     return seeds
+
+
+def _first_statuses(snapshot: Snapshot, queue: Iterable[str]) -> list[str]:
+    """Returns the first workloads of the queue whose statuses can be sent, of each namespace as many as that."""
+    room = dict(snapshot.status_room)
+    found: list[str] = []
+    for uid in queue:
+        if len(found) >= snapshot.status_budget:
+            break
+        workload = snapshot.workloads.get(uid)
+        namespace = workload.namespace if workload is not None else ""
+        if room.get(namespace, 1) > 0:
+            found.append(uid)
+            if namespace in room:
+                room[namespace] -= 1
+    return found
 
 
 def _add_subject(seeds: Seeds, subject: Subject, index: ClusterIndex) -> None:

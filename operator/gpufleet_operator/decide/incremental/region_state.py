@@ -54,6 +54,7 @@ WHOLE = frozenset(
         "quota_tried",
         "held_creations",
         "unsent_releases",
+        "full_creations",
         "moves",
         "in_flight",
         "pods_in_flight",

@@ -1,0 +1,20 @@
+"""Statuses that a full lane would not send wait for their turn."""
+
+from dataclasses import replace
+
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.incremental.region_source import WholeSource
+from gpufleet_operator.fleet.kept_fleet import KeptFleet
+from gpufleet_operator.model.state_types import Limits
+from gpufleet_testing.operator import make
+
+
+def test_statuses_of_a_namespace_are_as_many_as_its_lane_has_room_for() -> None:
+    workloads = [make.workload(f"w-{number}") for number in range(5)]
+    others = [replace(make.workload(f"other-{number}"), namespace="research") for number in range(3)]
+    snapshot = make.snapshot(*workloads, *others, limits=Limits(holds_statuses=False))
+
+    found = decide(replace(snapshot, status_room={"ml": 2}), WholeSource(KeptFleet()))
+
+    assert sorted(write.namespace for write in found.statuses) == ["ml"] * 2 + ["research"] * 3
+    assert len(found.state.status_queue) == 3
