@@ -302,8 +302,8 @@ def _log_unsent(action: Action) -> None:
 
 
 def _under_way(job: Job) -> bool:
-    """Returns whether a write is sent, or waits for one that is: no pass drops it."""
-    return job.sent or any(need.sent for need in job.needs)
+    """Returns whether a write is sent, or is kept for one that is: see `_waiting_for_sent`."""
+    return job.sent or (isinstance(job.action, CreateClaim | ReleasePod) and any(need.sent for need in job.needs))
 
 
 def _without_release(jobs: Iterable[Job]) -> list[Job]:

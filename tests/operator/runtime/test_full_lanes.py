@@ -41,6 +41,13 @@ class Hanging:
         del body
         await asyncio.Event().wait()
 
+    async def list_quotas(self, namespace: str) -> list[object]:
+        del namespace
+        return []
+
+    async def dry_run_pod(self, body: object) -> object:
+        return body
+
 
 @asynccontextmanager
 async def hanging() -> AsyncIterator[tuple[Hanging, Executor, Cache]]:
@@ -125,6 +132,18 @@ async def test_pass_waits_for_writes_that_it_would_drop() -> None:
         cache.dirty.set()
         pods = range(IN_SCOPE[Lane.CREATE] + 1)
         await executor.run(Actions(creates=tuple(CreatePod(f"uid-{n}", "ml", f"w-{n}", 0, {}) for n in pods)))
+        assert loop.time() - began > SHORT_SECONDS
+
+
+@in_virtual_time
+async def test_pass_waits_for_the_pods_of_a_gang() -> None:
+    """They are sent when the first one was created."""
+    async with hanging() as (_, executor, cache):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        cache.dirty.set()
+        creates = tuple(CreatePod("uid", "ml", f"w-{replica}", replica, {}, gang=True) for replica in range(2))
+        await executor.run(Actions(creates=creates))
         assert loop.time() - began > SHORT_SECONDS
 
 
