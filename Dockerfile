@@ -51,7 +51,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
  && echo 'nonroot:x:65532:65532:nonroot:/:/bin/sh' >> /etc/passwd \
  && echo 'nonroot:x:65532:' >> /etc/group
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8 \
+# Nothing multiplies large matrices: by default, each import of numpy starts a thread per core of the node, which spins.
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OPENBLAS_NUM_THREADS=1 LANG=C.UTF-8 \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ARG VERSION=dev
 ARG REVISION=unknown

@@ -28,13 +28,19 @@ _EXTRAS = ("operator", "agent", "cli")
 IMAGE_CONFIG = ImageConfig(
     command=("gpufleet", "--help"),
     user=NONROOT,
-    env={"PATH": PATH, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"},
+    env={
+        "PATH": PATH,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "LANG": "C.UTF-8",
+    },
     labels={"org.opencontainers.image.title": "gpufleet", "org.opencontainers.image.licenses": "Apache-2.0"},
 )
 _LAUNCHER = """\
 #!/usr/bin/python3
 import sys
-
+{missing}
 from {module} import {function}
 
 sys.exit({function}())
@@ -162,6 +168,16 @@ def find_uv(cache: Path, environ: Mapping[str, str] = os.environ) -> str:
     return found
 
 
+def launcher(module: str, function: str) -> str:
+    """Returns the text of a console script.
+
+    This image has the packages of all programs. `rich`, of the command line, is hidden from the others, which structlog
+    and httpx2 would let import it, unlike in their own images.
+    """
+    missing = "" if module.startswith("gpufleet_cli.") else '\nsys.modules["rich"] = None\n'
+    return _LAUNCHER.format(module=module, function=function, missing=missing)
+
+
 def _site(base: Base) -> Path:
     return Path("usr/local/lib") / f"python{base.python}" / "dist-packages"
 
@@ -213,7 +229,7 @@ def _code(base: Base, cache: Path, progress: Progress, repository: Path, runner:
         commands = root / "usr" / "local" / "bin"
         commands.mkdir(parents=True)
         for name, (module, function) in entry_points(scripts.read_text()).items():
-            (commands / name).write_text(_LAUNCHER.format(module=module, function=function))
+            (commands / name).write_text(launcher(module, function))
             (commands / name).chmod(0o755)
         compile_bytecode(base.root, root, runner)
         return make_layer(root, output)

@@ -33,6 +33,11 @@ def test_product_files_of_this_checkout_are_of_every_package(pyproject: dict[str
         assert f"{package}/__init__.py" in found
 
 
+def test_programs_without_tables_cannot_import_rich() -> None:
+    assert 'sys.modules["rich"] = None' in project.launcher("gpufleet_operator.main", "main")
+    assert "sys.modules" not in project.launcher("gpufleet_cli.main", "main")
+
+
 def test_entry_points_are_read() -> None:
     text = "[console_scripts]\ngpufleet-agent = gpufleet_agent.main:main\nCased = a.b:run\n\n[other]\nx = y:z\n"
     assert project.entry_points(text) == {

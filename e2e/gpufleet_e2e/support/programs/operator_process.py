@@ -3,8 +3,14 @@
 import socket
 import sys
 
-# In the image there is no official client, which kopf would import.
-_START = "import sys; sys.modules['kubernetes'] = None; from gpufleet_operator.main import main; main()"
+# As in the image: no official client, which kopf would import, no rich, which structlog would, and one thread of BLAS.
+_START = """\
+import os, sys
+sys.modules.update(kubernetes=None, rich=None)
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+from gpufleet_operator.main import main
+main()
+"""
 
 
 def operator_command(*flags: str) -> list[str]:
