@@ -4,11 +4,15 @@ Unknown fields are ignored so that an operator can read what a newer one wrote. 
 (strict field validation).
 """
 
+import ast
+import inspect
+import textwrap
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from gpufleet_api.markers import Cel
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA
@@ -31,7 +35,6 @@ class ApiModel(BaseModel):
         populate_by_name=True,
         frozen=True,
         extra="ignore",
-        use_attribute_docstrings=True,  # the descriptions that `kubectl explain` shows
     )
 
     rules: ClassVar[tuple[Cel, ...]] = ()
@@ -41,13 +44,37 @@ class ApiModel(BaseModel):
         return self
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
-        """Adds the class's CEL rules to its JSON schema."""
-        super().__pydantic_init_subclass__(**kwargs)
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Adds the descriptions that `kubectl explain` shows, and the class's CEL rules.
+
+        pydantic can read the descriptions itself, but does it whenever a program that needs no schema starts.
+        """
+        found = handler(schema)
+        target = handler.resolve_ref_schema(found)
+        for name, description in _field_descriptions(cls).items():
+            target["properties"][camel(name)]["description"] = description
         if cls.rules:
-            extra: JsonDict = {"x-kubernetes-validations": [dict(rule.as_schema()) for rule in cls.rules]}
-            cls.model_config["json_schema_extra"] = extra
-            cls.model_rebuild(force=True)
+            target["x-kubernetes-validations"] = [dict(rule.as_schema()) for rule in cls.rules]
+        return found
+
+
+def _field_descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Returns the docstrings below the fields of a model, by field."""
+    found: dict[str, str] = {}
+    for parent in reversed(model.__mro__):
+        if parent is ApiModel or not issubclass(parent, ApiModel):
+            continue
+        try:
+            source = inspect.getsource(parent)
+        except OSError:  # made at run time
+            continue
+        (definition,) = ast.parse(textwrap.dedent(source)).body
+        assert isinstance(definition, ast.ClassDef)  # noqa: S101 - it is the source of a class
+        for statement, following in pairwise(definition.body):
+            match statement, following:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = inspect.cleandoc(text)
+    return {name: text for name, text in found.items() if name in model.model_fields}
 
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
