@@ -2,11 +2,11 @@
 
 The demo and the end-to-end tests read the cluster only through this package. It does not import the product, not even
 its names: `contract.py` repeats them from the documentation, so that a mistake in the product is not repeated here. It
-reads with the official client, with kubectl, and from each kubelet's PodResources socket.
+reads from the apiserver, exec included, and from each kubelet's PodResources socket.
 
 Reading::
 
-    with Witness(kubeconfig=path, kubectl=run, sockets={"node-1": path, ...}) as collector:
+    with EvidenceCollector(kubeconfig=path, sockets={"node-1": path, ...}) as collector:
         workload = collector.evidence("default", "train")   # WorkloadEvidence: per replica, the devices of each source
         workload = collector.complete("default", "train", timeout_seconds=60)   # waits until every source has an answer
         fleet = collector.fleet()                           # FleetEvidence: all GPUs, all holdings of all kubelets
@@ -18,7 +18,7 @@ Comparing (pure)::
     problems = compare([workload], fleet)               # () when all sources agree, else one Disagreement each
     problems = compare_shards(workload)                 # the shards of a distribution tile 0..items exactly
 
-`gpufleet_e2e.proof.testbed.collector_for(cluster)` makes the Witness for a cluster of the test bed.
+`gpufleet_e2e.proof.testbed.collector_for(cluster)` makes the EvidenceCollector for a cluster of the test bed.
 """
 
 from gpufleet_e2e.proof.collector import EvidenceCollector

@@ -26,7 +26,7 @@ SHARD_LINE = re.compile(r"shard\D*(\d+)\D+(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class ContainerReading:
-    """The results of `kubectl exec` and `kubectl logs` for one container."""
+    """The environment and the log of one container."""
 
     variables: Mapping[str, str] | None
     problem: str = ""

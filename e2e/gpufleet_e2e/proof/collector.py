@@ -1,10 +1,10 @@
-"""Collects evidence on workloads: objects with the official client, exec and logs with kubectl, and kubelets."""
+"""Collects evidence on workloads: objects, exec and logs from the apiserver, and the lists of kubelets."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -12,6 +12,7 @@ from gpufleet_e2e.proof import assemble, contract, objects
 from gpufleet_e2e.proof.api_reader import ApiReader
 from gpufleet_e2e.proof.assemble import ContainerReading, Readings
 from gpufleet_e2e.proof.compare import CHECKED_SOURCES, incomplete
+from gpufleet_e2e.proof.containers import Containers
 from gpufleet_e2e.proof.errors import EvidenceError
 from gpufleet_e2e.proof.evidence import FleetEvidence, Holding, Source, WorkloadEvidence
 from gpufleet_e2e.proof.podresources import list_pod_resources
@@ -19,14 +20,7 @@ from gpufleet_e2e.proof.podresources import list_pod_resources
 RETRY_SECONDS = 0.5
 
 MAX_EXECS = 4
-"""Parallel kubectl processes: each needs about 0.1 s of CPU time."""
-
-
-class Kubectl(Protocol):
-    """Runs kubectl as administrator and returns what it prints."""
-
-    def __call__(self, *arguments: str) -> str:
-        """Raises EvidenceError with kubectl's output when it fails or hangs."""
+"""Containers that are read at the same time."""
 
 
 class EvidenceCollector(ApiReader):
@@ -34,16 +28,21 @@ class EvidenceCollector(ApiReader):
 
     Args:
         kubeconfig: Kubeconfig of a user who may read everything and exec.
-        kubectl: Runs kubectl with this kubeconfig.
         sockets: Path of each kubelet's PodResources socket, by node name.
         resource: The extended resource of whole devices.
+        containers: Runs commands in containers; default with this kubeconfig.
     """
 
     def __init__(
-        self, *, kubeconfig: Path, kubectl: Kubectl, sockets: Mapping[str, Path], resource: str = contract.RESOURCE
+        self,
+        *,
+        kubeconfig: Path,
+        sockets: Mapping[str, Path],
+        resource: str = contract.RESOURCE,
+        containers: Containers | None = None,
     ) -> None:
         super().__init__(kubeconfig)
-        self._kubectl = kubectl
+        self._containers = containers or Containers(self._client)
         self._sockets = dict(sockets)
         self._resource = resource
 
@@ -98,13 +97,8 @@ class EvidenceCollector(ApiReader):
         return retrying(self.evidence, namespace, name)
 
     def environment(self, namespace: str, pod: str, container: str) -> dict[str, str]:
-        """Reads the environment of the container's first process. Raises EvidenceError when kubectl fails."""
-        where = (f"--namespace={namespace}", pod, f"--container={container}")
-        return objects.environment(self._kubectl("exec", *where, "--", "cat", "/proc/1/environ"))
-
-    def log(self, namespace: str, pod: str, container: str) -> str:
-        """Reads the container's log. Raises EvidenceError when kubectl fails."""
-        return self._kubectl("logs", f"--namespace={namespace}", pod, f"--container={container}")
+        """Reads the environment of the container's first process. Raises EvidenceError when it cannot be read."""
+        return objects.environment(self._containers.run(namespace, pod, container, "cat", "/proc/1/environ"))
 
     def _read_containers(self, workload: Mapping[str, Any], pods: list[dict[str, Any]]) -> dict[str, ContainerReading]:
         namespace = workload["metadata"]["namespace"]
@@ -115,7 +109,7 @@ class EvidenceCollector(ApiReader):
             container = assemble.container_of(workload, live[pod])
             try:
                 variables = self.environment(namespace, pod, container)
-                log = self.log(namespace, pod, container) if with_log else ""
+                log = self._containers.log(namespace, pod, container) if with_log else ""
             except EvidenceError as error:
                 return ContainerReading(None, problem=str(error))
             return ContainerReading(variables, log=log)

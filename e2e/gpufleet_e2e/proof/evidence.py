@@ -17,7 +17,7 @@ class Source(StrEnum):
     """The GPUTelemetry's spec: the operator's reservation."""
     ANNOTATION = "pod annotation"
     ENVIRONMENT = "container env"
-    """NVIDIA_VISIBLE_DEVICES of the container's first process, by `kubectl exec`."""
+    """NVIDIA_VISIBLE_DEVICES of the container's first process, by exec."""
     POD_RESOURCES = "PodResources"
     """The kubelet's PodResources socket."""
     POD_STATUS = "allocatedResourcesStatus"

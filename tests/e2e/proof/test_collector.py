@@ -1,9 +1,9 @@
-"""The collector asks kubectl and watches objects; an unreadable source is a recorded problem, not a crash."""
+"""The collector asks containers and watches objects; an unreadable source is a recorded problem, not a crash."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from kubernetes import client, watch
@@ -11,6 +11,7 @@ from kubernetes import client, watch
 from gpufleet_e2e.proof.api_reader import ApiReader, describe_conditions
 from gpufleet_e2e.proof.collector import EvidenceCollector
 from gpufleet_e2e.proof.compare import CHECKED_SOURCES
+from gpufleet_e2e.proof.containers import Containers
 from gpufleet_e2e.proof.errors import EvidenceError, WaitTimeoutError
 from gpufleet_e2e.proof.evidence import Source
 
@@ -34,13 +35,25 @@ def kubeconfig(tmp_path: Path) -> Path:
 def test_the_environment_is_that_of_the_first_process(kubeconfig: Path) -> None:
     asked = []
 
-    def kubectl(*arguments: str) -> str:
-        asked.append(" ".join(arguments))
-        return "NVIDIA_VISIBLE_DEVICES=GPU-a\0HOME=/\0"
+    class Fake(Containers):
+        def run(self, *words: str) -> str:
+            asked.append(words)
+            return "NVIDIA_VISIBLE_DEVICES=GPU-a\0HOME=/\0"
 
-    with EvidenceCollector(kubeconfig=kubeconfig, kubectl=kubectl, sockets={}) as collector:
+    with EvidenceCollector(
+        kubeconfig=kubeconfig, sockets={}, containers=Fake(cast("client.ApiClient", None))
+    ) as collector:
         assert collector.environment("demo", "p", "main") == {"NVIDIA_VISIBLE_DEVICES": "GPU-a", "HOME": "/"}
-    assert asked == ["exec --namespace=demo p --container=main -- cat /proc/1/environ"]
+    assert asked == [("demo", "p", "main", "cat", "/proc/1/environ")]
+
+
+def test_command_in_a_container_that_cannot_be_reached_is_an_error(kubeconfig: Path) -> None:
+    words = r"exec in demo/p, container main: .*Connection refused"
+    with (
+        EvidenceCollector(kubeconfig=kubeconfig, sockets={}) as collector,
+        pytest.raises(EvidenceError, match=words),
+    ):
+        collector.environment("demo", "p", "main")
 
 
 @pytest.mark.parametrize(("minor", "expected"), [("34", False), ("35", False), ("36", True), ("37+", True)])
@@ -49,7 +62,7 @@ def test_status_by_the_kubelet_is_a_source_of_newer_clusters(
 ) -> None:
     found = SimpleNamespace(major="1", minor=minor)
     monkeypatch.setattr(client.VersionApi, "get_code", lambda self: found)
-    with EvidenceCollector(kubeconfig=kubeconfig, kubectl=lambda *_: "", sockets={}) as collector:
+    with EvidenceCollector(kubeconfig=kubeconfig, sockets={}) as collector:
         assert (Source.POD_STATUS in collector.sources) is expected
         assert set(CHECKED_SOURCES) - set(collector.sources) <= {Source.POD_STATUS}
 
