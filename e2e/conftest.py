@@ -29,6 +29,8 @@ from gpufleet_e2e.worker_cluster import worker_config
 from gpufleet_testbed import Cluster, ClusterConfig, cache_dir, up
 from gpufleet_testbed.local.processes.lock import Lock, holder
 
+_FLEET = pytest.StashKey[Fleet]()
+
 GPUS = (16, 8)
 """Number of GPUs of each node."""
 
@@ -47,7 +49,7 @@ def cluster(worker_id: str) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def fleet(cluster: Cluster) -> Iterator[Fleet]:
+def fleet(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Fleet]:
     gpus = {node.name: Gpus(node, count) for node, count in zip(cluster.nodes, GPUS, strict=True)}
     api = Api(cluster.kubeconfig)
     with (
@@ -57,6 +59,7 @@ def fleet(cluster: Cluster) -> Iterator[Fleet]:
         found = Fleet(cluster, api, collector, watchdog, gpus)
         found.install()
         found.replace_agents()
+        request.session.stash[_FLEET] = found
         yield found
     api.close()
 
@@ -66,13 +69,24 @@ def transport(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[str]:
     """The transport of all nodes: the tests of a module run with one, then with the other."""
     transport = str(request.param)
     if transport == "DevicePlugin":
+        fleet.restore()
         yield transport
         return
     fleet.install(values={"transport": transport})
     for node in fleet.nodes:
         eventually(partial(serves_claims, fleet, node), within=READY_SECONDS)
     yield transport
-    fleet.install()
+    fleet.restore_later()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Restores the installation for a test whose fixtures do not install the chart with other values."""
+    fixtures = getattr(item, "fixturenames", ())
+    installing = {"transport", *(name for mark in item.iter_markers("installs") for name in mark.args)}
+    found = item.session.stash.get(_FLEET, None)
+    if found is not None and "fleet" in fixtures and installing.isdisjoint(fixtures):
+        found.restore()
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Adopted pods without MutatingAdmissionPolicies, as on Kubernetes 1.34 and 1.35: users write gate and request."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from gpufleet_e2e.support.api import JsonObject, apps, batch, pods
-from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.claims import serves_claims
+from gpufleet_e2e.support.fleet import READY_SECONDS, Fleet
 from gpufleet_e2e.support.manifests import adopting, deployment, job, plain_pod, written_out
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
@@ -13,11 +15,15 @@ from gpufleet_e2e.support.sandbox import TestNamespace
 WORKLOAD = "gpufleet.dev/workload"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_mutation(fleet: Fleet, transport: str) -> Iterator[None]:
+@pytest.fixture(scope="module", params=["DevicePlugin", "DRA"], autouse=True)
+def transport(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The transport of all nodes, without the policies that add gate and request."""
+    transport = str(request.param)
     fleet.install(values={"transport": transport, "adoption": {"mutate": False}})
-    yield
-    fleet.install(values={"transport": transport})
+    for node in fleet.nodes if transport == "DRA" else ():
+        eventually(partial(serves_claims, fleet, node), within=READY_SECONDS)
+    yield transport
+    fleet.restore_later()
 
 
 def test_pods_with_gate_and_request_get_their_gpus(namespace: TestNamespace, fleet: Fleet, transport: str) -> None:

@@ -55,7 +55,7 @@ def first_fit(fleet: Fleet) -> Iterator[None]:
     """Every agent matches requests by size and age instead of reading the kubelet."""
     fleet.install(agent_args=["--pod-matching=first-fit"])
     yield
-    fleet.install()
+    fleet.restore_later()
 
 
 def test_mismatch_without_the_mechanism_is_detected(namespace: TestNamespace, fleet: Fleet, first_fit: None) -> None:

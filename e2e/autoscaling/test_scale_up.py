@@ -12,6 +12,8 @@ from gpufleet_e2e.support.manifests import gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import FREE_SECONDS, READY_SECONDS, TestNamespace
 
+pytestmark = pytest.mark.installs("operator")
+
 KEPT = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 MARK_SECONDS = 15
 QUOTA_RETRY_SECONDS = 30
@@ -22,7 +24,7 @@ def operator(fleet: Fleet) -> Iterator[None]:
     """An operator that writes for cluster-autoscaler."""
     fleet.install(operator={"scaleUp": True})
     yield
-    fleet.install()
+    fleet.restore_later()
 
 
 def seen(fleet: Fleet, namespace: str) -> list[JsonObject]:

@@ -16,6 +16,8 @@ from gpufleet_e2e.support.polling import eventually, never
 from gpufleet_e2e.support.sandbox import TestNamespace
 from gpufleet_e2e.support.watchdog import Watchdog, holders_by_processes
 
+pytestmark = pytest.mark.installs("node")
+
 READY_SECONDS = 60
 RUNNING_SECONDS = 30
 SECOND_SECONDS = 2

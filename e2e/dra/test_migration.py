@@ -23,7 +23,7 @@ def moving(fleet: Fleet) -> Iterator[str]:
     fleet.install(values={"transport": "PerNode"})
     yield name
     _label(fleet, name, None)
-    fleet.install()
+    fleet.restore_later()
 
 
 def test_node_moves_to_claims_and_back_without_losing_a_pod(

@@ -28,7 +28,7 @@ def served(fleet: Fleet) -> Iterator[str]:
     with nvidia_driver(fleet, node):
         yield node
     fleet.api.patch(f"{NODES}/{node}", {"metadata": {"labels": {TRANSPORT_LABEL: None}}})
-    fleet.install()
+    fleet.restore_later()
 
 
 def test_reserved_devices_are_claimed_from_the_other_driver(

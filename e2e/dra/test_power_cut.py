@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import pytest
+
 from gpufleet_e2e.proof import Source
 from gpufleet_e2e.support.api import pods
 from gpufleet_e2e.support.claims import DRIVER, serves_claims
@@ -9,6 +11,8 @@ from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
+
+pytestmark = pytest.mark.installs("node")
 
 BOOTED_SECONDS = 120
 

@@ -14,7 +14,7 @@ from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import FREE_SECONDS, TestNamespace
 from gpufleet_operator.model.demands.template import TemplateKey
 
-pytestmark = pytest.mark.kubernetes(SHARED_CLAIMS)
+pytestmark = [pytest.mark.installs("node"), pytest.mark.kubernetes(SHARED_CLAIMS)]
 
 PROMISED, USED, LATE = 60_000, 9_000, 50_000
 """MiB. Both promises together are more than the 81,559 MiB of a device."""

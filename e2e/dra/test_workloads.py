@@ -25,6 +25,8 @@ from gpufleet_e2e.support.manifests import (
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
+pytestmark = pytest.mark.installs("node")
+
 QUOTA = "gpu.gpufleet.dev.deviceclass.resource.k8s.io/devices"
 GANG = {"gang": True, "strategy": "Spread"}
 SECONDS = 15

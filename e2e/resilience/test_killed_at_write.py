@@ -5,6 +5,7 @@ at every single write, on a cluster in memory.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -13,8 +14,8 @@ from gpufleet_e2e.faults import writes
 from gpufleet_e2e.faults.lives import BOTH, Life, Stage, check_life, ready, ready_first, reservations, suspended
 from gpufleet_e2e.faults.mortal_operator import MortalOperator, mortal_operator
 from gpufleet_e2e.support.api import pods
-from gpufleet_e2e.support.claims import claiming_spec, claims
-from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.claims import claiming_spec, claims, serves_claims
+from gpufleet_e2e.support.fleet import READY_SECONDS, Fleet
 from gpufleet_e2e.support.install import BY_HAND
 from gpufleet_e2e.support.manifests import adopting, plain_pod
 from gpufleet_e2e.support.polling import eventually
@@ -74,14 +75,21 @@ def _claims(stage: Stage, uuid: str) -> None:
     assert [one["devices"] for one in reservations(stage)] == [[uuid]]
 
 
+@pytest.fixture(scope="module", params=["DevicePlugin", "DRA"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """The transport of all nodes, with which `operator` installs the chart."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def operator(fleet: Fleet, transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalOperator]:
     """An operator that makes all kinds of writes."""
     fleet.install(values={"transport": transport}, operator={"scaleUp": True, "nodeConditions": True})
+    for node in fleet.nodes if transport == "DRA" else ():
+        eventually(partial(serves_claims, fleet, node), within=READY_SECONDS)
     with mortal_operator(fleet, tmp_path_factory.mktemp("operator")) as found:
         yield found
-    if transport == "DevicePlugin":  # `transport` ends the other one
-        fleet.install()
+    fleet.restore_later()
 
 
 @pytest.mark.parametrize("life", ["placement", "suspension"])

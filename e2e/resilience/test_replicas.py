@@ -59,7 +59,7 @@ def replicas(fleet: Fleet) -> Iterator[None]:
     fleet.install(operator={"replicas": 2, "relistIntervalSeconds": RELIST_SECONDS})
     eventually(lambda: _both_ready(fleet), within=READY_SECONDS)
     yield
-    fleet.install()
+    fleet.restore_later()
 
 
 def _both_ready(fleet: Fleet) -> None:

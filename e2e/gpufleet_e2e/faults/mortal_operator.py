@@ -127,15 +127,15 @@ class MortalOperator:
 
 @contextmanager
 def mortal_operator(fleet: Fleet, folder: Path, *flags: str) -> Iterator[MortalOperator]:
-    """Replaces the installed operator by one that can be killed at any write, while the block runs."""
+    """Replaces the installed operator by one that can be killed at any write, while the block runs.
+
+    Afterwards there is none: the caller installs the chart again.
+    """
     fleet.stop_operator()
     operator = MortalOperator(fleet, folder, *flags)
-    try:
-        with serving(operator.proxy):
-            operator.start()
-            try:
-                yield operator
-            finally:
-                operator.stop()
-    finally:
-        fleet.start_operator()
+    with serving(operator.proxy):
+        operator.start()
+        try:
+            yield operator
+        finally:
+            operator.stop()

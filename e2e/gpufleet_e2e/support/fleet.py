@@ -1,7 +1,7 @@
 """The installed product: two nodes with simulated GPUs, their agents, and the operator."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
@@ -24,6 +24,13 @@ OPERATOR_PROCESS = "gpufleet-operator"[:15]
 READY_SECONDS = 60
 
 
+@dataclass
+class Leftover:
+    """Whether the installation still has values of tests that have ended."""
+
+    exists: bool = False
+
+
 @dataclass(frozen=True)
 class Fleet:
     """Handles of the installed product. `gpus` is keyed by node name."""
@@ -33,6 +40,7 @@ class Fleet:
     collector: EvidenceCollector
     watchdog: Watchdog
     gpus: dict[str, Gpus]
+    leftover: Leftover = field(default_factory=Leftover)
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -55,8 +63,18 @@ class Fleet:
             values: Additional values of the chart.
         """
         since = datetime.now(UTC)
+        self.leftover.exists = False
         install(self.cluster, agent_args=agent_args, agent=agent, operator=operator, values=values)
         self.wait_for_telemetry(since, resource=str((values or {}).get("resource", RESOURCE)))
+
+    def restore_later(self) -> None:
+        """Has the tests' values installed before the next test, unless that installs the chart with its own."""
+        self.leftover.exists = True
+
+    def restore(self) -> None:
+        """Installs the tests' values if others are left."""
+        if self.leftover.exists:
+            self.install()
 
     def replace_agents(self) -> None:
         """Replaces every agent's pod; the new one starts on the driver as it is now."""

@@ -12,4 +12,4 @@ def operator(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     fleet.install(operator={"scaleUp": True, "nodeConditions": True})
     with mortal_operator(fleet, tmp_path_factory.mktemp("operator")) as found:
         yield found
-    fleet.install()
+    fleet.restore_later()

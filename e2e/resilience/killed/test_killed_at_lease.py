@@ -15,6 +15,8 @@ from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
+pytestmark = pytest.mark.installs("electing")
+
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/gpufleet-operator"
 KILLS = {
     writes.CREATE_LEASE: BOTH,
@@ -30,7 +32,7 @@ def electing(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     fleet.install(operator={"nodeConditions": True})
     with mortal_operator(fleet, tmp_path_factory.mktemp("operator"), "--leader-election=true") as found:
         yield found
-    fleet.install()
+    fleet.restore_later()
 
 
 def test_kills_at_each_write_of_the_lease_lead_to_the_same_end(

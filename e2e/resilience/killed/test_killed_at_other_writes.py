@@ -24,6 +24,8 @@ from gpufleet_e2e.support.manifests import pod_spec
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
+pytestmark = pytest.mark.installs("operator")
+
 USED_MIB = 9_000
 LONG_AGO = "2020-01-01T00:00:00Z"
 

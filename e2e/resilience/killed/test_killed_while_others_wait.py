@@ -30,6 +30,8 @@ from gpufleet_e2e.support.manifests import gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
+pytestmark = pytest.mark.installs("operator")
+
 CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
 HIGH = "gpufleet-test-killed"
 BY_HAND = {"by-hand": "true"}
