@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from gpufleet_e2e.faults.killing_proxy import KillingProxy, serving
 from gpufleet_e2e.support.fleet import OPERATOR, READY_SECONDS, Fleet
 from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.programs.operator_process import free_port, operator_command
+from gpufleet_e2e.support.programs.operator_process import OperatorProcess, OperatorStarter, free_port
 
 _ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/gpufleet-operator"
 _TOKEN_SECONDS = 7200
@@ -39,7 +38,7 @@ class MortalOperator:
         self._log = folder / "operator.log"
         self._own_flags = flags
         self._flags: list[str] = []
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: OperatorProcess | None = None
         self._ended = threading.Event()
         self._port = 0
         self.ends: list[int] = []
@@ -62,7 +61,7 @@ class MortalOperator:
         """Ends it with SIGTERM."""
         self._ended.set()
         if self._process is not None:
-            self._process.terminate()
+            self._process.send(signal.SIGTERM)
         self._keeper.join()
 
     def check_leads(self) -> None:
@@ -79,7 +78,7 @@ class MortalOperator:
         """Ends the process with SIGTERM, so that it releases the Lease. Another one is started."""
         assert self._process is not None
         ending, self._asked = self._process, True
-        ending.terminate()
+        ending.send(signal.SIGTERM)
         ending.wait(_END_SECONDS)
 
     def check(self) -> None:
@@ -89,18 +88,17 @@ class MortalOperator:
 
     def _keep(self) -> None:
         environment = {**os.environ, "KUBECONFIG": str(self._folder / "kubeconfig"), "NO_PROXY": "127.0.0.1"}
-        while not self._ended.is_set():
-            with self._log.open("ab") as log:
-                command = operator_command(*self._flags)
-                self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-            status = self._process.wait()
-            asked, self._asked = self._asked, False
-            if not self._ended.is_set() and not (asked and status == 0):
-                self.ends.append(status)
+        with OperatorStarter(environment, self._log) as starter:
+            while not self._ended.is_set():
+                self._process = starter.start(*self._flags)
+                status = self._process.wait()
+                asked, self._asked = self._asked, False
+                if not self._ended.is_set() and not (asked and status == 0):
+                    self.ends.append(status)
 
     def _kill(self) -> None:
         assert self._process is not None
-        self._process.kill()
+        self._process.send(signal.SIGKILL)
         self._process.wait()
 
     def _ready(self) -> None:
