@@ -86,4 +86,4 @@ class Containers:
                 if data:
                     yield data
         finally:
-            connection.shutdown()  # `close` leaves the socket open when the server has closed the connection
+            connection.shutdown()  # type: ignore[no-untyped-call]  # `close` leaves the socket open after the server's close
