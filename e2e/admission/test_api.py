@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -174,7 +173,7 @@ def test_unknown_fields_are_pruned_and_the_pod_spec_is_kept(admin: Client) -> No
     assert created["spec"]["template"] == {"spec": {**TEMPLATE["spec"], "unheardOf": {"deep": [1]}}}
 
 
-def device(uuid: str, index: int, **values: Any) -> JsonObject:
+def device(uuid: str, index: int, **values: object) -> JsonObject:
     return {"uuid": uuid, "index": index, "model": "m", "health": HEALTHY, **values}
 
 

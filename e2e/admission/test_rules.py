@@ -1,21 +1,19 @@
 """Rules and bounds of the CRDs on a real apiserver; each rejection names its field."""
 
-from typing import Any
-
 import pytest
 
 from gpufleet_e2e.identities import ASSIGNMENT, TELEMETRY, TEMPLATE, WORKLOADS, Client, JsonObject, telemetry, workload
 
 
-def assignment(**changed: Any) -> JsonObject:
+def assignment(**changed: object) -> JsonObject:
     return telemetry(spec={"assignments": [{**ASSIGNMENT, **changed}]})
 
 
-def with_template(template: Any) -> JsonObject:
+def with_template(template: object) -> JsonObject:
     return workload(template=template)
 
 
-def with_containers(*containers: Any) -> JsonObject:
+def with_containers(*containers: object) -> JsonObject:
     return with_template({"spec": {"restartPolicy": "Never", "containers": list(containers)}})
 
 

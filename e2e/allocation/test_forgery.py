@@ -93,7 +93,7 @@ def test_pod_of_another_namespace_is_not_a_replica(namespace: TestNamespace, fle
     other = TestNamespace(fleet, f"{namespace.name}-x")
     gate = claiming_spec("train") if transport == "DRA" else {"schedulingGates": [{"name": GATE}]}
     for name, spec in (("gated", gate), ("running", {})):
-        fleet.api.create(pods(other.name), _foreign_pod(name, namespace.workload("train"), **spec))
+        fleet.api.create(pods(other.name), _foreign_pod(name, namespace.workload("train"), spec))
     eventually(lambda: _collected(other), within=60)
     assert namespace.pod("train")["metadata"]["uid"] == real["metadata"]["uid"], "its own pod was replaced"
     reasons = {
@@ -107,7 +107,7 @@ def test_pod_of_another_namespace_is_not_a_replica(namespace: TestNamespace, fle
     other.clear()
 
 
-def _foreign_pod(name: str, workload: JsonObject, **spec: Any) -> JsonObject:
+def _foreign_pod(name: str, workload: JsonObject, spec: JsonObject) -> JsonObject:
     owner = {key: workload[key] for key in ("apiVersion", "kind")} | {"controller": True}
     owner |= {key: workload["metadata"][key] for key in ("name", "uid")}
     body = plain_pod(name, labels={WORKLOAD_LABEL: workload["metadata"]["name"], REPLICA_LABEL: "0"}, **spec)

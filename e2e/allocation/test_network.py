@@ -1,7 +1,6 @@
 """Replicas find each other by DNS: host names, the headless Service, and the address of replica 0."""
 
 from functools import partial
-from typing import Any
 
 import yaml
 
@@ -15,8 +14,7 @@ from gpufleet_testbed import repository_root
 
 
 def _service(namespace: TestNamespace, name: str) -> JsonObject:
-    found: Any = namespace.fleet.api.get(f"{NAMESPACES}/{namespace.name}/services/{name}")
-    return dict(found)
+    return namespace.fleet.api.get(f"{NAMESPACES}/{namespace.name}/services/{name}")
 
 
 def _log(namespace: TestNamespace, pod: JsonObject) -> str:

@@ -1,11 +1,9 @@
 """A changed template reaches the pods, and each replica keeps its devices although another workload waits for them."""
 
-from typing import Any
-
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import JsonObject, pods, workloads
 from gpufleet_e2e.support.fleet import Fleet
-from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
+from gpufleet_e2e.support.manifests import SLEEP, container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
@@ -83,9 +81,9 @@ def _run(namespace: TestNamespace, fleet: Fleet, replicas: int = 1, **spec: obje
     return found
 
 
-def _change(namespace: TestNamespace, **fields: Any) -> None:
+def _change(namespace: TestNamespace, command: tuple[str, ...] = SLEEP) -> None:
     """Adds a variable to the container."""
-    changed = container(env=[{"name": "COLOR", "value": "green"}], **fields)
+    changed = container(env=[{"name": "COLOR", "value": "green"}], command=command)
     patch = {"spec": {"template": {"spec": {"containers": [changed]}}}}
     namespace.fleet.api.patch(f"{workloads(namespace.name)}/serve", patch)
 

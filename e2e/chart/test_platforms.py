@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gpufleet_e2e.support.api import JsonObject
 from gpufleet_e2e.support.chart import Chart, kinds
 from gpufleet_testbed import ClusterError, repository_root
 
@@ -15,20 +16,20 @@ def agent(chart: Chart, values: Mapping[str, object]) -> Any:
     return chart.agent(values)["spec"]["containers"][0]
 
 
-def args(container: Any) -> dict[str, str]:
+def args(container: JsonObject) -> dict[str, str]:
     pairs = (word.removeprefix("--").partition("=") for word in container["args"])
     return {name: value for name, _, value in pairs}
 
 
-def mounts(container: Any) -> dict[str, str]:
+def mounts(container: JsonObject) -> dict[str, str]:
     return {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
 
 
-def paths(pod: Any) -> dict[str, str]:
+def paths(pod: JsonObject) -> dict[str, str]:
     return {one["name"]: one["hostPath"]["path"] for one in pod["spec"]["volumes"]}
 
 
-def visible(container: Any) -> str | None:
+def visible(container: JsonObject) -> str | None:
     found = {one["name"]: one.get("value") for one in container["env"]}
     return found.get("NVIDIA_VISIBLE_DEVICES")
 

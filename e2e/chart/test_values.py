@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gpufleet_e2e.support.api import JsonObject
 from gpufleet_e2e.support.chart import Chart, Objects, kinds
 from gpufleet_e2e.support.install import NAMESPACE
 
@@ -137,7 +138,7 @@ def test_viewers_of_telemetry_are_bound(chart: Chart) -> None:
 
 
 def test_operator_writes_in_watched_namespaces_only(chart: Chart) -> None:
-    def writes(one: Any) -> set[str]:
+    def writes(one: JsonObject) -> set[str]:
         return {
             f"{verb} {resource}"
             for rule in one["rules"]

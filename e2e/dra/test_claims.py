@@ -3,15 +3,25 @@
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Unpack
 
 import pytest
 
 from gpufleet_e2e.kubernetes_features import DEVICE_HEALTH, DEVICE_TAINTS, SHARED_CLAIMS
 from gpufleet_e2e.support.api import TELEMETRY, Api, JsonObject, pods
-from gpufleet_e2e.support.claims import DRIVER, SLICES, claiming_pod, claims, publishes, resource_claim, slice_of
+from gpufleet_e2e.support.claims import (
+    DRIVER,
+    SLICES,
+    PodSpecFields,
+    claiming_pod,
+    claims,
+    publishes,
+    resource_claim,
+    slice_of,
+)
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import NAMESPACE, RELEASE
+from gpufleet_e2e.support.manifests import SLEEP
 from gpufleet_e2e.support.polling import eventually, never
 from gpufleet_e2e.support.sandbox import TestNamespace
 from gpufleet_e2e.support.watchdog import Watchdog, holders_by_processes
@@ -150,12 +160,19 @@ def test_agent_may_not_write_slices_of_other_nodes(fleet: Fleet, node: str) -> N
 
 
 def _create(
-    namespace: TestNamespace, name: str, uuid: str, *, memory: str = "", tolerates: bool = True, **pod: Any
+    namespace: TestNamespace,
+    name: str,
+    uuid: str,
+    *,
+    memory: str = "",
+    tolerates: bool = True,
+    command: tuple[str, ...] = SLEEP,
+    **pod: Unpack[PodSpecFields],
 ) -> None:
     """Creates a claim and a pod of the same name."""
     claim = resource_claim(name, uuid, memory=memory, tolerates=tolerates)
     namespace.fleet.api.create(claims(namespace.name), claim)
-    namespace.fleet.api.create(pods(namespace.name), claiming_pod(name, name, **pod))
+    namespace.fleet.api.create(pods(namespace.name), claiming_pod(name, name, command=command, **pod))
 
 
 def _pod(namespace: TestNamespace, name: str) -> JsonObject:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
 from gpufleet_e2e.support.api import NODES, Api, JsonObject, pods
@@ -96,7 +95,7 @@ def test_host_port_in_use_is_not_picked(namespace: TestNamespace, fleet: Fleet) 
     namespace.verify("port")
 
 
-def _spread(name: str, **fields: Any) -> JsonObject:
+def _spread(name: str, **fields: object) -> JsonObject:
     constraint = {"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "DoNotSchedule", **_selecting(name)}
     return pod_spec(topologySpreadConstraints=[{**constraint, **fields}])
 

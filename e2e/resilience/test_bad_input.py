@@ -18,15 +18,15 @@ def _limits(amount: str) -> dict[str, Any]:
     return {"resources": {"limits": {GPU: amount}}}
 
 
-def _template(**fields: Any) -> dict[str, Any]:
+def _template(**fields: object) -> dict[str, Any]:
     return {"template": pod_spec(**fields)}
 
 
-def _requests(**amounts: Any) -> dict[str, Any]:
+def _requests(**amounts: object) -> dict[str, Any]:
     return {"template": pod_spec(container(resources={"requests": amounts}))}
 
 
-def _terms(*terms: Any) -> dict[str, Any]:
+def _terms(*terms: object) -> dict[str, Any]:
     return _template(affinity={"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": list(terms)}}})
 
 

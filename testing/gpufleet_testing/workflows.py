@@ -164,7 +164,7 @@ class ObjectCluster:
             "status": await published(hardware),
         }
 
-    def apply(self, name: str, **spec: Any) -> None:
+    def apply(self, name: str, **spec: object) -> None:
         """A user's GPUWorkload in namespace ml."""
         meta = {"name": name, "namespace": "ml", "uid": f"w-{name}", "generation": 1, "creationTimestamp": CREATED}
         template = {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "example:1"}]}}

@@ -15,7 +15,7 @@ from gpufleet_api.workload import GPUWorkload
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
-def unknown_fields(schema: dict[str, Any], value: Any, path: str) -> Iterator[str]:
+def unknown_fields(schema: dict[str, Any], value: object, path: str) -> Iterator[str]:
     """What strict field validation would reject."""
     if isinstance(value, dict) and "properties" in schema:
         for name, item in value.items():

@@ -6,8 +6,8 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from gpufleet_api.base import camel
-from gpufleet_api.crd import DEMAND, TELEMETRY, WORKLOAD
+from gpufleet_api.base import ApiModel, camel
+from gpufleet_api.crd import DEMAND, TELEMETRY, WORKLOAD, ApiResource
 from gpufleet_api.demand.gpu_demand import GPUDemand
 from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_api.workload import GPUWorkload
@@ -326,7 +326,7 @@ DEMAND_OBJECT: dict[str, Any] = {
     [(GPUWorkload, WORKLOAD_OBJECT), (GPUTelemetry, TELEMETRY_OBJECT), (GPUDemand, DEMAND_OBJECT)],
     ids=["workload", "telemetry", "demand"],
 )
-def test_full_object_round_trips(model: Any, value: dict[str, Any]) -> None:
+def test_full_object_round_trips(model: type[ApiModel], value: dict[str, Any]) -> None:
     assert model.model_validate(value).model_dump(mode="json", by_alias=True, exclude_none=True) == value
 
 
@@ -335,7 +335,7 @@ def test_full_object_round_trips(model: Any, value: dict[str, Any]) -> None:
     [(WORKLOAD, WORKLOAD_OBJECT), (TELEMETRY, TELEMETRY_OBJECT), (DEMAND, DEMAND_OBJECT)],
     ids=["workload", "telemetry", "demand"],
 )
-def test_full_object_is_valid_and_sets_every_field(resource: Any, value: dict[str, Any]) -> None:
+def test_full_object_is_valid_and_sets_every_field(resource: ApiResource, value: dict[str, Any]) -> None:
     (version,) = resource.definition()["spec"]["versions"]
     schema = version["schema"]["openAPIV3Schema"]
     jsonschema.validate(value, schema)

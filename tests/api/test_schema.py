@@ -74,7 +74,7 @@ class Dog(BaseModel):
     kind: Literal["Dog"]
 
 
-def model_of(annotation: Any, default: Any = ...) -> type[BaseModel]:
+def model_of(annotation: Any, default: object = ...) -> type[BaseModel]:
     return create_model("M", __base__=ApiModel, field=(annotation, default))
 
 

@@ -27,7 +27,7 @@ def job(bench: ModuleType, start: int, promised: Share, memory: float, compute: 
     return bench.Job(start, promised, np.full(100, memory, np.float32), np.full(100, compute, np.float32))
 
 
-def run(bench: ModuleType, jobs: list[Any], arm: str, steps: int = 100, allowed: Any = ()) -> Any:
+def run(bench: ModuleType, jobs: list[Any], arm: str, steps: int = 100, allowed: object = ()) -> Any:
     setting = bench.Setting(1, steps, 3, 1)
     return bench.run(jobs, bench.Arm(arm), Strategy.BEST, setting, allowed)
 

@@ -55,7 +55,7 @@ def test_default_values_fit_the_schema(values: dict[str, Any], schema: dict[str,
 
 
 def test_every_value_of_the_schema_has_a_default(values: dict[str, Any], schema: dict[str, Any]) -> None:
-    def missing(node: dict[str, Any], value: Any, path: str) -> list[str]:
+    def missing(node: dict[str, Any], value: dict[str, Any], path: str) -> list[str]:
         holes = []
         for name, child in node.get("properties", {}).items():
             if name not in value:
@@ -138,7 +138,7 @@ def test_every_value_of_the_schema_has_a_description(schema: dict[str, Any]) -> 
     ],
 )
 def test_wrong_or_misspelled_value_is_rejected(
-    values: dict[str, Any], schema: dict[str, Any], path: tuple[str, ...], wrong: Any
+    values: dict[str, Any], schema: dict[str, Any], path: tuple[str, ...], wrong: object
 ) -> None:
     at = values
     for step in path[:-1]:

@@ -1,6 +1,6 @@
 """The example fleets are valid, consistent, and work with every example."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def objects(path: Path) -> Iterator[dict[str, Any]]:
         yield from document["items"]
 
 
-def unknown(schema: Any, value: Any, path: str) -> Iterator[str]:
+def unknown(schema: Mapping[str, Any], value: object, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         for name, item in value.items():
             if name not in schema.get("properties", {}):

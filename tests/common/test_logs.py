@@ -2,7 +2,6 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import structlog
@@ -54,7 +53,7 @@ def test_error_level_silences_warnings_of_libraries() -> None:
 @pytest.mark.parametrize(
     "by", [structlog.get_logger("gpufleet_agent"), logging.getLogger("kopf")], ids=["our", "library"]
 )
-def test_an_error_in_json_has_its_traceback_on_the_same_line(by: Any) -> None:
+def test_an_error_in_json_has_its_traceback_on_the_same_line(by: structlog.BoundLogger | logging.Logger) -> None:
     out = io.StringIO()
     configure("info", "json", out)
     token = "secret"

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from typing import Any
 
 import pytest
 
@@ -36,7 +35,7 @@ def test_every_exception_is_of_a_command() -> None:
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{page}-{line[:40]}" for page, line in LINES])
 def test_shown_command_line_has_known_commands_and_options(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)
-    command: Any = built_command()
+    command = built_command()
     context = command.make_context("gpufleet", list(words), resilient_parsing=True)
     while hasattr(command, "resolve_command") and words:
         _, command, words = command.resolve_command(context, words)

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -35,7 +34,7 @@ def test_chart_values_in_documents_exist() -> None:
     assert {name for name in named if not _has(values, name.split("."))} == set()
 
 
-def _has(values: Any, path: list[str]) -> bool:
+def _has(values: object, path: list[str]) -> bool:
     for name in path:
         if not isinstance(values, dict) or name not in values:
             return False

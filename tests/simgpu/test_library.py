@@ -128,7 +128,7 @@ ONE_NUMBER: list[tuple[str, Callable[[Any], Any]]] = [
 ]
 
 
-def field(device: Any, number: int) -> int:
+def field(device: object, number: int) -> int:
     [value] = pynvml.nvmlDeviceGetFieldValues(device, [number])
     if value.nvmlReturn != pynvml.NVML_SUCCESS:
         raise pynvml.NVMLError(value.nvmlReturn)

@@ -26,7 +26,7 @@ def answers(code: int) -> Iterator[None]:
     assert raised.value.value == code
 
 
-def wait_for_xid(event_set: Any, milliseconds: int = 2000) -> tuple[int, int]:
+def wait_for_xid(event_set: object, milliseconds: int = 2000) -> tuple[int, int]:
     data = pynvml.nvmlEventSetWait_v2(event_set, milliseconds)
     assert data.eventType == pynvml.nvmlEventTypeXidCriticalError
     return pynvml.nvmlDeviceGetIndex(data.device), data.eventData

@@ -34,7 +34,7 @@ def answers(code: int) -> Iterator[None]:
     assert raised.value.value == code
 
 
-def test_mig_devices_are_found_by_index_and_lead_to_their_gpu(divided: Any) -> None:
+def test_mig_devices_are_found_by_index_and_lead_to_their_gpu(divided: object) -> None:
     assert pynvml.nvmlDeviceGetMaxMigDeviceCount(divided) == 7
     small, big = (pynvml.nvmlDeviceGetMigDeviceHandleByIndex(divided, place) for place in range(2))
     with answers(pynvml.NVML_ERROR_NOT_FOUND):
@@ -49,7 +49,7 @@ def test_mig_devices_are_found_by_index_and_lead_to_their_gpu(divided: Any) -> N
     assert pynvml.nvmlDeviceGetIndex(parent) == 1
 
 
-def test_mig_device_has_memory_and_processes_but_no_temperature(divided: Any) -> None:
+def test_mig_device_has_memory_and_processes_but_no_temperature(divided: object) -> None:
     big = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(divided, 1)
     memory = pynvml.nvmlDeviceGetMemoryInfo(big, version=pynvml.nvmlMemory_v2)
     assert (memory.total >> 20, memory.used >> 20) == (40448, 20000)
@@ -61,7 +61,7 @@ def test_mig_device_has_memory_and_processes_but_no_temperature(divided: Any) ->
             call(big)
 
 
-def test_divided_gpu_has_no_remapped_rows_and_no_utilization(simulated: Simulated, divided: Any) -> None:
+def test_divided_gpu_has_no_remapped_rows_and_no_utilization(simulated: Simulated, divided: object) -> None:
     calls = (
         pynvml.nvmlDeviceGetRemappedRows,
         pynvml.nvmlDeviceGetUtilizationRates,
@@ -76,7 +76,7 @@ def test_divided_gpu_has_no_remapped_rows_and_no_utilization(simulated: Simulate
         call(divided)
 
 
-def test_destroyed_mig_device_and_one_of_a_lost_gpu_fail(simulated: Simulated, divided: Any) -> None:
+def test_destroyed_mig_device_and_one_of_a_lost_gpu_fail(simulated: Simulated, divided: object) -> None:
     small, big = (pynvml.nvmlDeviceGetMigDeviceHandleByIndex(divided, place) for place in range(2))
     simulated.edit(lambda node: node.with_gpu(1, migs=(SMALL,)))
     assert pynvml.nvmlDeviceGetUUID(small) == "MIG-small"
@@ -87,7 +87,7 @@ def test_destroyed_mig_device_and_one_of_a_lost_gpu_fail(simulated: Simulated, d
         pynvml.nvmlDeviceGetUUID(small)
 
 
-def test_xid_contains_its_instances(simulated: Simulated, divided: Any) -> None:
+def test_xid_contains_its_instances(simulated: Simulated, divided: object) -> None:
     events = pynvml.nvmlEventSetCreate()
     pynvml.nvmlDeviceRegisterEvents(divided, pynvml.nvmlEventTypeXidCriticalError, events)
     simulated.edit(lambda node: node.with_xid(1, 48, (2, 1)).with_xid(1, 79))

@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.served.write(self.path.partition("?")[0].rpartition("/")[2], json.loads(body), len(body))
         self._respond(json.loads(body), 201)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: object) -> None:
         """Writes no log."""
 
     def _body(self) -> bytes:

@@ -61,7 +61,7 @@ class Kubelet:
         for server in self._servers:
             await server.stop(0)
 
-    async def _register(self, request: deviceplugin_pb2.RegisterRequest, _: Any) -> deviceplugin_pb2.Empty:
+    async def _register(self, request: deviceplugin_pb2.RegisterRequest, _: object) -> deviceplugin_pb2.Empty:
         self._streams.append(asyncio.create_task(self._watch(request.resource_name, request.endpoint)))
         return deviceplugin_pb2.Empty()
 
@@ -77,7 +77,7 @@ class Kubelet:
                     self.devices[resource] = len(message.devices)
         self.devices.pop(resource, None)
 
-    async def _list(self, _: Any, __: Any) -> podresources_pb2.ListPodResourcesResponse:
+    async def _list(self, _: object, __: object) -> podresources_pb2.ListPodResourcesResponse:
         self.lists += 1
         return podresources_pb2.ListPodResourcesResponse(
             pod_resources=[

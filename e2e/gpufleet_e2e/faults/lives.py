@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from gpufleet_api.names import WAITING_FOR_ANNOTATION
 from gpufleet_e2e.faults import writes
@@ -13,7 +13,7 @@ from gpufleet_e2e.support import api
 from gpufleet_e2e.support.api import NODES, JsonObject, pods, services, workloads
 from gpufleet_e2e.support.claims import claims
 from gpufleet_e2e.support.fleet import Fleet
-from gpufleet_e2e.support.manifests import gpuworkload
+from gpufleet_e2e.support.manifests import WorkloadFields, gpuworkload
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import FREE_SECONDS, TestNamespace
 
@@ -41,7 +41,7 @@ class Stage:
     def fleet(self) -> Fleet:
         return self.namespace.fleet
 
-    def apply(self, **fields: Any) -> None:
+    def apply(self, **fields: Unpack[WorkloadFields]) -> None:
         self.namespace.apply(gpuworkload(self.name, node=self.node, **fields))
 
     def edit(self, **spec: object) -> None:
@@ -70,7 +70,7 @@ def ready(stage: Stage) -> None:
     stage.has("Ready")
 
 
-def ready_first(act: Callable[[Stage], None], **fields: Any) -> Callable[[Stage], None]:
+def ready_first(act: Callable[[Stage], None], **fields: Unpack[WorkloadFields]) -> Callable[[Stage], None]:
     """Returns the beginning in which something happens to a workload that runs."""
 
     def begin(stage: Stage) -> None:

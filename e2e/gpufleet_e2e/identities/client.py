@@ -59,7 +59,9 @@ class Client:
             self._client = client.ApiClient(bearer)
             self._headers["Authorization"] = f"Bearer {token}"
 
-    def call(self, method: str, path: str, body: Any = None, kind: str | None = None, **query: Any) -> Response:
+    def call(
+        self, method: str, path: str, body: object = None, kind: str | None = None, **query: str | None
+    ) -> Response:
         """Sends one request; `kind` is the type of a patch, `query` contains options such as `dry_run="All"`."""
         options = {_camel(name): value for name, value in query.items() if value is not None}
         url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(options)}" if options else "")
@@ -67,19 +69,19 @@ class Client:
         response = self._client.call_api(method, url, headers, body)
         return Response(response.status, json.loads(response.read()))
 
-    def create(self, path: str, body: JsonObject, **query: Any) -> Response:
+    def create(self, path: str, body: JsonObject, **query: str | None) -> Response:
         """Creates an object, by default as a dry run; unknown fields are rejected."""
         return self.call("POST", path, body, **{"dry_run": "All", "field_validation": "Strict", **query})
 
-    def patch(self, path: str, body: Any, kind: str = "merge", **query: Any) -> Response:
+    def patch(self, path: str, body: object, kind: str = "merge", **query: str | None) -> Response:
         """Patches an object, by default as a dry run; unknown fields are rejected."""
         return self.call("PATCH", path, body, kind, **{"dry_run": "All", "field_validation": "Strict", **query})
 
-    def apply(self, path: str, body: JsonObject, *, manager: str, **query: Any) -> Response:
+    def apply(self, path: str, body: JsonObject, *, manager: str, **query: str | None) -> Response:
         """Applies an object server-side with force, by default as a dry run."""
         return self.patch(path, body, "apply", field_manager=manager, force="true", **query)
 
-    def delete(self, path: str, **query: Any) -> Response:
+    def delete(self, path: str, **query: str | None) -> Response:
         """Deletes an object, by default as a dry run."""
         return self.call("DELETE", path, **{"dry_run": "All", **query})
 

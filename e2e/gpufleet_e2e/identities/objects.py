@@ -1,7 +1,6 @@
 """Minimal objects that the accounts try to write."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from gpufleet_e2e.identities.client import JsonObject
 from gpufleet_e2e.identities.paths import NAMESPACE
@@ -35,7 +34,7 @@ STATUS: JsonObject = {
 """The status of a node without GPUs."""
 
 
-def workload(name: str = "train", **spec: Any) -> JsonObject:
+def workload(name: str = "train", **spec: object) -> JsonObject:
     """Builds a workload, by default suspended, so that the operator ignores it."""
     return {
         "apiVersion": API_VERSION,
@@ -45,12 +44,14 @@ def workload(name: str = "train", **spec: Any) -> JsonObject:
     }
 
 
-def telemetry(name: str = "e2e-no-such-node", **fields: Any) -> JsonObject:
+def telemetry(name: str = "e2e-no-such-node", **fields: object) -> JsonObject:
     """Builds a GPUTelemetry, by default of a node that does not exist."""
     return {"apiVersion": API_VERSION, "kind": "GPUTelemetry", "metadata": {"name": name}, **fields}
 
 
-def pod(name: str, *, account: str = "user", annotations: Mapping[str, str] | None = None, **spec: Any) -> JsonObject:
+def pod(
+    name: str, *, account: str = "user", annotations: Mapping[str, str] | None = None, **spec: object
+) -> JsonObject:
     """Builds a pod that sleeps, with the test bed's small image."""
     container = {
         "name": "main",

@@ -55,7 +55,7 @@ class AsyncApi:
     ) -> None:
         await self._session.close()
 
-    async def call(self, method: str, path: str, body: Any = None, content: str = "application/json") -> JsonObject:
+    async def call(self, method: str, path: str, body: object = None, content: str = "application/json") -> JsonObject:
         """Sends one request and returns the response.
 
         Raises:

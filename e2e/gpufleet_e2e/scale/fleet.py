@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from gpufleet_e2e.fakes.process import ProcessSamples
 from gpufleet_e2e.scale import programs
@@ -15,7 +15,7 @@ from gpufleet_e2e.scale.client import AsyncApi, JsonObject, each
 from gpufleet_e2e.scale.faults import faults
 from gpufleet_e2e.scale.gates import Gates
 from gpufleet_e2e.support.api import pods, workloads
-from gpufleet_e2e.support.manifests import gpuworkload
+from gpufleet_e2e.support.manifests import WorkloadFields, gpuworkload
 from gpufleet_testbed import Cluster, repository_root
 from gpufleet_testing.operator.synthetic import SyntheticFleet
 
@@ -44,7 +44,7 @@ class FakeFleet:
         with programs.running(command, self.folder / "operator.log", kubeconfig=kubeconfig) as process:
             yield ProcessSamples(process.pid)
 
-    async def submit(self, name: str, **spec: Any) -> None:
+    async def submit(self, name: str, **spec: Unpack[WorkloadFields]) -> None:
         """Creates a workload without a Service."""
         body = gpuworkload(name, network={"enableDNSHostnames": False}, **spec)
         await self.api.call("POST", workloads(NAMESPACE), body)

@@ -68,7 +68,7 @@ class Api:
         """The address of the apiserver."""
         return str(urlsplit(self._client.configuration.host).hostname)
 
-    def call(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Response:
+    def call(self, method: str, path: str, body: object = None, content_type: str = "application/json") -> Response:
         """Sends one request; a rejection is a response, not an exception."""
         url = f"{self._client.configuration.host}{path}"
         headers = {**self._headers, "Content-Type": content_type}
@@ -113,11 +113,11 @@ class Api:
         query = "?fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
         return self.call("POST", path + query, dict(body))
 
-    def patch(self, path: str, body: Any, kind: str = "merge") -> JsonObject:
+    def patch(self, path: str, body: object, kind: str = "merge") -> JsonObject:
         """Patches an object; a rejection fails the test."""
         return _accepted(self.try_patch(path, body, kind), path).body
 
-    def try_patch(self, path: str, body: Any, kind: str = "merge", *, dry_run: bool = False) -> Response:
+    def try_patch(self, path: str, body: object, kind: str = "merge", *, dry_run: bool = False) -> Response:
         """Patches an object, or returns the rejection."""
         return self.call("PATCH", path + ("?dryRun=All" if dry_run else ""), body, PATCHES[kind])
 

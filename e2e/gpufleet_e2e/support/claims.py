@@ -1,8 +1,8 @@
 """ResourceClaims and pods that use them, as a user or the operator writes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from gpufleet_e2e.support.api import pods
 from gpufleet_e2e.support.fleet import Fleet
@@ -23,7 +23,7 @@ def claims(namespace: str) -> str:
     return f"{API}/namespaces/{namespace}/resourceclaims"
 
 
-def device_class(name: str = OWN_CLASS, **spec: Any) -> JsonObject:
+def device_class(name: str = OWN_CLASS, **spec: object) -> JsonObject:
     """Builds a DeviceClass with all devices of the driver, as an administrator can."""
     selectors = [{"cel": {"expression": f'device.driver == "{DRIVER}"'}}]
     head = {"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": name}}
@@ -56,16 +56,21 @@ def resource_claim(
     }
 
 
-def claiming_pod(name: str, claim: str, *, command: tuple[str, ...] = SLEEP, **spec: Any) -> JsonObject:
+class PodSpecFields(TypedDict, total=False):
+    """Arguments of `plain_pod` that other builders pass on; those in camel case are fields of the spec."""
+
+    annotations: Mapping[str, str]
+    nodeName: str
+    nodeSelector: Mapping[str, str]
+    terminationGracePeriodSeconds: int
+
+
+def claiming_pod(
+    name: str, claim: str, *, command: tuple[str, ...] = SLEEP, **spec: Unpack[PodSpecFields]
+) -> JsonObject:
     """Builds a pod whose container has the devices of a claim."""
-    return plain_pod(
-        name,
-        **{
-            "containers": [container(command=command, resources={"claims": [{"name": "gpu"}]})],
-            "resourceClaims": [{"name": "gpu", "resourceClaimName": claim}],
-            **spec,
-        },
-    )
+    containers = [container(command=command, resources={"claims": [{"name": "gpu"}]})]
+    return plain_pod(name, containers=containers, resourceClaims=[{"name": "gpu", "resourceClaimName": claim}], **spec)
 
 
 @contextmanager
@@ -78,7 +83,7 @@ def own_class(fleet: Fleet) -> Iterator[None]:
         fleet.api.delete(f"{CLASSES}/{OWN_CLASS}")
 
 
-def claim_by_hand(fleet: Fleet, namespace: str, name: str, uuid: str, **pod: Any) -> None:
+def claim_by_hand(fleet: Fleet, namespace: str, name: str, uuid: str, **pod: Unpack[PodSpecFields]) -> None:
     """Creates a claim of `own_class` for one device, and a pod of the same name that has it."""
     fleet.api.create(claims(namespace), resource_claim(name, uuid))
     fleet.api.create(pods(namespace), claiming_pod(name, name, **pod))

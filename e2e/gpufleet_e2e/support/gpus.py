@@ -1,7 +1,6 @@
 """The simulated GPUs of one node; their readings can change while everything runs."""
 
 from dataclasses import replace
-from typing import Any
 
 from gpufleet_simgpu.build import build_library
 from gpufleet_simgpu.clients import open_clients
@@ -23,7 +22,7 @@ class Gpus:
         self.uuids = tuple(gpu.uuid for gpu in self._idle.gpus)
         """In order of their index."""
 
-    def report(self, uuid: str, **fields: Any) -> None:
+    def report(self, uuid: str, **fields: object) -> None:
         """Changes readings of one GPU, such as `temperature_celsius=95`."""
         edit(self._path, lambda state: state.with_gpu(self._index(uuid), **fields))
 

@@ -87,5 +87,5 @@ def _known(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
     return {name: _known_value(value, defaults[name]) for name, value in values.items() if name in defaults}
 
 
-def _known_value(value: Any, default: Any) -> Any:
+def _known_value(value: object, default: object) -> Any:
     return _known(value, default) if isinstance(value, Mapping) and isinstance(default, Mapping) and default else value

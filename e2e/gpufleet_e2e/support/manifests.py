@@ -1,7 +1,7 @@
 """Manifests of the objects that the tests apply."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from gpufleet_e2e.proof import contract
 
@@ -16,15 +16,27 @@ SLEEP = ("sh", "-c", IDLE)
 SHARD = ("sh", "-c", f'echo "shard $GPUFLEET_SHARD_START to $GPUFLEET_SHARD_END"; {IDLE}')
 
 
-def container(name: str = "main", *, command: tuple[str, ...] = SLEEP, **fields: Any) -> JsonObject:
+def container(name: str = "main", *, command: tuple[str, ...] = SLEEP, **fields: object) -> JsonObject:
     """Builds a container that sleeps."""
     return {"name": name, "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": list(command), **fields}
 
 
-def pod_spec(*containers: JsonObject, **fields: Any) -> JsonObject:
+def pod_spec(*containers: JsonObject, **fields: object) -> JsonObject:
     """Builds a pod's spec, by default with one container that sleeps."""
     usual: JsonObject = {"terminationGracePeriodSeconds": 1, "restartPolicy": "Always"}
     return {**usual, "containers": list(containers) or [container()], **fields}
+
+
+class WorkloadFields(TypedDict, total=False):
+    """Arguments of `gpuworkload` that other builders pass on; those in camel case are fields of the spec."""
+
+    count: int
+    replicas: int
+    uuids: tuple[str, ...]
+    template: JsonObject
+    devices: JsonObject
+    placement: JsonObject
+    runPolicy: JsonObject
 
 
 def gpuworkload(
@@ -37,7 +49,7 @@ def gpuworkload(
     requirements: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
     template: JsonObject | None = None,
-    **spec: Any,
+    **spec: object,
 ) -> JsonObject:
     """Builds a GPUWorkload.
 
@@ -71,7 +83,7 @@ def gpuworkload(
     }
 
 
-def adopting(name: str, *, count: int = 1, replicas: int | None = None, **spec: Any) -> JsonObject:
+def adopting(name: str, *, count: int = 1, replicas: int | None = None, **spec: object) -> JsonObject:
     """Builds a GPUWorkload without a template; with `replicas`, its pods are a gang."""
     gang: JsonObject = {} if replicas is None else {"replicas": replicas, "placement": {"gang": True}}
     return {
@@ -82,7 +94,7 @@ def adopting(name: str, *, count: int = 1, replicas: int | None = None, **spec: 
     }
 
 
-def labeled_template(workload: str, *, restart_policy: str = "Always", **spec: Any) -> JsonObject:
+def labeled_template(workload: str, *, restart_policy: str = "Always", **spec: object) -> JsonObject:
     """Builds the pod template of a controller; the label is all that is said about GPUs."""
     labels = {contract.WORKLOAD_LABEL: workload, "app": workload}
     return {"metadata": {"labels": labels}, "spec": pod_spec(restartPolicy=restart_policy, **spec)}
@@ -105,7 +117,12 @@ def written_out(spec: JsonObject, workload: str, *, count: int, transport: str) 
 
 
 def plain_pod(
-    name: str, *, count: int = 0, annotations: Mapping[str, str] | None = None, labels: Any = None, **spec: Any
+    name: str,
+    *,
+    count: int = 0,
+    annotations: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    **spec: object,
 ) -> JsonObject:
     """Builds a pod without a workload; with `count` it requests that many devices, and the device plugin picks them."""
     main = container(resources={"limits": {contract.RESOURCE: str(count)}} if count else {})

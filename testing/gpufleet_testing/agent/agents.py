@@ -5,14 +5,19 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import pytest
 
 from gpufleet_agent.agent import Agent, build_agent
 from gpufleet_agent.devices.base import DeviceInfo, Hardware, Reading, SlowReading
 from gpufleet_agent.kube.api import KubeApi
+from gpufleet_agent.metrics.options import MetricsOptions
+from gpufleet_agent.plugin.inject.strategies import InjectorSettings
+from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.settings import AgentSettings
+from gpufleet_api.names import Transport
 from gpufleet_testing.agent.kube_apis import WatchedObjectApi
 from gpufleet_testing.agent.kubelet import FakeKubelet
 
@@ -63,7 +68,23 @@ class IdleGpus:
         return self.on_read_slow(uuid)
 
 
-def make_settings(kubelet: FakeKubelet, **changes: Any) -> AgentSettings:
+class AgentFields(TypedDict, total=False):
+    """Settings that a test may change."""
+
+    own_pod: tuple[str, str] | None
+    shared_resource: str
+    heartbeat_seconds: float
+    state_dir: Path | None
+    mig_strategy: MigStrategy
+    injection: InjectorSettings
+    metrics: MetricsOptions
+    transport: Transport
+    dra_driver: str
+    plugins_dir: Path
+    plugins_registry_dir: Path
+
+
+def make_settings(kubelet: FakeKubelet, **changes: Unpack[AgentFields]) -> AgentSettings:
     """Builds settings for that kubelet that sample often, listen on any port and keep nothing on disk."""
     usual = AgentSettings(
         node_name="node-1",
@@ -77,9 +98,10 @@ def make_settings(kubelet: FakeKubelet, **changes: Any) -> AgentSettings:
     return replace(usual, **changes)
 
 
-def make_agent(kubelet: FakeKubelet, api: KubeApi, hardware: Hardware, **changes: Any) -> Agent:
+def make_agent(kubelet: FakeKubelet, api: KubeApi, hardware: Hardware, **changes: Unpack[AgentFields]) -> Agent:
     """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet; settings as named."""
-    return _build(make_settings(kubelet, **{"heartbeat_seconds": 0.3, **changes}), hardware, api)
+    fields: AgentFields = {"heartbeat_seconds": 0.3, **changes}
+    return _build(make_settings(kubelet, **fields), hardware, api)
 
 
 def _build(settings: AgentSettings, hardware: Hardware, api: KubeApi) -> Agent:
@@ -107,7 +129,7 @@ async def running_agent(agent: Agent) -> AsyncIterator[None]:
 class AgentRig:
     """What an agent needs, all of it fake but the kubelet's sockets."""
 
-    def __init__(self, kubelet: FakeKubelet, **settings: Any) -> None:
+    def __init__(self, kubelet: FakeKubelet, **settings: Unpack[AgentFields]) -> None:
         self.kubelet = kubelet
         self.hardware = IdleGpus()
         self.api = WatchedObjectApi()

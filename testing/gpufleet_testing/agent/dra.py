@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypedDict, Unpack
 
-from gpufleet_agent.devices.base import DeviceInfo, Sample
+from gpufleet_agent.devices.base import DeviceInfo, MemoryModel, Sample
 from gpufleet_agent.dra.devices import ClaimableGpu
 from gpufleet_agent.dra.prepared_claim import PreparedClaim, PreparedDevice
 from gpufleet_agent.dra.server import DriverSockets
@@ -26,9 +26,23 @@ from gpufleet_testing.agent.kube_apis import WatchedObjectApi
 NODE = "node-1"
 
 
-def gpu(index: int, memory_mib: int | None = 80_000, **fields: Any) -> ClaimableGpu:
+class InfoFields(TypedDict, total=False):
+    uuid: str
+    architecture: str
+    compute_capability: str
+    pci_bus_id: str
+    numa_node: int
+    nvlink_peers: tuple[str, ...]
+    memory_model: MemoryModel
+    parent: str
+    profile: str
+
+
+def gpu(
+    index: int, memory_mib: int | None = 80_000, *, faults: tuple[str, ...] = (), may_recover: bool = True
+) -> ClaimableGpu:
     """Builds device `GPU-<index>` of the node."""
-    return ClaimableGpu(f"GPU-{index}", index, memory_mib, **fields)
+    return ClaimableGpu(f"GPU-{index}", index, memory_mib, faults, may_recover)
 
 
 def gpus(*found: ClaimableGpu) -> dict[str, ClaimableGpu]:
@@ -82,10 +96,10 @@ def claim_json(found: AllocatedClaim) -> dict[str, Any]:
 
 
 def snapshot_of(
-    index: int, *, faults: tuple[HealthReason, ...] = (), reserved_mib: int | None = None, **info: Any
+    index: int, *, faults: tuple[HealthReason, ...] = (), reserved_mib: int | None = None, **info: Unpack[InfoFields]
 ) -> DeviceSnapshot:
     """Builds the snapshot of a device with 80,000 MiB."""
-    description = DeviceInfo(**{"uuid": f"GPU-{index}", "index": index, "model": "NVIDIA H100", **info})
+    description = replace(DeviceInfo(f"GPU-{index}", index, "NVIDIA H100"), **info)
     state = HealthState.UNHEALTHY if faults else HealthState.HEALTHY
     sample = Sample(
         uuid=description.uuid, taken_at=0, memory_total_mib=80_000, memory_used_mib=0, memory_reserved_mib=reserved_mib

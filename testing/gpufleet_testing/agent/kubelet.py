@@ -205,7 +205,7 @@ class FakeKubelet:
         # A short answer is filled up with anything, as the device manager does.
         return frozenset([*preferred, *sorted(free.difference(preferred))][:size])
 
-    async def _register(self, request: deviceplugin_pb2.RegisterRequest, _: Any) -> deviceplugin_pb2.Empty:
+    async def _register(self, request: deviceplugin_pb2.RegisterRequest, _: object) -> deviceplugin_pb2.Empty:
         channel = unix_channel(self.device_plugins / request.endpoint)
         plugin = KubeletPlugin(channel, deviceplugin_pb2.DevicePluginOptions())
         plugin.options = await plugin.call(

@@ -36,7 +36,7 @@ def run(handler: Handler, scenario: Callable[[LightkubeTelemetryApi], Coroutine[
     asyncio.run(go())
 
 
-def failure(code: int, reason: str = "Reason", **fields: Any) -> httpx2.Response:
+def failure(code: int, reason: str = "Reason", **fields: object) -> httpx2.Response:
     status = {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": "in words", **fields}
     return httpx2.Response(code, json=status)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pynvml
 import pytest
@@ -17,7 +17,7 @@ def call_failer(patch: pytest.MonkeyPatch) -> FailCall:
     """Returns a `FailCall` that is undone with the patch."""
 
     def fail(function: str, code: int) -> None:
-        def failing(*_: Any, **__: Any) -> NoReturn:
+        def failing(*_: object, **__: object) -> NoReturn:
             raise pynvml.NVMLError(code)
 
         patch.setattr(pynvml, function, failing)

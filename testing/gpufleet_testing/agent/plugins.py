@@ -168,7 +168,7 @@ def make_driver(folder: Path) -> Path:
     return driver
 
 
-def injection_settings(folder: Path, *strategies: DeviceListStrategy, **fields: Any) -> InjectorSettings:
+def injection_settings(folder: Path, *strategies: DeviceListStrategy, **fields: object) -> InjectorSettings:
     """Builds settings for the driver below `folder`, which is made unless it exists."""
     driver = folder / "driver" if (folder / "driver").exists() else make_driver(folder)
     usual: dict[str, Any] = {"driver_root": driver, "cdi_root": folder / "cdi"}

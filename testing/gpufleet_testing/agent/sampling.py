@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypedDict
 
-from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, SlowReading
+from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, SlowReading, ThrottleReason
 from gpufleet_agent.sampling.timing import Timing
 
 FAST = Timing(
@@ -25,6 +26,37 @@ FAST = Timing(
 
 IMPATIENT = replace(FAST, deadline=0.3)
 """As `FAST`, for tests in which a call misses its deadline."""
+
+
+class SampleFields(TypedDict, total=False):
+    """What a test states of a sample."""
+
+    memory_total_mib: int | None
+    memory_used_mib: int | None
+    memory_reserved_mib: int | None
+    utilization_percent: int | None
+    memory_utilization_percent: int | None
+    temperature_celsius: int | None
+    memory_temperature_celsius: int | None
+    power_milliwatts: int | None
+    power_limit_milliwatts: int | None
+    sm_clock_mhz: int | None
+    memory_clock_mhz: int | None
+    throttle_reasons: frozenset[ThrottleReason] | None
+    process_count: int | None
+    encoder_percent: int | None
+    decoder_percent: int | None
+    energy_millijoules: int | None
+    pcie_replays: int | None
+    ecc_corrected: int | None
+    ecc_uncorrected: int | None
+    remapped_correctable: int | None
+    remapped_uncorrectable: int | None
+    row_remap_pending: bool | None
+    row_remap_failed: bool | None
+    page_retirement_pending: bool | None
+    mig_enabled: bool | None
+    requested_power_limit_milliwatts: int | None
 
 
 class FakeHardware:

@@ -19,7 +19,7 @@ SICK = HealthSnapshot(
 )
 
 
-def written(**fields: Any) -> dict[str, Any]:
+def written(**fields: object) -> dict[str, Any]:
     """The status of a node with one device, as the agent writes it."""
     device = DeviceSnapshot(INFO, SICK, Sample(uuid="GPU-0", taken_at=NOW, utilization_percent=1), 1.0)
     snapshot = NodeSnapshot(devices=(device,), driver_version="580.1", sample_age_seconds=1.0)

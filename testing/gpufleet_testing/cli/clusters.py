@@ -89,7 +89,7 @@ class RecordedCluster:
         return self._folder / key.partition("?")[0].replace("/", "_")
 
 
-def live_telemetry(name: str, *devices: JsonObject, observed: str, **fields: Any) -> JsonObject:
+def live_telemetry(name: str, *devices: JsonObject, observed: str, **fields: object) -> JsonObject:
     """Returns a GPUTelemetry that the apiserver recorded at `observed`."""
     summary = {"devices": len(devices), "healthy": len(devices), "allocated": 0, "state": "Ready"}
     return {
@@ -111,12 +111,14 @@ def live_telemetry(name: str, *devices: JsonObject, observed: str, **fields: Any
     }
 
 
-def holder(namespace: str, pod: str, container: str = "main", **fields: Any) -> JsonObject:
+def holder(namespace: str, pod: str, container: str = "main", **fields: object) -> JsonObject:
     """Returns an entry of `allocatedTo`."""
     return {"namespace": namespace, "pod": pod, "container": container, **fields}
 
 
-def reservation(namespace: str, pod: str, workload: str, *devices: str, replica: int = 0, **fields: Any) -> JsonObject:
+def reservation(
+    namespace: str, pod: str, workload: str, *devices: str, replica: int = 0, **fields: object
+) -> JsonObject:
     """Returns an entry of `spec.assignments`."""
     return {
         "podUID": f"uid-{pod}",
@@ -134,7 +136,9 @@ def reservation(namespace: str, pod: str, workload: str, *devices: str, replica:
     }
 
 
-def live_workload(name: str, namespace: str = "team", *, status: JsonObject | None = None, **spec: Any) -> JsonObject:
+def live_workload(
+    name: str, namespace: str = "team", *, status: JsonObject | None = None, **spec: object
+) -> JsonObject:
     """Returns a GPUWorkload with a status."""
     template = {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "example:1"}]}}
     return {
@@ -153,7 +157,7 @@ def condition(kind: str, status: str, reason: str, message: str = "") -> JsonObj
 
 
 def workload_pod(
-    name: str, workload: str, namespace: str = "team", *, replica: int = 0, gated: bool = False, **fields: Any
+    name: str, workload: str, namespace: str = "team", *, replica: int = 0, gated: bool = False, **fields: JsonObject
 ) -> JsonObject:
     """Returns a pod of a workload; a gated one, or one whose container runs."""
     running = {"name": "main", "ready": True, "restartCount": 0, "state": {"running": {}}}
@@ -190,7 +194,7 @@ def workload_pod(
     }
 
 
-def event(kind: str, name: str, reason: str, message: str, *, namespace: str = "team", **fields: Any) -> JsonObject:
+def event(kind: str, name: str, reason: str, message: str, *, namespace: str = "team", **fields: object) -> JsonObject:
     """Returns an event."""
     return {
         "apiVersion": "v1",

@@ -30,7 +30,7 @@ class ObjectFiles:
         return str(path)
 
 
-def gpu(node: str, index: int, **values: Any) -> JsonObject:
+def gpu(node: str, index: int, **values: object) -> JsonObject:
     """Returns an idle device. A field whose value is None is left out."""
     fields: JsonObject = {
         "uuid": f"GPU-{node}-{index}",
@@ -49,7 +49,7 @@ def gpu(node: str, index: int, **values: Any) -> JsonObject:
     return {key: value for key, value in {**fields, **values}.items() if value is not None}
 
 
-def telemetry(name: str, *devices: JsonObject, observed: str = _OBSERVED, **status: Any) -> JsonObject:
+def telemetry(name: str, *devices: JsonObject, observed: str = _OBSERVED, **status: object) -> JsonObject:
     """Returns the GPUTelemetry of a node with these devices."""
     return {
         "apiVersion": "gpufleet.dev/v1alpha1",
@@ -66,12 +66,12 @@ def telemetry(name: str, *devices: JsonObject, observed: str = _OBSERVED, **stat
     }
 
 
-def idle_node(name: str, count: int = 2, observed: str = _OBSERVED, **values: Any) -> JsonObject:
+def idle_node(name: str, count: int = 2, observed: str = _OBSERVED, **values: object) -> JsonObject:
     """Returns the GPUTelemetry of a node of idle devices, each warmer than the one before."""
     return telemetry(name, *(gpu(name, index, **values) for index in range(count)), observed=observed)
 
 
-def gpu_workload(name: str = "train", **spec: Any) -> JsonObject:
+def gpu_workload(name: str = "train", **spec: object) -> JsonObject:
     """Returns a GPUWorkload of one container."""
     template = {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "example:1"}]}}
     return {

@@ -41,7 +41,7 @@ def labels(component: str) -> dict[str, str]:
     }
 
 
-def owner(component: str, *args: str, **spec: Any) -> dict[str, Any]:
+def owner(component: str, *args: str, **spec: object) -> dict[str, Any]:
     """Returns a Deployment or DaemonSet of the chart, with arguments of its container and fields of its pods' spec."""
     selector = {"app.kubernetes.io/component": component}
     template = {"spec": {"containers": [{"name": component, "args": list(args)}], **spec}}

@@ -14,9 +14,10 @@ def _growth(metric: str) -> str:
     return f"max(increase({metric}{{{_ONE}}}[$__rate_interval]))"
 
 
-def _readings(title: str, description: str, unit: str, *named: tuple[str, str], **fields: float) -> Panel:
+def _readings(title: str, description: str, unit: str, *named: tuple[str, str], maximum: float | None = None) -> Panel:
     """Builds a diagram of metrics and their names."""
-    return lines(title, description, *(Target(_reading(metric), name) for metric, name in named), unit=unit, **fields)
+    targets = (Target(_reading(metric), name) for metric, name in named)
+    return lines(title, description, *targets, unit=unit, maximum=maximum)
 
 
 DEVICE = Dashboard(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 JsonObject = dict[str, Any]
 
@@ -50,6 +50,21 @@ class Panel:
     """Page and section below the folder of runbooks."""
 
 
+class PanelFields(TypedDict, total=False):
+    """Fields of a panel that its builder passes on."""
+
+    unit: str
+    thresholds: tuple[tuple[float, str], ...]
+    maximum: float | None
+    options: Mapping[str, Any]
+    runbook: str
+
+
+class WidePanelFields(PanelFields, total=False):
+    width: int
+    height: int
+
+
 @dataclass(frozen=True, slots=True)
 class Variable:
     """A selection at the top of a dashboard: the values of a label of a metric."""
@@ -75,17 +90,19 @@ class Dashboard:
         return [panel for _, panels in self.rows for panel in panels]
 
 
-def stat(title: str, description: str, expr: str, *, width: int = 4, **fields: Any) -> Panel:
+def stat(title: str, description: str, expr: str, *, width: int = 4, **fields: Unpack[PanelFields]) -> Panel:
     """Builds one large number."""
     return Panel(title, "stat", description, (Target(expr),), width=width, height=4, **fields)
 
 
-def lines(title: str, description: str, *targets: Target, **fields: Any) -> Panel:
+def lines(title: str, description: str, *targets: Target, **fields: Unpack[WidePanelFields]) -> Panel:
     """Builds a diagram over time."""
     return Panel(title, "timeseries", description, targets, **fields)
 
 
-def table(title: str, description: str, columns: Sequence[str], *targets: Target, **fields: Any) -> Panel:
+def table(
+    title: str, description: str, columns: Sequence[str], *targets: Target, **fields: Unpack[WidePanelFields]
+) -> Panel:
     """Builds a table with one row for each set of labels, and one column for each query."""
     return Panel(title, "table", description, targets, columns=tuple(columns), **fields)
 

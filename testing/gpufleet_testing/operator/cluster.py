@@ -6,7 +6,6 @@ A kubelet gives a device to one container at a time and rejects a pod for good, 
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 from gpufleet_api.names import (
     AGENT_FIELD_MANAGER,
@@ -89,7 +88,7 @@ class FakeCluster(FakeApiserver):
     def devices(self, name: str) -> list[str]:
         return [f"GPU-{name}-{index}" for index in range(self._device_counts[name])]
 
-    def submit(self, name: str, **spec: Any) -> None:
+    def submit(self, name: str, **spec: object) -> None:
         restart_policy = spec.pop("restart_policy", "Always")
         pod = {"restartPolicy": restart_policy, "containers": [{"name": "main", "image": "busybox"}]}
         if (priority := spec.pop("priority", None)) is not None:
@@ -99,12 +98,12 @@ class FakeCluster(FakeApiserver):
         body = {"apiVersion": API_VERSION, "metadata": {"name": name, "namespace": "ml"}, "spec": full}
         self.store("workloads", f"ml/{name}", body)
 
-    def edit(self, name: str, **spec: Any) -> None:
+    def edit(self, name: str, **spec: object) -> None:
         """Changes fields of a workload's spec."""
         body = self.objects["workloads", f"ml/{name}"]
         self.store("workloads", f"ml/{name}", {**body, "spec": {**body["spec"], **spec}})
 
-    def change_template(self, name: str, image: str, **fields: Any) -> None:
+    def change_template(self, name: str, image: str, **fields: object) -> None:
         """Changes the image of a workload's container, and other fields of it."""
         template = self.objects["workloads", f"ml/{name}"]["spec"]["template"]["spec"]
         container = {**template["containers"][0], "image": image, **fields}

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
 
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.incremental.decide_changes import decide_changes
@@ -91,7 +90,7 @@ def _compare_states(snapshot: Snapshot, expected: PassState, found: PassState) -
         assert _plain(mine) == _plain(theirs), f"rejections.{each.name}"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Iterable[object]) -> object:
     return dict(value) if isinstance(value, Mapping) else set(value)
 
 
@@ -100,5 +99,5 @@ def _reserve(action: Reserve) -> tuple[object, ...]:
     return action.node, action.uid, action.generation, assignments, sorted(action.added), sorted(action.removed)
 
 
-def _in_order(value: Any) -> Any:
+def _in_order(value: Iterable[object]) -> object:
     return dict(value) if isinstance(value, Mapping) else sorted(value, key=repr)

@@ -48,7 +48,7 @@ def workload(
     name: str = "train",
     *,
     status: WorkloadStatus | None = None,
-    template: Any = TEMPLATE,
+    template: object = TEMPLATE,
     created: datetime = NOW - timedelta(minutes=1),
     **spec: Unpack[WorkloadSpecFields],
 ) -> Workload:

@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from gpufleet_testing.hypothesis_profiles import THOROUGH
 
 Path = tuple[str | int, ...]
+T = TypeVar("T")
+V = TypeVar("V")
 
 
-def paths(document: Any, here: Path = ()) -> Iterator[Path]:
+def paths(document: object, here: Path = ()) -> Iterator[Path]:
     """Yields the path of each value below the root."""
     if here:
         yield here
@@ -20,17 +22,17 @@ def paths(document: Any, here: Path = ()) -> Iterator[Path]:
         yield from paths(value, (*here, key))
 
 
-def changed(document: Any, path: Path, value: Any) -> Any:
+def changed(document: T, path: Path, value: object) -> T:
     """Returns a copy with another value at a path."""
     document = copy.deepcopy(document)
-    parent = document
+    parent: Any = document
     for step in path[:-1]:
         parent = parent[step]
     parent[path[-1]] = value
     return document
 
 
-def variants(document: Any, places: Sequence[Path], values: Sequence[Any]) -> Iterator[tuple[Path, Any, Any]]:
+def variants(document: T, places: Sequence[Path], values: Sequence[V]) -> Iterator[tuple[Path, V, T]]:
     """Yields path, value and changed document: at each place a third of the values in turn, or all if thorough."""
     for at, path in enumerate(places):
         for value in values if THOROUGH else values[at % 3 :: 3]:

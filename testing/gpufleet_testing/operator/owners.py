@@ -12,7 +12,7 @@ from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
 
 
-def adopt(cluster: FakeCluster, **spec: Any) -> None:
+def adopt(cluster: FakeCluster, **spec: object) -> None:
     """Creates GPUWorkload `train` without a template."""
     body = {"apiVersion": API_VERSION, "metadata": {"name": "train", "namespace": "ml"}, "spec": spec}
     cluster.store("workloads", "ml/train", body)

@@ -193,7 +193,7 @@ class SyntheticFleet:
     def pod_name(self, number: int) -> str:
         return f"{self.workload_name(number)}-0-abcde"
 
-    def workload(self, number: int, **spec: Any) -> Body:
+    def workload(self, number: int, **spec: object) -> Body:
         """A workload without a status; from number `running` on, a waiting one whose question nothing can answer."""
         name = self.workload_name(number)
         if number >= self.running and not spec:
@@ -323,7 +323,7 @@ class SyntheticFleet:
         for number in range(self.running + self.waiting):
             self.submit(cache, number)
 
-    def submit(self, cache: Cache, number: int, **spec: Any) -> None:
+    def submit(self, cache: Cache, number: int, **spec: object) -> None:
         """Adds a workload and its pod."""
         cache.workloads.apply(self.workload(number, **spec))
         cache.pods.apply(self.pod(number, self.template_hash(cache, number)))

@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 import typer
+from typer.core import TyperGroup
 
 from gpufleet_agent import settings as agent_settings
 from gpufleet_cli.app import app
@@ -43,10 +44,11 @@ def command_line() -> str:
     return "\n\n".join(parts)
 
 
-def _commands(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _commands(group: object, prefix: str) -> Iterator[tuple[str, Any]]:
     """Yields all commands, those of a group with its name."""
+    assert isinstance(group, TyperGroup)
     for name, command in group.commands.items():
-        if hasattr(command, "commands"):
+        if isinstance(command, TyperGroup):
             yield from _commands(command, f"{prefix}{name} ")
         else:
             yield f"{prefix}{name}", command

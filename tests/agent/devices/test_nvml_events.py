@@ -16,7 +16,7 @@ from gpufleet_agent.devices.base import (
     Recovery,
 )
 from gpufleet_agent.devices.nvml import NvmlHardware
-from gpufleet_simgpu.model import RECOVERY_EVENT, UNAVAILABLE_EVENT
+from gpufleet_simgpu.model import RECOVERY_EVENT, UNAVAILABLE_EVENT, SimNode
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.agent.nvml import FailCall
 from gpufleet_testing.simulated import Simulated
@@ -89,7 +89,7 @@ def test_lost_device_does_not_block_events_of_others(simulated: Simulated, hardw
 
 
 def test_devices_without_events_are_waited_for_in_peace(simulated: Simulated, hardware: NvmlHardware) -> None:
-    def without_events(node: Any) -> Any:
+    def without_events(node: SimNode) -> SimNode:
         for index in range(4):
             node = node.with_fail(index, "events", pynvml.NVML_ERROR_NOT_SUPPORTED)
         return node
@@ -153,7 +153,7 @@ def test_event_set_that_cannot_be_created_is_an_error_and_counted(hardware: Nvml
 
 
 def test_wait_that_fails_for_ever_is_logged_once(hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(*_: Any) -> None:
+    def failing(*_: object) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
 
     monkeypatch.setattr(pynvml, "nvmlEventSetWait_v2", failing)

@@ -67,7 +67,7 @@ def test_one_link_that_errs_does_not_hide_those_after_it(
     simulated.edit(lambda node: node.with_gpu(0, links=(SimLinks(1, 2), SimLinks(2, 1))))
     state = pynvml.nvmlDeviceGetNvLinkState
 
-    def second_fails(handle: Any, link: int) -> Any:
+    def second_fails(handle: object, link: int) -> Any:
         if link == 1:
             raise pynvml.NVMLError(code)
         return state(handle, link)

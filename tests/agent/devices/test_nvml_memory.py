@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,8 +23,8 @@ HugePages_Total:       0
 
 
 @contextmanager
-def opened(**options: Any) -> Iterator[tuple[NvmlHardware, DeviceInfo]]:
-    hardware = NvmlHardware(**options)
+def opened(*, partitions: bool = False) -> Iterator[tuple[NvmlHardware, DeviceInfo]]:
+    hardware = NvmlHardware(partitions=partitions)
     hardware.open()
     try:
         hardware.device_count()

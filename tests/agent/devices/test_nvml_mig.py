@@ -122,7 +122,7 @@ def test_partition_whose_handle_fails_hides_no_other(
     simulated.edit(lambda node: node.with_gpu(2, mig_mode=0))
     handle_of = pynvml.nvmlDeviceGetMigDeviceHandleByIndex
 
-    def failing(gpu: Any, index: int) -> Any:
+    def failing(gpu: object, index: int) -> Any:
         if index == 1:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
         return handle_of(gpu, index)

@@ -224,7 +224,7 @@ class FillingDisk(FileIO):
 
     room_bytes = 700
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes) -> int:  # type: ignore[override] # a recorder writes bytes only
         if not self.room_bytes:
             raise OSError(ENOSPC, "No space left on device")
         written = super().write(data[: self.room_bytes])

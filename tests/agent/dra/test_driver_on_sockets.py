@@ -47,7 +47,9 @@ async def running(
     strategy: DeviceListStrategy = ENVVAR,
     *,
     infos: tuple[DeviceInfo, ...] | None = None,
-    **injection: Any,
+    pass_device_specs: bool = False,
+    container_mounts: tuple[tuple[Path, Path], ...] = (),
+    driver_root: Path = Path("/"),
 ) -> AsyncIterator[DraRig]:
     folder = kubelet.directory
     (folder / "registry").mkdir(exist_ok=True)
@@ -61,7 +63,13 @@ async def running(
         transport=Transport.DRA,
         plugins_dir=sockets.plugins_dir,
         plugins_registry_dir=sockets.registry_dir,
-        injection=InjectorSettings(strategies=frozenset({strategy}), cdi_root=folder / "cdi", **injection),
+        injection=InjectorSettings(
+            strategies=frozenset({strategy}),
+            pass_device_specs=pass_device_specs,
+            driver_root=driver_root,
+            cdi_root=folder / "cdi",
+            container_mounts=container_mounts,
+        ),
     )
     async with kubelet, running_agent(agent), DraKubelet(sockets) as dra:
         yield DraRig(agent, api, hardware, dra, folder / "cdi")

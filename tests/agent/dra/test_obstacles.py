@@ -1,23 +1,42 @@
 """When the devices of a claim can be given to its containers."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pytest
 
-from gpufleet_agent.dra.obstacles import Obstacle, ObstacleInput, blocking, find_obstacle, prepared_devices
-from gpufleet_agent.podresources.holdings import OtherHolder
+from gpufleet_agent.dra.devices import ClaimableGpu
+from gpufleet_agent.dra.obstacles import (
+    Obstacle,
+    ObstacleInput,
+    blocking,
+    find_obstacle,
+    prepared_devices,
+)
+from gpufleet_agent.dra.prepared_claim import PreparedClaim
+from gpufleet_agent.kube.model import Assignment
+from gpufleet_agent.podresources.holdings import OtherHolder, OtherHolders
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_testing.agent.dra import claim, gpu, gpus, prepared
 from gpufleet_testing.agent.objects import assignment
+
+
+class NodeFields(TypedDict, total=False):
+    gpus: Mapping[str, ClaimableGpu]
+    assignments: tuple[Assignment, ...] | None
+    others: tuple[PreparedClaim, ...]
+    holders: OtherHolders
+    missing_files: Mapping[str, str]
+
 
 ALL = gpus(gpu(0), gpu(1))
 BY_PLUGIN = OtherHolder(ContainerKey("ml", "b", "main"), "gpufleet.dev/gpu")
 SLOT = replace(BY_PLUGIN, resource="gpufleet.dev/gpu-shared", shared=True)
 
 
-def node(**fields: Any) -> ObstacleInput:
-    return ObstacleInput(**{"gpus": ALL, "assignments": (), **fields})
+def node(**fields: Unpack[NodeFields]) -> ObstacleInput:
+    return replace(ObstacleInput(gpus=ALL, assignments=()), **fields)
 
 
 def message(found: Obstacle | None) -> str:

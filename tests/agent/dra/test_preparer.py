@@ -3,10 +3,9 @@
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,7 +35,14 @@ def ref(found: AllocatedClaim) -> ClaimRef:
 class Rig:
     """A preparer, the apiserver, and the processes of pods."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        living: Callable[[frozenset[str]], frozenset[str]] | None = None,
+        device_files: DeviceFiles | None = None,
+        visible: str | None = None,
+    ) -> None:
         self.api = DraObjectApi()
         self.api.add(FIRST, SECOND)
         self.files = ClaimFiles(folder / "cdi")
@@ -46,20 +52,17 @@ class Rig:
         self.gpus = gpus(gpu(0), gpu(1))
         self.telemetry = TelemetryWatch(self.api, VersionSignal(), random.Random(1))  # noqa: S311 - jitter
         self.preparer = ClaimPreparer(
-            **{
-                "read": self.read,
-                "telemetry": self.telemetry,
-                "gpus": lambda: self.gpus,
-                "device_files": None,
-                "files": self.files,
-                "registry": self.registry,
-                "holders": lambda: self.holders,
-                "living": lambda uids: frozenset(uids & self.alive),
-                "visible": None,
-                "patience_seconds": 10.0,
-                "retry_seconds": 0.01,
-                **options,
-            }
+            read=self.read,
+            telemetry=self.telemetry,
+            gpus=lambda: self.gpus,
+            device_files=device_files,
+            files=self.files,
+            registry=self.registry,
+            holders=lambda: self.holders,
+            living=living or (lambda uids: frozenset(uids & self.alive)),
+            visible=visible,
+            patience_seconds=10.0,
+            retry_seconds=0.01,
         )
 
     async def read(self, namespace: str, name: str) -> AllocatedClaim:
@@ -75,8 +78,14 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
-    made = Rig(folder, **options)
+async def rig(
+    folder: Path,
+    *,
+    living: Callable[[frozenset[str]], frozenset[str]] | None = None,
+    device_files: DeviceFiles | None = None,
+    visible: str | None = None,
+) -> AsyncIterator[Rig]:
+    made = Rig(folder, living=living, device_files=device_files, visible=visible)
     await made.preparer.start()
     try:
         yield made

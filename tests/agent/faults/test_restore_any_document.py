@@ -80,7 +80,7 @@ anything = st.recursive(
 )
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to everything inside a document."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [place for key, inner in items for place in ((*path, key), *places(inner, (*path, key)))]
@@ -132,7 +132,7 @@ def test_the_good_document_is_remembered_without_complaint() -> None:
 
 @examples(60)
 @given(bent() | st.fixed_dictionaries({"metadata": st.just(GOOD["metadata"]), "spec": anything, "status": anything}))
-def test_any_document_is_decoded_or_rejected_and_never_reported_as_is(document: Any) -> None:
+def test_any_document_is_decoded_or_rejected_and_never_reported_as_is(document: Mapping[str, Any]) -> None:
     try:
         version = parse_object(document)
     except ObjectFormatError:
@@ -164,7 +164,7 @@ def test_any_document_is_decoded_or_rejected_and_never_reported_as_is(document: 
         {**GOOD["status"], "devices": [{**GOOD["status"]["devices"][0], "numaNode": {}}]},
     ],
 )
-def test_a_past_of_another_form_is_none(status: Any) -> None:
+def test_a_past_of_another_form_is_none(status: object) -> None:
     record, complaints = remember(parse_object({**GOOD, "status": status}))
     assert reported_codes(report(record)) == []
     assert len(complaints) == (isinstance(status, dict))
@@ -174,7 +174,7 @@ class FakeApi:
     """Answers with documents, the newest last."""
 
     def __init__(self) -> None:
-        self.document: Any = GOOD
+        self.document: Mapping[str, Any] = GOOD
         self.writes = 0
 
     async def get(self) -> TelemetryObject:
@@ -198,7 +198,7 @@ class FakeApi:
 @pytest.mark.parametrize("spec", ["bad", {"assignments": "bad"}, {"assignments": ["bad"]}, {"assignments": [{}]}])
 @in_virtual_time
 async def test_unreadable_object_is_counted_and_ends_neither_watch_nor_writer(
-    spec: Any,
+    spec: object,
 ) -> None:
     registry = CollectorRegistry()
     counters = Instruments(registry, "test")

@@ -1,7 +1,8 @@
 """The object's memory beside the node's file: which of them counts, and what was acknowledged already."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
 
 import pytest
 
@@ -18,10 +19,16 @@ WELL = HealthSnapshot(HealthState.HEALTHY)
 SICK = HealthSnapshot(HealthState.UNHEALTHY, (HealthReason("XidError", "XID 79", NOW - 60, Recovery.RESET),), NOW - 60)
 
 
-def file(health: HealthSnapshot, written: float, *, reports: tuple[float, ...] = (), **fields: Any) -> Checkpoint:
+def file(
+    health: HealthSnapshot,
+    written: float,
+    *,
+    reports: tuple[float, ...] = (),
+    acknowledgments: Mapping[FaultAcknowledgment, float] = MappingProxyType({}),
+) -> Checkpoint:
     last = {"XidError": written - 1} if health is SICK else {}
     past = SavedState(written, "580.1", {"GPU-0": SavedDevice(INFO, health, last)})
-    return Checkpoint(past, reports=frozenset(reports), **fields)
+    return Checkpoint(past, acknowledgments, frozenset(reports))
 
 
 def version(health: HealthSnapshot | None, observed: float, acknowledged: str = "") -> TelemetryObject:

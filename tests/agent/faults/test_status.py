@@ -40,7 +40,7 @@ def test_without_a_report_there_is_no_past(status: dict[str, Any]) -> None:
         "GPU-9",
     ],
 )
-def test_a_device_that_can_not_be_read_is_left_out(broken: Any) -> None:
+def test_a_device_that_can_not_be_read_is_left_out(broken: object) -> None:
     status = written()
     status["devices"].append(broken)
     past = read_status(status, "boot-1")

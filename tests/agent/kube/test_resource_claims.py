@@ -8,7 +8,7 @@ from gpufleet_agent.kube.resource_claims import AllocatedDevice, ConsumerPod, pa
 METADATA = {"namespace": "ml", "name": "c", "uid": "u"}
 
 
-def result(driver: str, pool: str, **fields: Any) -> dict[str, Any]:
+def result(driver: str, pool: str, **fields: object) -> dict[str, Any]:
     return {"request": "gpu/first", "driver": driver, "pool": pool, "device": "gpu-1", **fields}
 
 

@@ -3,12 +3,12 @@ from typing import Any
 from gpufleet_agent.kube.resource_slices import parse_slices
 
 
-def resource_slice(*devices: Any) -> dict[str, Any]:
+def resource_slice(*devices: object) -> dict[str, Any]:
     """A ResourceSlice of resource.k8s.io/v1, as NVIDIA's driver publishes it."""
     return {"spec": {"driver": "gpu.nvidia.com", "nodeName": "node-1", "pool": {"name": "node-1"}, "devices": devices}}
 
 
-def device(name: str, **attributes: Any) -> dict[str, Any]:
+def device(name: str, **attributes: object) -> dict[str, Any]:
     return {"name": name, "attributes": attributes, "capacity": {"memory": {"value": "80Gi"}}}
 
 

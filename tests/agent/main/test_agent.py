@@ -11,7 +11,7 @@ from gpufleet_agent.resources import MigStrategy
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.agents import AgentRig
 from gpufleet_testing.agent.kubelet import FakeKubelet
-from gpufleet_testing.agent.objects import assignment
+from gpufleet_testing.agent.objects import AssignmentFields, assignment
 
 
 async def test_the_road_from_sample_to_confirmation(kubelet: FakeKubelet) -> None:
@@ -42,10 +42,9 @@ async def test_the_road_of_a_share_from_reservation_to_confirmation(kubelet: Fak
     async with kubelet, rig.running():
         await kubelet.until(lambda: kubelet.serving(SHARED_RESOURCE) and kubelet.serving())
         assert len(kubelet.plugins[SHARED_RESOURCE].healthy) == 4 * 16
-        share = {"resource": SHARED_RESOURCE, "memory_mib": 20_000}
-        await rig.api.reserve(
-            assignment("serve-0", "GPU-1", compute_percent=25, **share), assignment("serve-1", "GPU-1", **share)
-        )
+        share: AssignmentFields = {"resource": SHARED_RESOURCE, "memory_mib": 20_000}
+        part: AssignmentFields = {**share, "compute_percent": 25}
+        await rig.api.reserve(assignment("serve-0", "GPU-1", **part), assignment("serve-1", "GPU-1", **share))
         assert await kubelet.admit("serve-0", 1, resource=SHARED_RESOURCE) == {"GPU-1::0"}
         assert await kubelet.admit("serve-1", 1, resource=SHARED_RESOURCE) == {"GPU-1::1"}
         assert await kubelet.admit("bare", 2) == {"GPU-0", "GPU-2"}

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 
 import pytest
@@ -31,13 +32,13 @@ Point = tuple[str, int]
 class Watched(Coroutine[Any, Any, Any]):
     """A task's coroutine; `see` hears of each of its suspensions, while it is suspended there."""
 
-    def __init__(self, coroutine: Any, see: Callable[[Point], None]) -> None:
+    def __init__(self, coroutine: "CoroutineType[Any, Any, Any]", see: Callable[[Point], None]) -> None:
         self._coroutine = coroutine
         self._see = see
         self.__name__ = coroutine.__name__
         self.__qualname__ = coroutine.__qualname__
 
-    def send(self, value: Any) -> Any:
+    def send(self, value: object) -> Any:
         waited_for = self._coroutine.send(value)
         self._see(self._point())
         return waited_for
@@ -55,7 +56,8 @@ class Watched(Coroutine[Any, Any, Any]):
 
     def _point(self) -> Point:
         """The innermost line that is ours."""
-        at, point = self._coroutine, ("", 0)
+        at: object = self._coroutine
+        point = ("", 0)
         while at is not None:
             frame = getattr(at, "cr_frame", None) or getattr(at, "ag_frame", None)
             if frame is not None and frame.f_code.co_filename.startswith(OURS):

@@ -36,7 +36,7 @@ class Disk:
     def faults(self) -> dict[str, list[str]]:
         return {one["uuid"]: [fault["code"] for fault in one["faults"]] for one in self.read()["devices"]}
 
-    def edit(self, **fields: Any) -> None:
+    def edit(self, **fields: object) -> None:
         self.path.write_text(json.dumps({**self.read(), **fields}))
 
     async def until(self, condition: Callable[[dict[str, list[str]]], object]) -> bytes:

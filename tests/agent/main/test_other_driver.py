@@ -8,8 +8,14 @@ from gpufleet_testing.agent.kubelet import FakeKubelet
 
 
 async def test_agent_beside_another_driver_measures_and_serves_nothing(kubelet: FakeKubelet, tmp_path: Path) -> None:
-    directories = {"plugins_dir": tmp_path / "plugins", "plugins_registry_dir": tmp_path / "registry"}
-    rig = AgentRig(kubelet, transport=Transport.DRA, dra_driver="gpu.nvidia.com", **directories)
+    plugins, registry = tmp_path / "plugins", tmp_path / "registry"
+    rig = AgentRig(
+        kubelet,
+        transport=Transport.DRA,
+        dra_driver="gpu.nvidia.com",
+        plugins_dir=plugins,
+        plugins_registry_dir=registry,
+    )
     async with kubelet, rig.running() as agent:
         status = await rig.api.until(lambda status: len(status["devices"]) == 4)
         assert status["transport"] == "DRA"
@@ -17,4 +23,5 @@ async def test_agent_beside_another_driver_measures_and_serves_nothing(kubelet: 
         code, problems = await rig.fetch(agent, "/readyz")
         assert code == 200, problems
     assert not kubelet.plugins
-    assert not any(directory.exists() for directory in directories.values())
+    assert not plugins.exists()
+    assert not registry.exists()

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -31,6 +31,7 @@ from gpufleet_agent.sampling.snapshot import (
     NodeSnapshot,
 )
 from gpufleet_common.units import BYTES_PER_MIB
+from gpufleet_testing.agent.sampling import SampleFields
 
 HEALTHY = HealthSnapshot(HealthState.HEALTHY)
 SICK = HealthSnapshot(
@@ -48,7 +49,7 @@ USED = (
     ContainerUsage("GPU-1", ContainerKey("ml", "a", "main"), 0, None),
     ContainerUsage("GPU-1", ContainerKey("ml", "ended", "main"), 5, 5),
 )
-FULL: dict[str, Any] = {
+FULL: SampleFields = {
     "memory_total_mib": 81_559,
     "memory_used_mib": 559,
     "utilization_percent": 0,
@@ -78,7 +79,9 @@ FULL: dict[str, Any] = {
 }
 
 
-def device(index: int, *, age: float = 0.5, health: HealthSnapshot = HEALTHY, **values: Any) -> DeviceSnapshot:
+def device(
+    index: int, *, age: float = 0.5, health: HealthSnapshot = HEALTHY, **values: Unpack[SampleFields]
+) -> DeviceSnapshot:
     sample = Sample(uuid=f"GPU-{index}", taken_at=1.0, **values) if values else None
     info = DeviceInfo(f"GPU-{index}", index, "NVIDIA H100", pci_bus_id=f"0000:0{index}:00.0")
     events = (EventCount("XidError", 31, 3, 50.0), EventCount("XidError", 79, 1, 60.0)) if health is SICK else ()
@@ -160,8 +163,8 @@ def test_readings_have_dcgms_names_units_and_labels() -> None:
     }
 
 
-def holder(pod: str, **fields: Any) -> HoldingContainer:
-    return HoldingContainer(ContainerKey("ml", pod, "main"), **fields)
+def holder(pod: str, *, shared: bool = False, memory_mib: int | None = None) -> HoldingContainer:
+    return HoldingContainer(ContainerKey("ml", pod, "main"), shared=shared, memory_mib=memory_mib)
 
 
 HELD = {

@@ -1,7 +1,7 @@
 """Both plugins against a scripted kubelet over real unix sockets: slots, and what they mean to whole devices."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
 import pytest
 
@@ -9,14 +9,15 @@ from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.plugin.registration import socket_name
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
-from gpufleet_testing.agent.objects import assignment
+from gpufleet_testing.agent.objects import AssignmentFields, assignment
 from gpufleet_testing.agent.plugins import running_plugin
 
 SLOTS = 3
 
 
-def share(pod: str, *devices: str, **fields: Any) -> Assignment:
-    return assignment(pod, *devices, **{"resource": SHARED_RESOURCE, "memory_mib": 4000, **fields})
+def share(pod: str, *devices: str, **fields: Unpack[AssignmentFields]) -> Assignment:
+    usual: AssignmentFields = {"resource": SHARED_RESOURCE, "memory_mib": 4000, **fields}
+    return assignment(pod, *devices, **usual)
 
 
 async def both(kubelet: FakeKubelet) -> None:

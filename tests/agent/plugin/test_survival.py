@@ -10,7 +10,7 @@ from gpufleet_agent.plugin.registration import socket_name
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
-from gpufleet_testing.agent.objects import assignment
+from gpufleet_testing.agent.objects import AssignmentFields, assignment
 from gpufleet_testing.agent.plugins import running_plugin, serving_plugin
 
 UUIDS = frozenset(f"GPU-{index}" for index in range(8))
@@ -63,7 +63,7 @@ async def test_killed_between_allocate_and_start_the_device_stays_the_pods(kubel
 
 async def test_killed_between_allocate_and_start_a_share_stays_the_pods_too(kubelet: FakeKubelet) -> None:
     async with kubelet:
-        share = {"resource": SHARED_RESOURCE, "memory_mib": 1000}
+        share: AssignmentFields = {"resource": SHARED_RESOURCE, "memory_mib": 1000}
         async with running_plugin(kubelet, shared=True) as first:
             await kubelet.until(lambda: kubelet.serving() and kubelet.serving(SHARED_RESOURCE))
             first.api.reserve(assignment("serve-0", "GPU-0", **share))
@@ -132,7 +132,7 @@ async def test_all_sockets_gone_at_once_in_the_middle_of_an_allocation(kubelet: 
 async def test_with_the_apiserver_away_pods_start_from_memory_whole_and_shared(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet, shared=True) as rig:
         await kubelet.until(lambda: kubelet.serving() and kubelet.serving(SHARED_RESOURCE))
-        share = {"resource": SHARED_RESOURCE, "memory_mib": 1000}
+        share: AssignmentFields = {"resource": SHARED_RESOURCE, "memory_mib": 1000}
         rig.api.reserve(assignment("train-0", "GPU-7"), assignment("serve-0", "GPU-6", **share))
         await rig.own.refresh()
         rig.api.away = True

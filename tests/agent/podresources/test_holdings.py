@@ -1,7 +1,7 @@
 from gpufleet_agent.podresources.holdings import HoldingContainer, Holdings, OtherHolder, holders_of, other_holders_of
 from gpufleet_agent.podresources.listing import SHARED_BY_CLAIM, ContainerKey, ListedContainer
 from gpufleet_api.names import DRA_DRIVER, RESOURCE, SHARED_RESOURCE
-from gpufleet_testing.agent.objects import assignment, listed
+from gpufleet_testing.agent.objects import AssignmentFields, assignment, listed
 
 
 def key(pod: str) -> ContainerKey:
@@ -52,7 +52,7 @@ def test_other_holders_have_devices_by_plugins_and_other_drivers() -> None:
 
 
 def test_holders_of_slots_are_sharers_with_what_they_were_promised() -> None:
-    promised = {"resource": SHARED_RESOURCE, "memory_mib": 4000, "compute_percent": 25}
+    promised: AssignmentFields = {"resource": SHARED_RESOURCE, "memory_mib": 4000, "compute_percent": 25}
     first, second = assignment("first", "GPU-0", "GPU-1", **promised), assignment("second", "GPU-1", **promised)
     listing = (
         listed("first", "GPU-0::0", "GPU-1::0", resource=SHARED_RESOURCE),

@@ -14,7 +14,7 @@ def entry(uid: str, *ids: str, container: str = "main", numa_node: str = "-1") -
     return {"PodUID": uid, "ContainerName": container, "ResourceName": RESOURCE, "DeviceIDs": devices, "AllocResp": ""}
 
 
-def checkpoint(*entries: Any) -> str:
+def checkpoint(*entries: object) -> str:
     """The kubelet's file, as version 1.36 writes it."""
     return json.dumps({"Data": {"PodDeviceEntries": entries, "RegisteredDevices": {RESOURCE: ["a"]}}, "Checksum": 7})
 

@@ -1,7 +1,7 @@
 """Observations whose statuses differ within dead bands only are recognized without building the statuses."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 from hypothesis import given
@@ -24,6 +24,7 @@ from gpufleet_agent.sampling.snapshot import (
     NodeSnapshot,
     WindowSummary,
 )
+from gpufleet_testing.agent.sampling import SampleFields
 from gpufleet_testing.hypothesis_profiles import examples
 
 UUID = "GPU-0"
@@ -55,7 +56,7 @@ def observation(
     sampled: bool = True,
     window: WindowSummary | None = WINDOW,
     changed: dict[str, Any] | None = None,
-    **sample: Any,
+    **sample: Unpack[SampleFields],
 ) -> Observation:
     device = DeviceSnapshot(
         info or DeviceInfo(uuid=UUID, index=0, model="H100", memory_total_mib=8192),

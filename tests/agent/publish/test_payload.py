@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -31,6 +31,7 @@ from gpufleet_agent.sampling.snapshot import (
     WindowSummary,
 )
 from gpufleet_api.telemetry.gpu_telemetry import TelemetryStatus
+from gpufleet_testing.agent.sampling import SampleFields
 
 NOW = 1_780_000_000.25
 HEALTHY = HealthSnapshot(HealthState.HEALTHY)
@@ -42,14 +43,14 @@ SICK = HealthSnapshot(
 )
 
 
-def device(index: int, *, health: HealthSnapshot = HEALTHY, **values: Any) -> DeviceSnapshot:
+def device(index: int, *, health: HealthSnapshot = HEALTHY, **values: Unpack[SampleFields]) -> DeviceSnapshot:
     uuid = f"GPU-{index}"
     sample = Sample(uuid=uuid, taken_at=NOW - 1, **values) if values else None
     info = DeviceInfo(uuid, index, "NVIDIA H100 80GB HBM3", memory_total_mib=1000)
     return DeviceSnapshot(info, health, sample, None if sample is None else 1.0)
 
 
-def status_of(*devices: DeviceSnapshot, **fields: Any) -> dict[str, Any]:
+def status_of(*devices: DeviceSnapshot, **fields: object) -> dict[str, Any]:
     snapshot = NodeSnapshot(devices=devices, driver_version="580.1", sample_time=NOW - 1, sample_age_seconds=1.0)
     usual: dict[str, Any] = {"holders": {}, "generation": 7, "observed_at": NOW, "agent_version": "1.2.3"}
     return build_status(snapshot, **{**usual, **fields})

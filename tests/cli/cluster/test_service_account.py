@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 
@@ -38,7 +37,7 @@ def handler(server: Apiserver) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - a name of http.server
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - a name of http.server
             pass
 
     return Handler
@@ -80,7 +79,7 @@ def apiserver(certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytes
     server.server_close()
 
 
-def respond(server: Apiserver, path: str, *items: Any) -> None:
+def respond(server: Apiserver, path: str, *items: object) -> None:
     server.responses[path] = (200, json.dumps({"items": list(items)}))
 
 

@@ -12,7 +12,9 @@ from gpufleet_testing.cli.runner import run_cli
 HELD = {"GPU-node-1-0": "low", "GPU-node-1-1": "other"}
 
 
-def saved(files: ObjectFiles, *more: Any, min_runtime: int = 0, other: Mapping[str, Any] = MappingProxyType({})) -> str:
+def saved(
+    files: ObjectFiles, *more: dict[str, Any], min_runtime: int = 0, other: Mapping[str, Any] = MappingProxyType({})
+) -> str:
     """A node whose two GPUs are held by the pods of two GPUWorkloads of priority 0.
 
     `other` has fields of the reservation of the second pod.
@@ -60,7 +62,7 @@ def _assignment(uuid: str, name: str) -> dict[str, Any]:
     }
 
 
-def _priority_class(name: str, value: int, **fields: Any) -> dict[str, Any]:
+def _priority_class(name: str, value: int, **fields: object) -> dict[str, Any]:
     body = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}}
     return {**body, "value": value, **fields}
 

@@ -11,19 +11,19 @@ from gpufleet_testing.cli.runner import run_cli
 JsonObject = dict[str, Any]
 
 
-def container(name: str = "main", limits: JsonObject | None = None, **fields: Any) -> JsonObject:
+def container(name: str = "main", limits: JsonObject | None = None, **fields: object) -> JsonObject:
     given = {"nvidia.com/gpu": 2, "cpu": "4"} if limits is None else limits
     return {"name": name, "image": "example:1", "resources": {"limits": given}, **fields}
 
 
-def template(*containers: JsonObject, **spec: Any) -> JsonObject:
+def template(*containers: JsonObject, **spec: object) -> JsonObject:
     return {
         "metadata": {"labels": {"app": "web"}},
         "spec": {"containers": list(containers) or [container()], **spec},
     }
 
 
-def deployment(pod: JsonObject | None = None, **spec: Any) -> JsonObject:
+def deployment(pod: JsonObject | None = None, **spec: object) -> JsonObject:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -32,7 +32,7 @@ def deployment(pod: JsonObject | None = None, **spec: Any) -> JsonObject:
     }
 
 
-def job(name: str = "train", **spec: Any) -> JsonObject:
+def job(name: str = "train", **spec: object) -> JsonObject:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

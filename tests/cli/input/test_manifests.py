@@ -172,7 +172,7 @@ def test_other_version_and_duplicates_are_bad_input(files: ObjectFiles) -> None:
 
 
 def test_every_cel_rule_for_new_objects_is_checked() -> None:
-    def rules(schema: Any) -> set[str]:
+    def rules(schema: object) -> set[str]:
         if isinstance(schema, list):
             return set().union(*map(rules, schema)) if schema else set()
         if not isinstance(schema, dict):

@@ -1,25 +1,26 @@
 """Labels, taints and capacity are checked when Nodes and Pods are known, and noted as unchecked otherwise."""
 
-from typing import Any
-
-from gpufleet_testing.cli.files import ObjectFiles, gpu_workload, idle_node
+from gpufleet_testing.cli.files import JsonObject, ObjectFiles, gpu_workload, idle_node
 from gpufleet_testing.cli.runner import run_cli
 
+NIC = "example.com/nic"
 UNCHECKED = "CPU, memory, labels and taints of the nodes not checked: no Nodes known"
 
 
-def node(name: str, *, cpu: str = "4", labels: Any = None, spec: Any = None, **allocatable: str) -> dict[str, Any]:
+def node(
+    name: str, *, cpu: str = "4", labels: JsonObject | None = None, spec: JsonObject | None = None, nics: int = 0
+) -> JsonObject:
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": labels or {}},
         "spec": spec or {},
-        "status": {"allocatable": {"cpu": cpu, "memory": "16Gi", "pods": "10", **allocatable}},
+        "status": {"allocatable": {"cpu": cpu, "memory": "16Gi", "pods": "10", NIC: str(nics)}},
     }
 
 
-def pod(name: str, on: str | None, cpu: str, phase: str = "Running") -> dict[str, Any]:
-    spec: dict[str, Any] = {"containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]}
+def pod(name: str, on: str | None, cpu: str, phase: str = "Running") -> JsonObject:
+    spec: JsonObject = {"containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]}
     if on:
         spec["nodeName"] = on
     return {
@@ -31,17 +32,14 @@ def pod(name: str, on: str | None, cpu: str, phase: str = "Running") -> dict[str
     }
 
 
-def asking(files: ObjectFiles, *, spec: Any = None, **requests: str) -> dict[str, Any]:
-    container = {"name": "main", "resources": {"requests": requests}}
-    workload: dict[str, Any] = gpu_workload(
-        template={"spec": {"restartPolicy": "Always", "containers": [container], **(spec or {})}}
-    )
-    return workload
+def asking(files: ObjectFiles, *, nics: int = 0, spec: JsonObject | None = None, **requests: str) -> JsonObject:
+    container = {"name": "main", "resources": {"requests": {**requests, NIC: str(nics)}}}
+    return gpu_workload(template={"spec": {"restartPolicy": "Always", "containers": [container], **(spec or {})}})
 
 
 def test_without_nodes_capacity_is_not_checked_with_a_note(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1"))
-    manifest = files.write(asking(files, cpu="4000", memory="900Ti", **{"example.com/nic": "3"}))
+    manifest = files.write(asking(files, cpu="4000", memory="900Ti", nics=3))
     done = run_cli("simulate", "-f", manifest, "--from", fleet, "-o", "json")
     assert done.code == 0
     assert done.notes.count(UNCHECKED) == done.json["notes"].count(UNCHECKED) == 1
@@ -94,10 +92,10 @@ def test_taints_cordons_and_extended_resources_count(files: ObjectFiles) -> None
     nodes = files.write(
         node("node-1", spec={"taints": [taint]}),
         node("node-2", spec={"unschedulable": True}),
-        node("node-3", **{"example.com/nic": "1"}),
+        node("node-3", nics=1),
     )
     arguments = ["--from", fleet, "--from", nodes, "-o", "json"]
-    two = run_cli("explain", "-f", files.write(asking(files, **{"example.com/nic": "2"})), *arguments)
+    two = run_cli("explain", "-f", files.write(asking(files, nics=2)), *arguments)
     assert [d["reason"] for d in two.json["devices"]] == [
         "TaintNotTolerated",
         "NodeUnschedulable",

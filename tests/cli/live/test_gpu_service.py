@@ -15,7 +15,7 @@ OBSERVED = "2099-01-01T00:00:00Z"
 FAULT = {"state": "Unhealthy", "reasons": [{"code": "XidError", "message": "XID 79", "since": OBSERVED}]}
 
 
-def node(*cordoned: dict[str, Any], annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+def node(*cordoned: dict[str, Any], annotations: dict[str, str] | None = None, **spec: object) -> dict[str, Any]:
     devices = [gpu("node-1", 0, health=FAULT), gpu("node-1", 1)]
     found = live_telemetry("node-1", *devices, observed=OBSERVED, spec={"cordoned": list(cordoned), **spec})
     found["metadata"] |= {"generation": 7, "uid": "u", "annotations": annotations or {}}

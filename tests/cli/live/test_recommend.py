@@ -24,7 +24,7 @@ USED: dict[str, Any] = {
 SENTENCE = "promised 40 GiB, used at most 12.3 GiB in 14 runs; memoryMiB: 14000 is enough"
 
 
-def demand(owner: str, kind: str = "GPUWorkload", namespace: str = "team", **status: Any) -> dict[str, Any]:
+def demand(owner: str, kind: str = "GPUWorkload", namespace: str = "team", **status: object) -> dict[str, Any]:
     spec = {"owner": {"kind": kind, "name": owner}, "container": "main", "image": "example"}
     return {
         "apiVersion": "gpufleet.dev/v1alpha1",

@@ -18,7 +18,7 @@ def node(name: str = "node-1") -> JsonObject:
     return {"metadata": {"name": name}, "status": {"allocatable": {"cpu": "8", "memory": "64Gi", "pods": "110"}}}
 
 
-def telemetry(*devices: JsonObject, name: str = "node-1", **fields: Any) -> JsonObject:
+def telemetry(*devices: JsonObject, name: str = "node-1", **fields: object) -> JsonObject:
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return live_telemetry(name, *(devices or [gpu(name, 0)]), observed=at, **fields)
 

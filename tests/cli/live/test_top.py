@@ -1,6 +1,7 @@
 """`gpufleet top` shows every GPU of a cluster with its state and holder."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -20,8 +21,10 @@ def statuses(*arguments: object) -> dict[str, str]:
     return {one["uuid"]: one["state"] for one in run_cli("top", *arguments, "-o", "json").json}
 
 
-def node(name: str = "node-1", *devices: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return live_telemetry(name, *devices, **{"observed": ago(), **fields})
+def node(
+    name: str = "node-1", *devices: dict[str, Any], observed: str | None = None, **fields: object
+) -> dict[str, Any]:
+    return live_telemetry(name, *devices, observed=observed or ago(), **fields)
 
 
 def test_top_shows_measurements_state_and_holder_of_each_gpu(cluster: RecordedCluster) -> None:
@@ -118,7 +121,7 @@ def test_watch_prints_again_until_it_is_interrupted(cluster: RecordedCluster, mo
     assert waits == [2.0, 2.0]
 
 
-def test_saved_objects_are_shown_without_their_age(cluster: RecordedCluster, examples: Any) -> None:
+def test_saved_objects_are_shown_without_their_age(cluster: RecordedCluster, examples: Path) -> None:
     done = run_cli("top", "--from", examples / "fleets" / "mixed.yaml")
     assert done.out.splitlines()[-1] == "16 GPUs on 2 nodes: 11 Free, 5 InUse"
     assert cluster.calls == []

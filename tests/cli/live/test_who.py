@@ -1,7 +1,5 @@
 """`gpufleet who` finds the pods of GPUs and the GPUs of pods."""
 
-from typing import Any
-
 import pytest
 
 from gpufleet_testing.cli.clusters import RecordedCluster, holder, live_telemetry, reservation
@@ -62,7 +60,7 @@ def test_node_has_all_its_gpus(recorded: RecordedCluster) -> None:
 
 
 def test_unknown_and_ambiguous_names_are_errors(recorded: RecordedCluster) -> None:
-    unknown: Any = run_cli("who", "trein-0")
+    unknown = run_cli("who", "trein-0")
     assert (unknown.code, unknown.out) == (2, "")
     assert unknown.err.startswith(
         'error: "trein-0" is not a GPU, a node, or a pod or GPUWorkload of namespace team that '

@@ -1,13 +1,10 @@
 """Help texts show arguments as users type them."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from gpufleet_cli.app import app
+from gpufleet_testing.cli.commands import ALL
 from gpufleet_testing.cli.runner import run_cli
 
 USAGES = {
@@ -22,15 +19,7 @@ USAGES = {
 }
 
 
-def commands(group: Any, prefix: str = "") -> Iterator[str]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}"
-
-
-@pytest.mark.parametrize("command", list(commands(get_command(app))))
+@pytest.mark.parametrize("command", ALL)
 def test_help_has_no_brackets_and_types_of_the_library(command: str) -> None:
     done = run_cli(*command.split(), "--help")
     assert (done.code, done.err) == (0, "")

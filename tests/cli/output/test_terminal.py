@@ -1,8 +1,8 @@
 """Tables on terminals of any width and in pipes."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -68,7 +68,13 @@ def test_table_that_fits_is_drawn_as_by_rich(cell: str, headers: bool, monkeypat
     assert table() == own
 
 
-def by_rich(screen: Screen, columns: Any, rows: Any, shown: Any, _widths: Any) -> None:
+def by_rich(
+    screen: Screen,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    shown: Sequence[int],
+    _widths: Sequence[int],
+) -> None:
     body = rows[1:] if screen.headers else rows
     screen._print(terminal._table(columns, body, shown, firm=True, headers=screen.headers))
 

@@ -11,7 +11,7 @@ from gpufleet_e2e.demo.steps import thermal, unplaceable
 from gpufleet_simgpu.presets import make_node
 
 
-def telemetry(**status: Any) -> dict[str, Any]:
+def telemetry(**status: object) -> dict[str, Any]:
     return {"metadata": {"name": "node-1"}, "status": status}
 
 

@@ -13,7 +13,7 @@ POD: dict[str, Any] = {
 }
 
 
-def slice_of(node: str, **capacity: Any) -> dict[str, Any]:
+def slice_of(node: str, **capacity: object) -> dict[str, Any]:
     device = {"name": "gpu-a", "attributes": {"uuid": {"string": "GPU-A"}}, "capacity": capacity}
     return {"spec": {"driver": DRIVER, "pool": {"name": node}, "devices": [device]}}
 

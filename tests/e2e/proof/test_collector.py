@@ -70,7 +70,7 @@ def test_status_by_the_kubelet_is_a_source_of_newer_clusters(
 def played(monkeypatch: pytest.MonkeyPatch, *events: tuple[str, dict[str, Any]]) -> None:
     """Let a watch stream consist of these events."""
 
-    def stream(self: watch.Watch, listing: Any, *key: str, **options: Any) -> Iterator[dict[str, Any]]:
+    def stream(self: watch.Watch, listing: object, *key: str, **options: object) -> Iterator[dict[str, Any]]:
         assert options["field_selector"] == "metadata.name=train"
         return iter([{"type": kind, "object": found} for kind, found in events])
 

@@ -11,7 +11,7 @@ def node(name: str, *assignments: tuple[str, str]) -> dict[str, Any]:
     return {"metadata": {"name": name}, "spec": {"assignments": entries}}
 
 
-def pod(name: str, on: str | None = None, **spec: Any) -> dict[str, Any]:
+def pod(name: str, on: str | None = None, **spec: object) -> dict[str, Any]:
     return {"metadata": {"name": name, "uid": f"uid-{name}"}, "spec": {**({"nodeName": on} if on else {}), **spec}}
 
 

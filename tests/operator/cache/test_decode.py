@@ -31,7 +31,7 @@ def test_an_invalid_workload_keeps_identity_status_and_reason() -> None:
     assert found.status.ready == "1/1"
 
 
-def telemetry(managed: list[dict[str, Any]], **status: Any) -> dict[str, Any]:
+def telemetry(managed: list[dict[str, Any]], **status: object) -> dict[str, Any]:
     full = {
         "observedAt": "2026-01-01T00:00:00Z",
         "agentVersion": "x",
@@ -101,7 +101,7 @@ def test_conditions_are_decoded_also_from_an_invalid_status() -> None:
     ],
     ids=["present", "malformed", "absent", "not a list"],
 )
-def test_node_condition_is_the_operators_own(conditions: Any, expected: str | None) -> None:
+def test_node_condition_is_the_operators_own(conditions: object, expected: str | None) -> None:
     found = decode.node({"metadata": META, "spec": {}, "status": {"conditions": conditions}}).condition
 
     assert (found.reason if found else None) == expected
@@ -121,7 +121,7 @@ def test_node_condition_is_the_operators_own(conditions: Any, expected: str | No
     ],
     ids=["none", "ready", "unknown", "without a message", "empty"],
 )
-def test_node_that_is_not_ready_has_the_message_of_the_condition(conditions: Any, expected: str) -> None:
+def test_node_that_is_not_ready_has_the_message_of_the_condition(conditions: object, expected: str) -> None:
     found = decode.node({"metadata": META, "spec": {}, "status": {"conditions": conditions}}).not_ready
 
     assert found.startswith(expected)

@@ -1,7 +1,5 @@
 """ResourceClaims and pods that refer to them."""
 
-from typing import Any
-
 import pytest
 
 from gpufleet_api.base import ContainerDevices
@@ -43,7 +41,7 @@ def test_allocation_and_deletion_are_decoded() -> None:
 
 
 @pytest.mark.parametrize("spec", [{}, {"devices": 3}, {"devices": {"requests": "x"}}, None])
-def test_malformed_spec_has_no_requests(spec: Any) -> None:
+def test_malformed_spec_has_no_requests(spec: object) -> None:
     body = {"metadata": {"uid": "u", "namespace": "ml", "name": "n", "ownerReferences": "x"}, "spec": spec}
     assert resource_claim(body).requests == ()
 

@@ -24,7 +24,7 @@ def decoded(
     labels: Json,
     annotations: Json | None = None,
     finalizers: list[str] | None = None,
-    **spec: Any,
+    **spec: object,
 ) -> Pod:
     """A gated pod with the label of workload `train`; `owner` is API version, kind and name."""
     references = []

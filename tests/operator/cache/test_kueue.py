@@ -11,7 +11,7 @@ from gpufleet_operator.model.kueue.objects import CheckState, CheckStatus
 SINCE = "2026-01-02T03:04:05Z"
 
 
-def body(version: int = 1, *true: str, uid: str = "k", pod: str = "pod-1", **status: Any) -> dict[str, Any]:
+def body(version: int = 1, *true: str, uid: str = "k", pod: str = "pod-1", **status: object) -> dict[str, Any]:
     """A Workload with these conditions."""
     owners = [{"kind": "Pod", "uid": pod}, {"kind": "Other", "uid": "x"}]
     meta = {"uid": uid, "namespace": "ml", "name": uid, "resourceVersion": str(version), "ownerReferences": owners}

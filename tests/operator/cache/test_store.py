@@ -1,7 +1,7 @@
 """An object arrives by a watch, our own write and a list in any order; the newest version is stored."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -190,7 +190,7 @@ def test_watch_event_of_our_own_write_is_not_decoded_again() -> None:
     """Decoding a GPUTelemetry takes longer than the decision that it belongs to."""
     decoded: list[str] = []
 
-    def count(body: Any) -> Node:
+    def count(body: Mapping[str, Any]) -> Node:
         decoded.append(body["metadata"]["resourceVersion"])
         return decode.node(body)
 

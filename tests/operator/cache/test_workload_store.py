@@ -1,7 +1,6 @@
 """A status that is not written yet is that of the cached workload."""
 
 from copy import deepcopy
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,7 @@ from gpufleet_testing.operator.cluster import FakeCluster
 RUNNING = WorkloadStatus(state=WorkloadState.RUNNING)
 
 
-def stored(**changes: Any) -> tuple[Cache, FakeCluster, str]:
+def stored(**changes: object) -> tuple[Cache, FakeCluster, str]:
     """Returns a cache with a workload that has a status which is not written yet."""
     cluster, cache = FakeCluster(1, 1), Cache()
     cluster.submit("one", **changes)

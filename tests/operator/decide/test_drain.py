@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TypedDict, Unpack
 
 import pytest
 
@@ -15,12 +15,13 @@ from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.objects import BoundPod
 from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_testing.operator import make, results
+from gpufleet_testing.operator.fields import PodFields
 
 BEFORE = timestamps.seconds(make.NOW - timedelta(seconds=1))
 LATER = timestamps.seconds(make.NOW + timedelta(seconds=60))
 
 
-def cordon(uuid: str = "GPU-1-0", **fields: Any) -> CordonedDevice:
+def cordon(uuid: str = "GPU-1-0", **fields: object) -> CordonedDevice:
     return CordonedDevice(uuid=uuid, reason="fan", **fields)
 
 
@@ -92,7 +93,13 @@ def test_all_sharers_of_a_drained_device_are_evicted() -> None:
     assert [e.workload for e in actions.evictions] == ["one", "two"]
 
 
-def bare(name: str = "notebook-0", **fields: Any) -> BoundPod:
+class BareFields(TypedDict, total=False):
+    node: str
+    deleting: bool
+    movable: bool
+
+
+def bare(name: str = "notebook-0", **fields: Unpack[BareFields]) -> BoundPod:
     """A pod without a workload that has GPU-1-0."""
     usual = BoundPod(
         "uid-bare", "node-1", "1", {"gpufleet.dev/gpu": 1}, PodTraits(namespace="ml"), name=name, movable=True
@@ -100,9 +107,9 @@ def bare(name: str = "notebook-0", **fields: Any) -> BoundPod:
     return replace(usual, **fields)
 
 
-def drained_of(pod: BoundPod, **report: Any) -> Actions:
+def drained_of(pod: BoundPod, *, age: float = 1.0) -> Actions:
     holder = make.pod(uid="", name="notebook-0", namespace="ml")
-    telemetry = make.telemetry(held={"GPU-1-0": holder}, cordoned=[cordon(drain=True)], **report)
+    telemetry = make.telemetry(held={"GPU-1-0": holder}, cordoned=[cordon(drain=True)], age=age)
     return decide(make.snapshot(telemetry, other_pods={pod.uid: pod}))
 
 
@@ -114,18 +121,18 @@ def test_pod_without_a_workload_is_evicted_if_it_is_created_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "report"),
+    ("fields", "age"),
     [
-        ({"movable": False}, {}),
-        ({"deleting": True}, {}),
-        ({"name": "other"}, {}),
-        ({"node": "node-2"}, {}),
-        ({}, {"age": 500}),
+        ({"movable": False}, 1.0),
+        ({"deleting": True}, 1.0),
+        ({"name": "other"}, 1.0),
+        ({"node": "node-2"}, 1.0),
+        ({}, 500.0),
     ],
     ids=["no controller", "deleting", "another pod", "another node", "an old report"],
 )
-def test_other_pods_without_a_workload_stay(fields: Any, report: Any) -> None:
-    assert drained_of(bare(**fields), **report).evictions == ()
+def test_other_pods_without_a_workload_stay(fields: BareFields, age: float) -> None:
+    assert drained_of(bare(**fields), age=age).evictions == ()
 
 
 def test_condition_names_who_has_a_drained_device() -> None:
@@ -166,7 +173,7 @@ def test_empty_device_is_drained_and_the_condition_ends_with_the_entry() -> None
 
 
 @pytest.mark.parametrize("fields", [{"deleting": True}, {"gates": ("g",)}], ids=["deleting", "gated"])
-def test_pod_that_leaves_or_never_started_is_not_evicted(fields: Any) -> None:
+def test_pod_that_leaves_or_never_started_is_not_evicted(fields: PodFields) -> None:
     pod = make.running_pod(**fields)
     telemetry = make.telemetry(assignments=[make.assignment(pod)], cordoned=[cordon(drain=True)])
 

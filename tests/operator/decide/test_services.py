@@ -1,5 +1,6 @@
 """The headless Service of a workload whose pods have host names."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from gpufleet_operator.model.objects import Service, Workload
 from gpufleet_operator.pods import network
 from gpufleet_testing.operator import make, results
 
-DNS: Any = {"enableDNSHostnames": True}
+DNS: Mapping[str, Any] = {"enableDNSHostnames": True}
 
 
 def services(*objects: Workload, existing: tuple[Service, ...] = ()) -> list[str]:
@@ -21,7 +22,7 @@ def services(*objects: Workload, existing: tuple[Service, ...] = ()) -> list[str
     return [action.body["metadata"]["name"] for action in decide(snapshot).services]
 
 
-def stored(workload: Workload, **changes: Any) -> Service:
+def stored(workload: Workload, **changes: object) -> Service:
     """The Service of a workload as the operator made it, except for these fields of its spec."""
     body = network.service(workload)
     return Service("s", "1", workload.uid, labels=body["metadata"]["labels"], spec={**body["spec"], **changes})
@@ -89,7 +90,7 @@ def test_service_of_another_owner_is_named_in_degraded_and_retried() -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_changed_service_is_restored_at_most_every_half_minute(changes: Any) -> None:
+def test_changed_service_is_restored_at_most_every_half_minute(changes: dict[str, Any]) -> None:
     workload = make.workload(network=DNS)
     snapshot = make.snapshot(workload, services={"s": stored(workload, **changes)})
 

@@ -136,7 +136,7 @@ def test_another_value_at_any_place_stops_no_other_workload() -> None:
 def test_several_other_values_stop_no_other_workload(data: st.DataObject) -> None:
     templates = []
     for _ in range(8):
-        template: Any = FULL
+        template: object = FULL
         for _ in range(data.draw(st.integers(1, 3))):
             path = data.draw(st.sampled_from(list(paths(template))))
             template = changed(template, path, data.draw(JSON))

@@ -1,7 +1,7 @@
 """With what share replicas are placed, and that nothing else changes."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -11,8 +11,9 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.demand.learned_share import learned_demand, placed_share
 from gpufleet_operator.model.claims.resource_claim import ClaimReference
 from gpufleet_operator.model.demands.template import TemplateKey
-from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.pod_state.owner import DeviceRequest, PodOwner
+from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.placement.model import PodNeeds, Share
 from gpufleet_testing.operator import make
@@ -21,6 +22,7 @@ ASKED = 60_000
 SLOT = PodNeeds(cpu_milli=100, memory_bytes=2**20, extended={SHARED_RESOURCE: 1})
 KEY = TemplateKey("ml", "GPUWorkload", "train", "main", "busybox")
 LEARNED = {"demand": "Learned"}
+Demands = Mapping[TemplateKey, DemandStatus | None]
 CLAIM = ClaimReference("gpufleet", ("main",))
 
 
@@ -28,13 +30,20 @@ def used(mib: int, runs: int = 5) -> DemandStatus:
     return DemandStatus(observed_at="2026-01-01T00:00:00Z", counted_runs=runs, p80_mib=mib)
 
 
-def learned_mib(*arguments: Any) -> int | None:
-    found = learned_demand(*arguments)
+def learned_mib(snapshot: Snapshot, workload: Workload, pods: Sequence[Pod]) -> int | None:
+    found = learned_demand(snapshot, workload, pods)
     return None if found is None else found.mib
 
 
-def workload(name: str = "train-x7k2p", placement: Any = LEARNED, **spec: Any) -> Workload:
-    return make.workload(name, devices={"mode": "Shared", "memoryMiB": ASKED}, placement=placement, **spec)
+def workload(
+    name: str = "train-x7k2p",
+    placement: Mapping[str, str] = LEARNED,
+    *,
+    template: object = make.TEMPLATE,
+    replicas: int = 1,
+) -> Workload:
+    devices = {"mode": "Shared", "memoryMiB": ASKED}
+    return make.workload(name, devices=devices, placement=placement, template=template, replicas=replicas)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,9 @@ def workload(name: str = "train-x7k2p", placement: Any = LEARNED, **spec: Any) -
         pytest.param({}, {KEY: used(10_000)}, None, id="the default"),
     ],
 )
-def test_only_workloads_that_agree_are_placed_by_learned_demand(placement: Any, demands: Any, expected: Any) -> None:
+def test_only_workloads_that_agree_are_placed_by_learned_demand(
+    placement: Mapping[str, str], demands: Demands, expected: int | None
+) -> None:
     found = workload(placement=placement)
     assert learned_mib(make.snapshot(found, demands=demands), found, []) == expected
     part = placed_share(make.snapshot(found, demands=demands), found, make.spec(found), [])
@@ -96,7 +107,7 @@ def test_claiming_pods_of_other_owners_are_known_by_their_own_templates() -> Non
 
 
 @pytest.mark.parametrize(("placement", "fits"), [(LEARNED, True), ({"demand": "Promised"}, False)])
-def test_learned_demand_is_placed_where_the_promise_does_not_fit(placement: Any, fits: bool) -> None:
+def test_learned_demand_is_placed_where_the_promise_does_not_fit(placement: Mapping[str, str], fits: bool) -> None:
     neighbor, running = make.workload("neighbor", devices={"mode": "Shared", "memoryMiB": 30_000}), "neighbor"
     holder = make.running_pod(running, needs=SLOT, devices=())
     reserved = make.assignment(holder, "GPU-1-0", workload=running, memory_mib=30_000, resource=SHARED_RESOURCE)
@@ -130,7 +141,7 @@ def test_status_names_what_a_placed_replica_counts_with() -> None:
     ],
 )  # fmt: skip
 def test_explanation_names_what_a_waiting_replica_counts_with(
-    placement: Any, demands: Any, driver: str, expected: str
+    placement: Mapping[str, str], demands: Demands, driver: str, expected: str
 ) -> None:
     neighbor = make.workload("neighbor", devices={"mode": "Shared", "memoryMiB": 30_000})
     holder = make.running_pod("neighbor", needs=SLOT, devices=())

@@ -3,7 +3,6 @@
 import math
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -23,7 +22,9 @@ MAXIMUM = st.none() | st.integers(0, 20) | st.dictionaries(st.integers(0, 30), s
 
 
 @given(items=ITEMS, capacities=CAPACITIES, maximum=MAXIMUM)
-def test_shares_and_unassigned_add_up_to_the_items(items: int, capacities: dict[int, float], maximum: Any) -> None:
+def test_shares_and_unassigned_add_up_to_the_items(
+    items: int, capacities: dict[int, float], maximum: dict[int, int] | int | None
+) -> None:
     assume(any(capacities.values()))
     if isinstance(maximum, dict):
         maximum = {k: v for k, v in maximum.items() if k in capacities}
@@ -129,7 +130,7 @@ def test_division_by_zero_in_capacity_distribution_is_a_clear_error(capacities: 
     ],
 )
 def test_bad_numbers_are_typed_errors_that_name_them(
-    items: int, capacities: dict[str, float], maximum: Any, named: str
+    items: int, capacities: dict[str, float], maximum: dict[str, int] | int | None, named: str
 ) -> None:
     with pytest.raises(InvalidCapacityError, match=named) as caught:
         apportion(items, capacities, maximum)

@@ -1,6 +1,7 @@
 """Three full workflows: pick devices, divide the items among the replicas, lose a device, divide again."""
 
-from typing import Any
+from dataclasses import replace
+from typing import TypedDict, Unpack
 
 import pytest
 
@@ -9,18 +10,27 @@ from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request
 
 
-def device(uuid: str, index: int, **fields: Any) -> DeviceState:
-    usual: dict[str, Any] = {
-        "temperature_celsius": 40,
-        "utilization_percent": 0,
-        "memory_used_mib": 0,
-        "process_count": 0,
-    }
-    return DeviceState(
+class DeviceFields(TypedDict, total=False):
+    model: str
+    memory_total_mib: int
+    memory_used_mib: int
+    temperature_celsius: int
+    healthy: bool
+
+
+def device(uuid: str, index: int, **fields: Unpack[DeviceFields]) -> DeviceState:
+    usual = DeviceState(
         uuid=uuid,
         index=index,
-        **{"model": "H100", "memory_total_mib": 80_000, "sample_age_seconds": 1.0, **usual, **fields},
+        model="H100",
+        memory_total_mib=80_000,
+        sample_age_seconds=1.0,
+        temperature_celsius=40,
+        utilization_percent=0,
+        memory_used_mib=0,
+        process_count=0,
     )
+    return replace(usual, **fields)
 
 
 def fleet(*devices: DeviceState) -> Fleet:

@@ -12,7 +12,7 @@ CPU_NODE = DomainNode("cpu", {HOST: "cpu", ZONE: "c"}, has_devices=False)
 SELECTOR = {"matchLabels": {"app": "x"}}
 
 
-def term(key: str = HOST, **fields: Any) -> dict[str, Any]:
+def term(key: str = HOST, **fields: object) -> dict[str, Any]:
     return {"topologyKey": key, "labelSelector": SELECTOR, **fields}
 
 
@@ -20,7 +20,7 @@ def affinity(kind: str, *terms: dict[str, Any]) -> dict[str, Any]:
     return {"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": list(terms)}}}
 
 
-def spread(**fields: Any) -> dict[str, Any]:
+def spread(**fields: object) -> dict[str, Any]:
     one = {"maxSkew": 1, "topologyKey": HOST, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": SELECTOR}
     return {"topologySpreadConstraints": [{**one, **fields}]}
 
@@ -32,7 +32,7 @@ def placed(*pods: tuple[str, dict[str, Any]], nodes: tuple[DomainNode, ...] = NO
     return found
 
 
-def port(number: int, **fields: Any) -> dict[str, Any]:
+def port(number: int, **fields: object) -> dict[str, Any]:
     return {"containers": [{"ports": [{"containerPort": 1, "hostPort": number, **fields}]}]}
 
 

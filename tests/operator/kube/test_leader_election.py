@@ -1,13 +1,14 @@
 """Several processes and one Lease, in virtual time: at most one writes, whatever happens to it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import (
     AlreadyExistsError,
@@ -92,9 +93,15 @@ class FrozenSleep:
         await asyncio.sleep(seconds + self.frozen_seconds)
 
 
-def process(leases: Leases, identity: str, sleep: Any = asyncio.sleep) -> LeaderElection:
-    api: Any = leases.client(identity)
+def election_of(
+    client: Client, identity: str, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> LeaderElection:
+    api = cast("Api", client)
     return LeaderElection(api, "gpufleet-system", "gpufleet-operator", identity, ServerClock(), sleep=sleep)
+
+
+def process(leases: Leases, identity: str, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> LeaderElection:
+    return election_of(leases.client(identity), identity, sleep)
 
 
 @dataclass(frozen=True)
@@ -235,8 +242,7 @@ async def test_missing_permission_is_an_error() -> None:
         async def get(self, path: str) -> dict[str, Any]:
             raise ApiError("leases is forbidden", 403)
 
-    api: Any = Forbidden(Leases(), "a")
-    election = LeaderElection(api, "gpufleet-system", "gpufleet-operator", "a", ServerClock())
+    election = election_of(Forbidden(Leases(), "a"), "a")
 
     with pytest.raises(ApiError, match="forbidden"):
         await election.acquire()
@@ -266,8 +272,7 @@ DENIED = InvalidWriteError("leases is forbidden", 403)
 def without_role(leases: Leases, error: ApiError | None = None) -> tuple[WithoutRole, LeaderElection]:
     client = WithoutRole(leases, "a")
     client.error = error
-    api: Any = client
-    return client, LeaderElection(api, "gpufleet-system", "gpufleet-operator", "a", ServerClock())
+    return client, election_of(client, "a")
 
 
 @pytest.mark.parametrize("error", [DENIED, ApiError("unsupported media type", 415)], ids=["denied", "unexpected"])
@@ -336,8 +341,7 @@ async def test_denied_read_is_named_until_it_is_allowed() -> None:
             return await super().get(path)
 
     client = Unread(Leases(), "a")
-    api: Any = client
-    election = LeaderElection(api, "gpufleet-system", "gpufleet-operator", "a", ServerClock())
+    election = election_of(client, "a")
     waiting = asyncio.create_task(election.acquire())
     await asyncio.sleep(1)
     assert election.rejection == "leases is forbidden"

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import InvalidWriteError, UnavailableError
 from gpufleet_operator.kube.lease_poller import LeasePoller
@@ -43,8 +44,7 @@ async def polled(answers: list[str | Exception]) -> tuple[Cache, Leases]:
     cache, server = Cache(), Leases(answers)
     cache.telemetry.put(make.telemetry())
     cache.dirty.clear()
-    api: Any = server
-    poller = LeasePoller(api, cache, ServerClock(lambda: server.now), sleep=server.sleep)
+    poller = LeasePoller(cast("Api", server), cache, ServerClock(lambda: server.now), sleep=server.sleep)
     with pytest.raises(asyncio.CancelledError):
         await poller.run(3)
     return cache, server
@@ -73,9 +73,8 @@ async def test_time_of_the_list_is_part_of_the_interval() -> None:
     cache, server = Cache(), Leases(["a", "b", "c"])
     cache.telemetry.put(make.telemetry())
     server.takes = 2
-    api: Any = server
     with pytest.raises(asyncio.CancelledError):
-        await LeasePoller(api, cache, ServerClock(lambda: server.now), sleep=server.sleep).run(3)
+        await LeasePoller(cast("Api", server), cache, ServerClock(lambda: server.now), sleep=server.sleep).run(3)
 
     assert cache.node_leases.read_at == make.NOW + timedelta(seconds=8), "lists at 0, 3 and 6 s"
 
@@ -89,17 +88,15 @@ async def test_list_without_a_response_is_skipped() -> None:
 async def test_missing_permission_ends_the_poller() -> None:
     cache, server = Cache(), Leases([InvalidWriteError("forbidden", 403)])
     cache.telemetry.put(make.telemetry())
-    api: Any = server
 
     with pytest.raises(InvalidWriteError):
-        await LeasePoller(api, cache, ServerClock(lambda: make.NOW), sleep=server.sleep).run(3)
+        await LeasePoller(cast("Api", server), cache, ServerClock(lambda: make.NOW), sleep=server.sleep).run(3)
 
 
 async def test_cluster_without_gpus_is_not_polled() -> None:
     cache, server = Cache(), Leases([])
-    api: Any = server
 
     with pytest.raises(asyncio.CancelledError):
-        await LeasePoller(api, cache, ServerClock(lambda: make.NOW), sleep=server.sleep).run(3)
+        await LeasePoller(cast("Api", server), cache, ServerClock(lambda: make.NOW), sleep=server.sleep).run(3)
 
     assert not server.asked

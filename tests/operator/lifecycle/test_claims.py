@@ -159,7 +159,7 @@ def recorded(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
 
 def _noting(name: str, write: Callable[..., Any], sent: list[str]) -> Callable[..., Any]:
-    def noted(*arguments: Any) -> Any:
+    def noted(*arguments: object) -> Any:
         sent.append(name)
         return write(*arguments)
 

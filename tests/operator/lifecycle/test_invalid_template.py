@@ -1,7 +1,5 @@
 """A running workload whose template is edited to an invalid one: everything but the creation of pods goes on."""
 
-from typing import Any
-
 import pytest
 
 from gpufleet_testing.operator.apiserver import Json
@@ -24,7 +22,7 @@ class World:
         for _ in range(number):
             await moment(self.cluster, self.operator)
 
-    async def run_then_break(self, **spec: Any) -> list[str]:
+    async def run_then_break(self, **spec: object) -> list[str]:
         """Returns the names of the pods that ran."""
         self.cluster.submit("train", **{"replicas": 2, **spec})
         await self.moments()

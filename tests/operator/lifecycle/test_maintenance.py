@@ -1,7 +1,5 @@
 """A drained device, a fault and a waiting pod in the whole operator, on a cluster in memory."""
 
-from typing import Any
-
 from gpufleet_api.names import WAITING_FOR_ANNOTATION
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.process import OperatorProcess, moment
@@ -12,7 +10,7 @@ async def passes(cluster: FakeCluster, operator: OperatorProcess, number: int = 
         await moment(cluster, operator)
 
 
-def cordon(cluster: FakeCluster, node: str, **entry: Any) -> None:
+def cordon(cluster: FakeCluster, node: str, **entry: object) -> None:
     stored = cluster.objects["telemetry", node]
     cordoned = [{"reason": "fan", **entry}]
     cluster.store("telemetry", node, {**stored, "spec": {**stored["spec"], "cordoned": cordoned}})

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from gpufleet_testing.hypothesis_profiles import histories
 from gpufleet_testing.operator import invariants
+from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.process import LIMITS, OperatorProcess, moment
 
@@ -23,9 +24,9 @@ SOON = replace(LIMITS, reserve_after=timedelta(seconds=5))
 class World:
     """A cluster and its operator."""
 
-    def __init__(self, nodes: int = 1, devices: int = 1, *, checked: bool = True, **limits: Any) -> None:
+    def __init__(self, nodes: int = 1, devices: int = 1, *, checked: bool = True, preemption: bool = True) -> None:
         self.cluster = FakeCluster(nodes, devices)
-        self.limits, self.checked = replace(SOON, **limits), checked
+        self.limits, self.checked = replace(SOON, preemption=preemption), checked
         self.restart()
 
     def restart(self) -> None:
@@ -271,5 +272,5 @@ def _served(world: World) -> int:
     return sum((p["spec"].get("priority", 0) + 1) * _devices(p) for p in running)
 
 
-def _devices(pod: Any) -> int:
+def _devices(pod: Json) -> int:
     return sum(int(count) for count in pod["spec"]["containers"][0]["resources"]["limits"].values())

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -23,7 +22,7 @@ WITH_VOLCANO = Limits(pod_policy=PodPolicy(schedulers=("default-scheduler", "vol
 """A scheduler that is configured and does not run."""
 
 
-def template(**spec: Any) -> Json:
+def template(**spec: object) -> Json:
     return {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "busybox"}], **spec}}
 
 

@@ -1,5 +1,6 @@
 """A changed template or number of replicas on a cluster in memory, also with a fault at each write."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def condition(cluster: FakeCluster, kind: str, workload: str = "train") -> tuple
     return found["status"], found["reason"]
 
 
-async def running(cluster: FakeCluster, operator: OperatorProcess | RestartingOperator, **spec: Any) -> None:
+async def running(cluster: FakeCluster, operator: OperatorProcess | RestartingOperator, **spec: object) -> None:
     """Runs workload `train`."""
     cluster.submit("train", **spec)
     for _ in range(2):
@@ -244,7 +245,7 @@ def take_out_of_service(cluster: FakeCluster) -> None:
 
 
 @pytest.mark.parametrize("obstacle", [cordon, demand_much, silence, exclude, take_out_of_service])
-async def test_devices_that_the_successor_cannot_use_are_given_up(obstacle: Any) -> None:
+async def test_devices_that_the_successor_cannot_use_are_given_up(obstacle: Callable[[FakeCluster], None]) -> None:
     cluster = FakeCluster(1, 2)
     operator = OperatorProcess(cluster)
     busy = {"name": "main", "image": "busybox", "resources": {"requests": {"cpu": "8"}}}

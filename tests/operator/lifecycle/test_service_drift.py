@@ -1,7 +1,5 @@
 """A headless Service that another client changes, in the whole operator on a cluster in memory."""
 
-from typing import Any
-
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.process import OperatorProcess, moment
@@ -14,7 +12,7 @@ def service(cluster: FakeCluster) -> Json:
     return found
 
 
-def change(cluster: FakeCluster, **spec: Any) -> None:
+def change(cluster: FakeCluster, **spec: object) -> None:
     found = service(cluster)
     cluster.store("services", "ml/train", {**found, "spec": {**found["spec"], **spec}})
 

@@ -1,7 +1,7 @@
 """Pods that are built from a template, and the patch that releases them."""
 
 import json
-from typing import Any
+from typing import Any, Unpack
 
 import jsonpatch
 import pytest
@@ -12,11 +12,12 @@ from gpufleet_operator.model.extended_resources import DEFAULTS
 from gpufleet_operator.pods import build as podbuild
 from gpufleet_operator.pods import release
 from gpufleet_testing.operator import make
+from gpufleet_testing.operator.fields import WorkloadSpecFields
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def build(template: object, **spec: Any) -> dict[str, Any]:
+def build(template: object, **spec: Unpack[WorkloadSpecFields]) -> dict[str, Any]:
     workload = make.workload(template=template, **spec)
     return podbuild.build(workload, make.spec(workload), 3, "train-3-x", DEFAULTS)
 
@@ -151,7 +152,9 @@ class TestName:
         assert ".-" not in found
 
 
-def body(affinity: Any = None, annotations: Any = None, gates: tuple[str, ...] = (SCHEDULING_GATE,)) -> dict[str, Any]:
+def body(
+    affinity: object = None, annotations: object = None, gates: tuple[str, ...] = (SCHEDULING_GATE,)
+) -> dict[str, Any]:
     found: dict[str, Any] = {
         "metadata": {
             "name": "train-0-a",
@@ -197,7 +200,7 @@ AFFINITIES: dict[str, tuple[Any, list[Any]]] = {
 
 class TestRelease:
     @pytest.mark.parametrize(("affinity", "terms"), AFFINITIES.values(), ids=AFFINITIES.keys())
-    def test_pins_and_removes_the_gate_in_one_patch(self, affinity: Any, terms: list[Any]) -> None:
+    def test_pins_and_removes_the_gate_in_one_patch(self, affinity: object, terms: list[Any]) -> None:
         pod = decode_pod.pod(body(affinity))
         patch = release.release(pod, "node-1", make.assignment(make.pod(), "GPU-1-0"))
 

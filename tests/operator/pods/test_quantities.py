@@ -28,12 +28,12 @@ READ: dict[Any, Fraction] = {
 
 
 @pytest.mark.parametrize(("text", "value"), READ.items())
-def test_quantity(text: Any, value: Fraction) -> None:
+def test_quantity(text: object, value: Fraction) -> None:
     assert quantity(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "x", "1 Gi", "1ki", "e3", True, [], {}, "1" * 200, float("nan")])
-def test_malformed_quantity(text: Any) -> None:
+def test_malformed_quantity(text: object) -> None:
     with pytest.raises(ValueError, match="is not a resource quantity"):
         quantity(text)
 
@@ -47,6 +47,6 @@ def test_huge_amounts_are_capped() -> None:
 
 
 @given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()))
-def test_any_text_has_an_amount_in_range(value: Any) -> None:
+def test_any_text_has_an_amount_in_range(value: object) -> None:
     assert 0 <= milli(value) <= MAX_AMOUNT
     assert 0 <= whole(value) <= MAX_AMOUNT

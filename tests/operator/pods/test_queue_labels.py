@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from gpufleet_operator.cache.decode import workload as decode
 from gpufleet_operator.model.extended_resources import DEFAULTS
 from gpufleet_operator.model.kueue.names import QUEUE_LABEL
 from gpufleet_operator.pods import build as podbuild
 from gpufleet_testing.operator import make
+from gpufleet_testing.operator.fields import WorkloadSpecFields
 
 GROUP = "kueue.x-k8s.io/pod-group-name"
 SIZE = "kueue.x-k8s.io/pod-group-total-count"
 
 
-def metadata(labels: Mapping[str, str], *, template: Mapping[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+def metadata(
+    labels: Mapping[str, str], *, template: Mapping[str, str] | None = None, **spec: Unpack[WorkloadSpecFields]
+) -> dict[str, Any]:
     """Metadata of the pod of a workload with these labels."""
     given = {"metadata": {"labels": dict(template or {})}, "spec": make.TEMPLATE["spec"]}
     workload = replace(make.workload(template=given, **spec), kueue_labels=labels)

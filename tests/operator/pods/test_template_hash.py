@@ -14,7 +14,7 @@ CONTAINER = {"name": "main", "image": "llm:1", "env": [{"name": "A", "value": "1
 POD = {"restartPolicy": "Always", "containers": [CONTAINER]}
 
 
-def hash_of(template: dict[str, Any], **spec: Any) -> str:
+def hash_of(template: dict[str, Any], **spec: object) -> str:
     return template_hash(WorkloadSpec.model_validate({"template": template, **spec}))
 
 

@@ -15,12 +15,12 @@ from gpufleet_testing.operator import make
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def main(**fields: Any) -> dict[str, Any]:
+def main(**fields: object) -> dict[str, Any]:
     return {"name": "main", **fields}
 
 
 def errors(
-    template: Any, *, resources: Resources = DEFAULTS, policy: PodPolicy = DEFAULT_POLICY, **devices: Any
+    template: dict[str, Any], *, resources: Resources = DEFAULTS, policy: PodPolicy = DEFAULT_POLICY, **devices: object
 ) -> list[str]:
     spec = WorkloadSpec.model_construct(
         template=template, devices=WorkloadSpec.model_fields["devices"].default.model_copy(update=devices)
@@ -28,11 +28,11 @@ def errors(
     return list(validate_template(spec, resources, policy))
 
 
-def limits(kind: str = "limits", name: str = RESOURCE, amount: Any = "1") -> dict[str, Any]:
+def limits(kind: str = "limits", name: str = RESOURCE, amount: object = "1") -> dict[str, Any]:
     return {"resources": {kind: {name: amount}}}
 
 
-def affinity(*terms: Any) -> dict[str, Any]:
+def affinity(*terms: object) -> dict[str, Any]:
     return {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": list(terms)}}}}
 
 
@@ -310,7 +310,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("spec", "devices", "message"), BAD.values(), ids=BAD.keys())
-def test_invalid_template(spec: Any, devices: dict[str, Any], message: str) -> None:
+def test_invalid_template(spec: object, devices: dict[str, Any], message: str) -> None:
     found = errors({"spec": spec}, **devices)
 
     assert any(message in one for one in found), found
@@ -360,7 +360,7 @@ GOOD: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("spec", "devices"), GOOD.values(), ids=GOOD.keys())
-def test_valid_template(spec: Any, devices: dict[str, Any]) -> None:
+def test_valid_template(spec: object, devices: dict[str, Any]) -> None:
     assert errors({"spec": spec}, **devices) == []
 
 

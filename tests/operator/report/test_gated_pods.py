@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Unpack
 
 from gpufleet_api.names import SCHEDULING_GATE, WAITING_FOR_ANNOTATION
 from gpufleet_operator.decide.decide import decide
@@ -13,6 +13,7 @@ from gpufleet_operator.model.report_actions import ExplainPod
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Backoff, PassState
 from gpufleet_testing.operator import make
+from gpufleet_testing.operator.fields import SnapshotFields
 
 BUSY = make.telemetry(held={f"GPU-1-{i}": make.pod("other") for i in range(2)})
 
@@ -28,7 +29,7 @@ def annotation(action: ExplainPod) -> Any:
     return value[WAITING_FOR_ANNOTATION] if isinstance(value, Mapping) else value
 
 
-def waiting(pod: Pod | None = None, workload: Workload | None = None, **options: Any) -> Snapshot:
+def waiting(pod: Pod | None = None, workload: Workload | None = None, **options: Unpack[SnapshotFields]) -> Snapshot:
     return make.snapshot(workload or make.workload(), pod or make.pod(), BUSY, **options)
 
 

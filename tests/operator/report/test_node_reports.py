@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -23,8 +22,8 @@ Found = tuple[str, str]
 """Status and reason."""
 
 
-def reports(*objects: Telemetry | Node, **options: Any) -> Reports:
-    return decide(make.snapshot(*objects, **options)).reports
+def reports(*objects: Telemetry | Node, limits: Limits | None = None) -> Reports:
+    return decide(make.snapshot(*objects, limits=limits)).reports
 
 
 def found(written: Reports) -> dict[str, Found]:

@@ -1,9 +1,9 @@
 """Executing a decision: the outcome of each response, and progress of the probes."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -12,7 +12,8 @@ from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError, from_status
 from gpufleet_operator.kube.events import ObjectEventRecorder
-from gpufleet_operator.model.actions import Actions, CreatePod, EvictPod, ReleasePod, Reserve, WorkloadName
+from gpufleet_operator.kube.writer import KubeWriter
+from gpufleet_operator.model.actions import Action, Actions, CreatePod, EvictPod, ReleasePod, Reserve, WorkloadName
 from gpufleet_operator.model.objects import BoundPod
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.state_types import Limits
@@ -38,9 +39,14 @@ class Rejecting:
 
 
 def executor(error: ApiError, cache: Cache) -> Executor:
-    cluster: Any = Rejecting(error)
-    clock = ServerClock(lambda: NOW)
-    return Executor(cluster, cache, clock, ObjectEventRecorder(cluster, "test"))
+    return writing_to(Rejecting(error), cache)
+
+
+def writing_to(server: object, cache: Cache, may_write: Callable[[], bool] = lambda: True) -> Executor:
+    """Returns an executor that sends its writes to `server`, which has those methods that the test needs."""
+    api, clock = cast("KubeWriter", server), ServerClock(lambda: NOW)
+    recorder = ObjectEventRecorder(api, "test")
+    return Executor(api, cache, clock, recorder, may_write=may_write, patience_seconds=20)
 
 
 def creates(number: int) -> Actions:
@@ -62,25 +68,23 @@ class Evicting:
 
 
 async def test_preemption_is_an_event_of_both_workloads() -> None:
-    cluster: Any = Evicting()
+    cluster = Evicting()
     preemptor = WorkloadName("ml", "high", "uid-high")
     eviction = EvictPod(
         "uid-low", "low", "ml", "low-0", "u", "preempted by ml/high", RemovalReason.PREEMPTED, beneficiary=preemptor
     )
-    target = Executor(cluster, Cache(), ServerClock(lambda: NOW), ObjectEventRecorder(cluster, "test"))
 
-    await target.run(Actions(evictions=(eviction,)))
+    await writing_to(cluster, Cache()).run(Actions(evictions=(eviction,)))
 
     assert cluster.about == [("GPUWorkload", "low", "Preempted"), ("GPUWorkload", "high", "Preempting")]
 
 
 async def test_eviction_of_a_pod_without_a_workload_is_an_event_of_the_pod() -> None:
-    cluster: Any = Evicting()
-    cache, clock = Cache(), ServerClock(lambda: NOW)
+    cluster, cache = Evicting(), Cache()
     cache.other_pods.put(BoundPod("u", "node-1", "1", name="bare"))
-    target = Executor(cluster, cache, clock, ObjectEventRecorder(cluster, "test"))
 
-    await target.run(Actions(evictions=(EvictPod("", "", "ml", "bare", "u", "device GPU-1 is cordoned: fan"),)))
+    actions = Actions(evictions=(EvictPod("", "", "ml", "bare", "u", "device GPU-1 is cordoned: fan"),))
+    await writing_to(cluster, cache).run(actions)
 
     assert cluster.about == [("Pod", "bare", "PodEvicted")]
     assert cache.other_pods.items["u"].deleting, "it would be evicted again"
@@ -117,12 +121,9 @@ async def test_write_is_not_sent_without_the_lease() -> None:
     class Unreachable:
         """Fails the test when a write arrives."""
 
-    cluster: Any = Unreachable()
-    clock = ServerClock(lambda: NOW)
-    target = Executor(cluster, Cache(), clock, ObjectEventRecorder(cluster, "test"), may_write=lambda: False)
     actions = creates(2)
 
-    outcomes = await target.run(actions)
+    outcomes = await writing_to(Unreachable(), Cache(), lambda: False).run(actions)
 
     assert outcomes == [WriteOutcome(action, unsent=True) for action in actions.creates]
 
@@ -139,7 +140,7 @@ class Lease:
         self.held = False
         return {"metadata": {"uid": "t", "name": "node-1", "resourceVersion": "9", "generation": 2}, "spec": {}}
 
-    async def patch_telemetry(self, node: str, patch: Any) -> Any:
+    async def patch_telemetry(self, node: str, patch: object) -> Any:
         del patch
         return await self.lose(f"reserve on {node}")
 
@@ -147,14 +148,14 @@ class Lease:
         await self.lose(f"quotas of {namespace}")
         return []
 
-    async def dry_run_pod(self, body: Any) -> Any:
+    async def dry_run_pod(self, body: object) -> Any:
         return body
 
-    async def patch_pod(self, namespace: str, name: str, patch: Any) -> Any:
+    async def patch_pod(self, namespace: str, name: str, patch: object) -> Any:
         del patch
         return await self.lose(f"release {namespace}/{name}")
 
-    async def create_pod(self, body: Any) -> Any:
+    async def create_pod(self, body: object) -> Any:
         return await self.lose(f"create {body}")
 
 
@@ -171,13 +172,10 @@ OF_A_GANG = CreatePod("uid-w", "ml", "w-0", 0, {}, gang=True)
     ],
     ids=["release", "gang"],
 )
-async def test_lost_lease_stops_what_follows(actions: Actions, sent: list[str], unsent: Any) -> None:
-    lease, cache, clock = Lease(), Cache(), ServerClock(lambda: NOW)
-    cluster: Any = lease
-    recorder = ObjectEventRecorder(cluster, "test")
-    target = Executor(cluster, cache, clock, recorder, may_write=lambda: lease.held, patience_seconds=20)
+async def test_lost_lease_stops_what_follows(actions: Actions, sent: list[str], unsent: Action) -> None:
+    lease = Lease()
 
-    outcomes = await target.run(actions)
+    outcomes = await writing_to(lease, Cache(), lambda: lease.held).run(actions)
 
     assert lease.requests == sent
     assert WriteOutcome(unsent, unsent=True) in outcomes
@@ -198,7 +196,7 @@ async def test_every_write_counts_as_progress(first: bool) -> None:
             raise self.error
 
     cache, clock, cluster = Cache(), ServerClock(lambda: make.NOW), Slow(UnavailableError("no answer"))
-    api: Any = cluster
+    api = cast("KubeWriter", cluster)
     reconciler = Reconciler(
         cache,
         Executor(api, cache, clock, ObjectEventRecorder(api, "test"), patience_seconds=20),

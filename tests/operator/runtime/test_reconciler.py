@@ -164,7 +164,7 @@ async def test_writes_are_sent_during_the_pause_after_a_decision(used: float, pa
         pauses.append(seconds)
         raise Ended
 
-    def decide(snapshot: Snapshot, *_: Any) -> tuple[Actions, None]:
+    def decide(snapshot: Snapshot, *_: object) -> tuple[Actions, None]:
         del snapshot
         return Actions(creates=(CreatePod("uid-w", "ml", "w-0", 0, {}),)), None
 

@@ -1,6 +1,7 @@
 """Only steps between creation and Ready may be written later."""
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -15,9 +16,14 @@ SPEC = make.spec(make.workload())
 MOMENT = "2026-01-01T00:00:00Z"
 
 
-def status(reconciling: str | None, *placements: ReplicaPlacement, **changes: Any) -> WorkloadStatus:
+def status(
+    reconciling: str | None,
+    *placements: ReplicaPlacement,
+    true: Mapping[str, str] = MappingProxyType({}),
+    **changes: object,
+) -> WorkloadStatus:
     """Returns a status whose true conditions are Reconciling, and those in `true`."""
-    true = {"Reconciling": reconciling or "", **changes.pop("true", {})}
+    true = {"Reconciling": reconciling or "", **true}
     conditions = [
         Condition(
             type=kind,
@@ -30,7 +36,7 @@ def status(reconciling: str | None, *placements: ReplicaPlacement, **changes: An
     return WorkloadStatus(observed_generation=1, conditions=conditions, placements=list(placements), **changes)
 
 
-def placed(state: PlacementState = PlacementState.RESERVED, **changes: Any) -> ReplicaPlacement:
+def placed(state: PlacementState = PlacementState.RESERVED, **changes: object) -> ReplicaPlacement:
     return ReplicaPlacement(**{"replica": 0, "state": state, "pod": "w-0", "pod_uid": "u", **changes})
 
 

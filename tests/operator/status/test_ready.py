@@ -15,10 +15,13 @@ from gpufleet_testing.operator import make, results
 PULL = Waiting("ImagePullBackOff", "no such host")
 
 
-def decided(pod: Pod, *, held: bool, status: WorkloadStatus | None = None, **report: Any) -> Actions:
+def decided(
+    pod: Pod, *, held: bool, status: WorkloadStatus | None = None, age: float = 1.0, covered: int | None = None
+) -> Actions:
     """The decision on a bound pod, with or without the agent listing its device."""
     assignment = make.assignment(pod)
-    telemetry = make.telemetry(assignments=[assignment], held={"GPU-1-0": assignment} if held else {}, **report)
+    held_devices = {"GPU-1-0": assignment} if held else {}
+    telemetry = make.telemetry(assignments=[assignment], held=held_devices, age=age, covered=covered)
     return decide(make.snapshot(make.workload(status=status), pod, telemetry))
 
 

@@ -5,7 +5,6 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 
@@ -68,7 +67,7 @@ def test_names_of_all_images_come_first_in_the_archive(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     (tmp_path / "repositories").write_text('{"kindest/kindnetd": {"v1": "x"}, "registry.k8s.io/etcd": {"v2": "y"}}')
 
-    def save(args: Sequence[str], **_: Any) -> CompletedProcess[str]:
+    def save(args: Sequence[str], **_: object) -> CompletedProcess[str]:
         with tarfile.open(args[2].partition("=")[2], "w") as archive:
             for name in ("layer", "manifest.json", "repositories"):
                 archive.add(tmp_path / name, name)

@@ -41,7 +41,7 @@ class InterceptedCluster(FakeCluster):
             setattr(self, method, self._intercepted(method, getattr(self, method)))
 
     def _intercepted(self, method: str, write: Write) -> Write:
-        async def call(*args: Any) -> Any:
+        async def call(*args: object) -> Any:
             self.calls[method] += 1
             return await self.intercept(method, write, args)
 

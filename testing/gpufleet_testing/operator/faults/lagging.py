@@ -1,10 +1,9 @@
 """An operator whose watches of different kinds lag independently, each in its order."""
 
 from random import Random
-from typing import Any
 
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.process import OperatorProcess
+from gpufleet_testing.operator.process import CHECKED, OperatorProcess
 
 _LAGS = (0, 2, 10, 1000)
 """How many versions of objects, of all kinds, a watch advances by."""
@@ -13,10 +12,10 @@ _LAGS = (0, 2, 10, 1000)
 class LaggingOperator(OperatorProcess):
     """A process that hears of some kinds earlier than of others, as the real one does."""
 
-    def __init__(self, cluster: FakeCluster, random: Random, **options: Any) -> None:
+    def __init__(self, cluster: FakeCluster, random: Random, *, checked: bool = CHECKED) -> None:
         self.positions: dict[str, int] = {}
         self._random = random
-        super().__init__(cluster, **options)
+        super().__init__(cluster, checked=checked)
 
     def relist(self) -> None:
         super().relist()

@@ -135,7 +135,7 @@ def test_a_torn_file_is_rejected_wherever_it_ends() -> None:
 ODD: list[Any] = [None, True, 5, -1.5, 1e300, 10**400, "x", [], {}, [None], [[]], [{}], "NaN"]
 
 
-def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def paths(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [path] if path else []
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:

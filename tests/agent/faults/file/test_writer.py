@@ -41,7 +41,7 @@ def known(*sick: str, last: float = 10.0) -> Checkpoint:
 class Bench:
     """A checkpoint writer with a state and counters that a test controls."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, **options: object) -> None:
         self.folder = folder
         self.registry = CollectorRegistry()
         self.changes = VersionSignal()

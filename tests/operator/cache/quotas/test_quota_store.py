@@ -5,7 +5,7 @@ from typing import Any
 from gpufleet_operator.cache.quotas.quota_store import QuotaStore, resource_quota
 
 
-def body(version: int, **status: Any) -> dict[str, Any]:
+def body(version: int, **status: object) -> dict[str, Any]:
     meta = {"uid": "uid-q", "name": "q", "namespace": "ml", "resourceVersion": str(version)}
     return {"metadata": meta, "spec": {}, "status": status}
 

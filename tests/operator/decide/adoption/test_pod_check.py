@@ -16,7 +16,7 @@ def asks(container: str, count: int, *, resource: str = RESOURCE, init: bool = F
     return DeviceRequest(container, f"spec.containers[{number}]", ((resource, count),), init)
 
 
-def errors(pod: Pod, **devices: Any) -> list[str]:
+def errors(pod: Pod, **devices: object) -> list[str]:
     workload = owned.workload(devices=devices or {"count": 1})
     return list(pod_errors(workload, make.spec(workload), pod, Limits()))
 
@@ -62,7 +62,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("requests", "devices", "message"), CASES.values(), ids=CASES)
-def test_other_requests_are_errors(requests: tuple[DeviceRequest, ...], devices: Any, message: str) -> None:
+def test_other_requests_are_errors(requests: tuple[DeviceRequest, ...], devices: dict[str, Any], message: str) -> None:
     assert message in "; ".join(errors(owned.pod(device_requests=requests), **devices))
 
 

@@ -18,7 +18,7 @@ def pod(*containers: str, template: str = "gpufleet-train", name: str = "", requ
     return owned.pod(device_claim=reference, device_requests=owned.requests(requests) if requests else ())
 
 
-def errors(found: Pod, *, claims: bool = True, **devices: Any) -> list[str]:
+def errors(found: Pod, *, claims: bool = True, **devices: object) -> list[str]:
     workload = owned.workload(devices={"count": 1, **devices})
     return list(pod_errors(workload, make.spec(workload), found, Limits(claims=claims)))
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Unpack
 
 import hypothesis.strategies as st
 import pytest
@@ -13,10 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from gpufleet_api.telemetry.spec import CordonedDevice
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.decide.incremental.region import close
+from gpufleet_operator.decide.incremental.region import Region, Seeds, close
 from gpufleet_operator.fleet.build import NodeInputs, node_state_of
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.placement.model import NodeState
@@ -25,6 +26,7 @@ from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.hypothesis_profiles import histories
 from gpufleet_testing.operator import make
 from gpufleet_testing.operator.decisions import AppliedDecisions
+from gpufleet_testing.operator.fields import PodFields
 from gpufleet_testing.operator.from_scratch import checked_decision
 from gpufleet_testing.operator.synthetic import SyntheticFleet
 
@@ -76,9 +78,10 @@ class SmallFleet:
         self.cache.pods.remove(f"uid-{self.fleet.pod_name(RUNNING + number % WAITING)}", "")
         self.cache.workloads.remove(f"uid-{self.fleet.workload_name(RUNNING + number % WAITING)}", "")
 
-    def _put_pod(self, uid: str, **fields: Any) -> None:
+    def _put_pod(self, uid: str, /, **fields: Unpack[PodFields]) -> None:
         if uid in self.cache.pods.items:
-            self.cache.pods.put(replace(self.cache.pods.items[uid], resource_version=self._next(), **fields))
+            changed: PodFields = {**fields, "resource_version": self._next()}
+            self.cache.pods.put(replace(self.cache.pods.items[uid], **changed))
 
     def report(self, number: int) -> None:
         self.applied.telemetry(self.fleet.node_name(number % NODES), celsius=40 + number, at=self.now)
@@ -171,12 +174,12 @@ def test_decision_on_any_history_is_that_on_the_whole_cluster(
             asyncio.run(fleet.applied.run(replace(actions, reports=replace(actions.reports, telemetry=(), nodes=()))))
 
 
-def regions(fleet: SmallFleet, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def regions(fleet: SmallFleet, monkeypatch: pytest.MonkeyPatch) -> list[Region]:
     """The regions of later passes."""
-    found: list[Any] = []
+    found: list[Region] = []
 
-    def noted(*arguments: Any) -> Any:
-        found.append(close(*arguments))
+    def noted(seeds: Seeds, snapshot: Snapshot, index: ClusterIndex) -> Region:
+        found.append(close(seeds, snapshot, index))
         return found[-1]
 
     monkeypatch.setattr("gpufleet_operator.decide.incremental.decide_changes.close", noted)
@@ -282,7 +285,7 @@ def test_exception_in_a_pass_lets_the_next_one_decide_from_scratch(monkeypatch: 
     fleet.pod_readiness(1)
     decided = fleet.reconciler._decide
 
-    def fail(*_: Any) -> Any:
+    def fail(*_: object) -> Any:
         raise ZeroDivisionError
 
     monkeypatch.setattr(fleet.reconciler, "_decide", fail)

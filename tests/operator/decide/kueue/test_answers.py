@@ -1,7 +1,7 @@
 """Answers to the AdmissionChecks of Kueue."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 
@@ -12,6 +12,7 @@ from gpufleet_operator.model.kueue.names import SCHEDULING_GATE as KUEUE_GATE
 from gpufleet_operator.model.kueue.objects import CheckAnswer, CheckState, CheckStatus, KueueWorkload
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_testing.operator import make
+from gpufleet_testing.operator.fields import WorkloadSpecFields
 
 UP = {"scaleUp": True}
 EXPLANATION = "0/2 GPUs are available: 2 in use."
@@ -26,7 +27,7 @@ def kueue(*pods: Pod, seconds: float = 5, retries: int = 0, state: CheckState = 
     return KueueWorkload("uid-k", "ml", "k", "1", tuple(pod.uid for pod in pods), since, checks)
 
 
-def waiting(reason: str = "NoDevicesAvailable", **spec: Any) -> Workload:
+def waiting(reason: str = "NoDevicesAvailable", **spec: Unpack[WorkloadSpecFields]) -> Workload:
     placed = Condition(
         type="Placed",
         status=ConditionStatus.FALSE,

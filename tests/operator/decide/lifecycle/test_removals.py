@@ -1,7 +1,7 @@
 """Pods that the operator removes itself: their end is neither a loss nor a failure, whatever happens in between."""
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -18,14 +18,14 @@ RUNS = make.running_pod(replica=0)
 """Replica 0, with GPU-1-0."""
 
 
-def gang(*placements: ReplicaPlacement, policy: str = "Fail", **spec: Any) -> Workload:
+def gang(*placements: ReplicaPlacement, policy: str = "Fail", **spec: object) -> Workload:
     """Two replicas that cannot go on without each other."""
     placement = {"gang": True, **spec}
     status = WorkloadStatus(placements=list(placements))
     return make.workload(replicas=2, placement=placement, status=status, runPolicy={"onReplicaFailure": policy})
 
 
-def stored(pod: Pod, state: str, **fields: Any) -> ReplicaPlacement:
+def stored(pod: Pod, state: str, **fields: object) -> ReplicaPlacement:
     named = {"replica": pod.replica, "pod": pod.name, "podUID": pod.uid}
     return ReplicaPlacement.model_validate({**named, "state": state, **fields})
 
@@ -73,7 +73,7 @@ REJECTIONS = [rejected_by_scheduler, rejected_by_kubelet]
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS)
-def test_reason_is_recorded_before_the_pod_is_deleted(rejection: Any) -> None:
+def test_reason_is_recorded_before_the_pod_is_deleted(rejection: Callable[[], tuple[Snapshot, Pod]]) -> None:
     snapshot, pod = rejection()
 
     first = decide(snapshot)
@@ -87,7 +87,9 @@ def test_reason_is_recorded_before_the_pod_is_deleted(rejection: Any) -> None:
 
 @pytest.mark.parametrize("rejection", REJECTIONS)
 @pytest.mark.parametrize("policy", ["Fail", "RestartAll"])
-def test_rejected_member_is_replaced_alone_after_a_restart(rejection: Any, policy: str) -> None:
+def test_rejected_member_is_replaced_alone_after_a_restart(
+    rejection: Callable[[], tuple[Snapshot, Pod]], policy: str
+) -> None:
     """The operator was restarted after the deletion and before the next status."""
     snapshot, _ = rejection()
     first = decide(snapshot)
@@ -138,7 +140,7 @@ def degraded() -> Snapshot:
 
 
 @pytest.mark.parametrize("removed", [mismatch, degraded])
-def test_bound_member_that_is_removed_starts_all_again_without_a_failure(removed: Any) -> None:
+def test_bound_member_that_is_removed_starts_all_again_without_a_failure(removed: Callable[[], Snapshot]) -> None:
     """Also with `onReplicaFailure: Fail`: the application did nothing wrong, and the others cannot go on."""
     snapshot = removed()
     pods = list(snapshot.pods.values())

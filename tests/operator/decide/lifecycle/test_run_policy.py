@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Unpack
 
 import pytest
 
@@ -14,25 +14,22 @@ from gpufleet_operator.model.objects import Pod, PodDeletion, PodPhase, Workload
 from gpufleet_operator.model.pod_state.containers import Container, Termination, Waiting
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_testing.operator import make, results
+from gpufleet_testing.operator.fields import PodFields, WorkloadSpecFields
 
 ENDED = make.NOW - timedelta(seconds=4)
 
 
-def workload(policy: str = "Never", *, status: WorkloadStatus | None = None, **spec: Any) -> Workload:
+def workload(
+    policy: str = "Never", *, status: WorkloadStatus | None = None, **spec: Unpack[WorkloadSpecFields]
+) -> Workload:
     template = {"spec": {"restartPolicy": policy, "containers": [{"name": "main", "image": "busybox"}]}}
     return make.workload(template=template, status=status, **spec)
 
 
-def failed_pod(replica: int = 0, *, attempt: int = 0, **fields: Any) -> Pod:
+def failed_pod(replica: int = 0, **fields: Unpack[PodFields]) -> Pod:
     main = Container("main", ran=True, terminated=Termination(3, "Error", finished_at=ENDED))
-    return make.released_pod(
-        replica=replica,
-        attempt=attempt,
-        node="node-1",
-        phase=PodPhase.FAILED,
-        containers=(main,),
-        **fields,
-    )
+    failed: PodFields = {"node": "node-1", "phase": PodPhase.FAILED, "containers": (main,), **fields}
+    return make.released_pod(replica=replica, **failed)
 
 
 def waiting_pod(reason: str, init: Container | None = None) -> Pod:
@@ -42,11 +39,11 @@ def waiting_pod(reason: str, init: Container | None = None) -> Pod:
     return make.released_pod(replica=1, to="node-2", node="node-2", containers=(main,), init_containers=inits)
 
 
-def stored(*placements: ReplicaPlacement, **fields: Any) -> WorkloadStatus:
+def stored(*placements: ReplicaPlacement, **fields: object) -> WorkloadStatus:
     return WorkloadStatus(placements=list(placements), **fields)
 
 
-def placement(replica: int = 0, state: str = "Allocated", pod: Pod | None = None, **fields: Any) -> ReplicaPlacement:
+def placement(replica: int = 0, state: str = "Allocated", pod: Pod | None = None, **fields: object) -> ReplicaPlacement:
     named = {"pod": pod.name, "podUID": pod.uid} if pod else {}
     return ReplicaPlacement.model_validate({"replica": replica, "state": state, **named, **fields})
 
@@ -123,7 +120,7 @@ class TestRestartReplica:
 
 
 class TestRestartAll:
-    def gang(self, status: WorkloadStatus | None = None, **policy: Any) -> Workload:
+    def gang(self, status: WorkloadStatus | None = None, **policy: object) -> Workload:
         return workload(replicas=2, placement={"gang": True}, status=status, runPolicy=policy)
 
     def test_failure_starts_all_replicas_again_and_counts_once(self) -> None:

@@ -1,7 +1,6 @@
 """The workloads for which devices are earmarked and pods are evicted."""
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -17,8 +16,12 @@ def queued(
     return QueuedWorkload(name, (-priority, created, name), priority, created, several, may, evicted)
 
 
-def chosen(*waiting: QueuedWorkload, lowest: int | None = None, invalid: str = "", **limits: Any) -> Contenders:
-    return choose(waiting, Limits(**limits), make.NOW, lowest=lambda: lowest, is_valid=lambda uid: uid != invalid)
+def chosen(
+    *waiting: QueuedWorkload, lowest: int | None = None, invalid: str = "", preemption: bool = True
+) -> Contenders:
+    return choose(
+        waiting, Limits(preemption=preemption), make.NOW, lowest=lambda: lowest, is_valid=lambda uid: uid != invalid
+    )
 
 
 def test_head_has_the_highest_priority_and_is_the_oldest_of_these() -> None:

@@ -10,6 +10,9 @@ from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.placement.explain import diagnosis
+from gpufleet_operator.placement.model import Diagnosis
+from gpufleet_operator.placement.search.query import Query
+from gpufleet_operator.placement.search.tentative import TentativePlacement
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.operator.decisions import AppliedDecisions
@@ -23,12 +26,12 @@ QUESTIONS = 10
 def test_waiting_workloads_with_the_same_request_are_explained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet, cache = SyntheticFleet(3, 3, 4 * QUESTIONS, NOW), Cache()
     fleet.fill(cache)
-    explained: list[Any] = []
+    explained: list[Query] = []
     original = diagnosis._explain
 
-    def counted(*args: Any) -> Any:
-        explained.append(args)
-        return original(*args)
+    def counted(tentative: TentativePlacement, query: Query, *rest: Any) -> Diagnosis:
+        explained.append(query)
+        return original(tentative, query, *rest)
 
     monkeypatch.setattr(diagnosis, "_explain", counted)
     reconciler = Reconciler(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 
@@ -21,6 +21,7 @@ from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, Wor
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState, Rejections
 from gpufleet_testing.operator import make
+from gpufleet_testing.operator.fields import NodeFields
 
 WORKLOAD = make.workload()
 NODES = (make.telemetry("node-1"), make.telemetry("node-2"))
@@ -156,8 +157,8 @@ THREE_NODES = ["node-1", "node-2", "node-1"]
 Change = tuple[str, Callable[[Snapshot], Snapshot]]
 
 
-def changed_node(name: str, **fields: Any) -> Change:
-    return name, lambda s: replace(s, nodes={**s.nodes, "node-1": make.node("node-1", **fields)})
+def changed_node(name: str, *, devices: int = 2, **fields: Unpack[NodeFields]) -> Change:
+    return name, lambda s: replace(s, nodes={**s.nodes, "node-1": make.node("node-1", devices=devices, **fields)})
 
 
 LABEL = changed_node("label", labels={"new": ""})

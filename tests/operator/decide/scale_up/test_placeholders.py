@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Unpack
 
 import pytest
 
@@ -24,13 +24,19 @@ from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY
 from gpufleet_operator.model.scale_up.objects import CreatePlaceholder, Placeholder, PlaceholderWrites
 from gpufleet_testing.operator import make
+from gpufleet_testing.operator.fields import WorkloadSpecFields
 
 MESSAGE = "0/2 GPUs are available: 2 in use."
 UP = {"scaleUp": True}
 
 
 def waiting(
-    name: str = "train", *, reasons: Sequence[str] = ("DeviceInUse",), seconds: float = 60, **spec: Any
+    name: str = "train",
+    *,
+    reasons: Sequence[str] = ("DeviceInUse",),
+    seconds: float = 60,
+    template: object = make.TEMPLATE,
+    **spec: Unpack[WorkloadSpecFields],
 ) -> Workload:
     """A workload that waits for devices since some seconds; these reasons reject the devices that exist."""
     placed = Condition(
@@ -46,7 +52,8 @@ def waiting(
         message=MESSAGE, devices_considered=len(counts), devices_eligible=0, ineligible_devices=counts
     )
     status = WorkloadStatus(conditions=[placed], explanation=explained)
-    return make.workload(name, status=status, **{"placement": UP, **spec})
+    fields: WorkloadSpecFields = {"placement": UP, **spec}
+    return make.workload(name, status=status, template=template, **fields)
 
 
 def writes(

@@ -39,10 +39,10 @@ async def test_recovery_reads_the_fleet_once_for_all_pods(monkeypatch: pytest.Mo
     for node in cluster.kubelets:
         cluster.register_again(node)
     assert not list(cluster.ledger())
-    read: list[object] = []
+    read: list[conflicts.Occupancy] = []
     original = conflicts.Occupancy.__init__
 
-    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+    def counted(self: conflicts.Occupancy, *args: Any, **kwargs: Any) -> None:
         read.append(self)
         original(self, *args, **kwargs)
 

@@ -1,13 +1,14 @@
 """Statuses have a rate of their own, so that many that change together do not delay placement."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from gpufleet_operator.runtime.pacing.held_statuses import HOLD
 from gpufleet_operator.runtime.pacing.token_bucket import TokenBucket
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.process import OperatorProcess
+from gpufleet_testing.operator.process import HOLD_STATUSES, OperatorProcess
 
 NUMBER = 12
 RATE, BURST = 2, 3
@@ -25,11 +26,11 @@ class CountingCluster(FakeCluster):
         return await super().patch_workload_status(namespace, name, patch)
 
 
-def limited(cluster: FakeCluster, **how: Any) -> OperatorProcess:
+def limited(cluster: FakeCluster, hold_statuses: timedelta = HOLD_STATUSES) -> OperatorProcess:
     def clock() -> float:
         return cluster.now.timestamp()
 
-    return OperatorProcess(cluster, status_budget=TokenBucket(RATE, BURST, clock), **how)
+    return OperatorProcess(cluster, status_budget=TokenBucket(RATE, BURST, clock), hold_statuses=hold_statuses)
 
 
 async def step(cluster: FakeCluster, operator: OperatorProcess) -> None:

@@ -15,7 +15,7 @@ from gpufleet_testing.operator.process import OperatorProcess, moment
 def poisoned(function: Callable[..., Any], name_of: Callable[..., str]) -> Callable[..., Any]:
     """Returns a function that raises for workload `poison`."""
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> Any:
         if name_of(*args) == "poison":
             raise KeyError("surprise")
         return function(*args, **kwargs)
@@ -32,7 +32,7 @@ FAILING: dict[str, tuple[Any, str, Callable[..., str]]] = {
 
 @pytest.mark.parametrize(("owner", "name", "name_of"), FAILING.values(), ids=FAILING)
 async def test_exception_about_one_workload_stops_no_other(
-    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, name_of: Callable[..., str]
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, name_of: Callable[..., str]
 ) -> None:
     cluster = FakeCluster(2, 2)
     monkeypatch.setattr(owner, name, poisoned(getattr(owner, name), name_of))

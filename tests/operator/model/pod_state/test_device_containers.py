@@ -1,5 +1,6 @@
 """Devices for several containers and sidecars, from the template to the reservation."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gpufleet_api.names import RESOURCE
@@ -19,11 +20,11 @@ POD: dict[str, Any] = {
 }
 
 
-def workload(devices: Any, pod: Any = None) -> Workload:
+def workload(devices: Mapping[str, Any], pod: Mapping[str, Any] | None = None) -> Workload:
     return make.workload(template={"spec": pod or POD}, devices=devices)
 
 
-def errors(devices: Any) -> tuple[str, ...]:
+def errors(devices: Mapping[str, Any]) -> tuple[str, ...]:
     return validate_template(make.spec(workload(devices)), DEFAULTS)
 
 

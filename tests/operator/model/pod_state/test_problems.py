@@ -20,7 +20,7 @@ OOM = {"state": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "contain
 CREATING = {"state": {"waiting": {"reason": "PodInitializing"}}}
 
 
-def pod(*containers: dict[str, Any], init: dict[str, Any] | None = None, **status: Any) -> Pod:
+def pod(*containers: dict[str, Any], init: dict[str, Any] | None = None, **status: object) -> Pod:
     """A pod as the kubelet reports it; its containers are called main, second, and so on."""
     statuses = [{"name": name, **found} for name, found in zip(("main", "second"), containers, strict=False)]
     body = {
@@ -96,7 +96,7 @@ def test_pod_that_is_not_ready_names_its_container(found: Pod, reason: str, mess
     assert (problem.reason, problem.message) == (reason, message)
 
 
-def ended(code: int, **fields: Any) -> dict[str, Any]:
+def ended(code: int, **fields: object) -> dict[str, Any]:
     return {"state": {"terminated": {"exitCode": code, "reason": "Error", "containerID": "c", **fields}}}
 
 

@@ -1,7 +1,7 @@
 """The recorder keeps one object for each template, writes little, and forgets nothing when it starts again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.demand.observe import observe_runs
+from gpufleet_operator.demand.observe import ObservedRun, RunKey, observe_runs
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import InvalidWriteError, NotFoundError, UnavailableError
-from gpufleet_operator.model.objects import PodPhase
+from gpufleet_operator.model.objects import Pod, PodPhase, Telemetry
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.demands.demand_follower import follow_demands
 from gpufleet_operator.runtime.demands.demand_recorder import DemandRecorder
@@ -45,10 +45,10 @@ class Rig:
         clock.now = lambda: self.at  # type: ignore[method-assign] # the time of the test
         self.recorder = DemandRecorder(self.cache, self.api, LIMITS, clock, may_write=lambda: self.leads)
 
-    async def uses(self, name: str, most: int, seconds: float = 700, **fields: Any) -> None:
+    async def uses(self, name: str, most: int, seconds: float = 700) -> None:
         """The pod uses so much; the recorder compares once, some time later."""
         workload = make.workload(name, devices=SHARED, template=ENDS)
-        pod = make.running_pod(name, images=(("main", "busybox:1"),), workload_label=name, **fields)
+        pod = make.running_pod(name, images=(("main", "busybox:1"),), workload_label=name)
         self.cache.workloads.put(workload)
         self._put_pod(pod)
         reserved = make.assignment(pod, "GPU-1-0", memory_mib=4000)
@@ -70,7 +70,7 @@ class Rig:
         ((_, body),) = [item for item in self.api.objects.items() if item[1]["spec"]["owner"]["name"] == name]
         return body["status"]
 
-    def _put_pod(self, pod: Any) -> None:
+    def _put_pod(self, pod: Pod) -> None:
         self.cache.pods.put(replace(pod, resource_version=str(self._version())))
 
     def _version(self) -> int:
@@ -105,7 +105,7 @@ async def test_nothing_is_written_at_rest(rig: Rig) -> None:
 async def test_report_that_did_not_change_is_read_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def observe(telemetry: Any, *rest: Any) -> Any:
+    def observe(telemetry: Iterable[Telemetry], *rest: Any) -> dict[RunKey, ObservedRun]:
         found = list(telemetry)
         read.extend(one.resource_version for one in found)
         return observe_runs(found, *rest)

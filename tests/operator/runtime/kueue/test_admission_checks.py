@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ConflictError, InvalidWriteError
-from gpufleet_operator.kube.events import ObjectReference
+from gpufleet_operator.kube.events import ObjectEventRecorder, ObjectReference
 from gpufleet_operator.model.actions import Event
 from gpufleet_operator.runtime.kueue.admission_checks import AdmissionChecks
 from gpufleet_testing.operator import make
@@ -60,13 +61,12 @@ class Recorder:
 def connected(
     server: Server, *, leads: bool = True, recorder: Recorder | None = None, cache: Cache | None = None
 ) -> AdmissionChecks:
-    cache, api = cache or Cache(), server
+    cache = cache or Cache()
     for check in (CHECK, FOREIGN):
         cache.admission_checks.apply(check)
     cache.kueue_workloads.apply(server.workload)
-    connection: Any = api
-    events: Any = recorder or Recorder()
-    return AdmissionChecks(connection, cache, ServerClock(lambda: make.NOW), events, may_write=lambda: leads)
+    api, events = cast("Api", server), cast("ObjectEventRecorder", recorder or Recorder())
+    return AdmissionChecks(api, cache, ServerClock(lambda: make.NOW), events, may_write=lambda: leads)
 
 
 async def test_check_becomes_active_and_gets_one_answer() -> None:

@@ -1,13 +1,14 @@
 """Conditions of many nodes are written by several passes, none of which looks at all nodes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
 from gpufleet_operator.decide.incremental import decide_changes
 from gpufleet_operator.decide.incremental.region import Region, Seeds, close
 from gpufleet_operator.decide.reports import MAX_PER_PASS
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
+from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.process import OperatorProcess
 
@@ -19,8 +20,8 @@ async def test_first_conditions_of_many_nodes_are_written_in_parts(monkeypatch: 
     operator = OperatorProcess(cluster)
     looked_at: list[int] = []
 
-    def noted(seeds: Seeds, *arguments: Any) -> Region:
-        region = close(seeds, *arguments)
+    def noted(seeds: Seeds, snapshot: Snapshot, index: ClusterIndex) -> Region:
+        region = close(seeds, snapshot, index)
         looked_at.append(len(region.nodes))
         return region
 

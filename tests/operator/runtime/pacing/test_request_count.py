@@ -45,7 +45,7 @@ def ready(cluster: FakeCluster) -> int:
     return sum(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-async def requests(hold: timedelta, **spec: Any) -> tuple[Counter[str], OperatorProcess, CountingCluster]:
+async def requests(hold: timedelta, **spec: object) -> tuple[Counter[str], OperatorProcess, CountingCluster]:
     """Returns the requests of a burst of workloads with one GPU each."""
     cluster = CountingCluster()
     operator = OperatorProcess(cluster, hold_statuses=hold, checked=True)

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.workload_status import Explanation, WorkloadStatus
 from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, ConflictError, InvalidWriteError, NotFoundError, UnavailableError
 from gpufleet_operator.model.state_types import Limits
@@ -59,8 +60,7 @@ class Server:
 
 
 def connected(server: Server, cache: Cache, *, leads: bool = True) -> Autoscaler:
-    api: Any = server
-    return Autoscaler(api, cache, ServerClock(lambda: make.NOW), Limits(), may_write=lambda: leads)
+    return Autoscaler(cast("Api", server), cache, ServerClock(lambda: make.NOW), Limits(), may_write=lambda: leads)
 
 
 def waiting() -> Cache:

@@ -2,7 +2,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -51,8 +50,8 @@ def test_a_file_removed_before_it_is_locked_is_not_taken(tmp_path: Path, monkeyp
     path, opened = tmp_path / "cluster.lock", os.open
     holders = [Lock.try_acquire(path)]
 
-    def open_then_removed(*args: Any) -> int:
-        descriptor = opened(*args)
+    def open_then_removed(path: str, flags: int, mode: int = 0o777) -> int:
+        descriptor = opened(path, flags, mode)
         if lock := holders.pop() if holders else None:
             lock.remove()
         return descriptor
