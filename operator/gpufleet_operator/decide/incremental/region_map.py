@@ -1,7 +1,7 @@
-"""A part of a map, without a copy of it."""
+"""A part of a map, without a copy of the rest."""
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Collection, ItemsView, Iterator, Mapping, ValuesView
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -12,11 +12,11 @@ class RegionMap(Mapping[str, T]):
     So a rule that goes through all objects goes through the part, and one that follows a reference finds its object.
     """
 
-    __slots__ = ("_keys", "_whole")
+    __slots__ = ("_part", "_whole")
 
     def __init__(self, whole: Mapping[str, T], part: Collection[str]) -> None:
         self._whole = whole
-        self._keys = tuple(sorted(key for key in part if key in whole))
+        self._part = {key: whole[key] for key in sorted(part) if key in whole}
 
     def __getitem__(self, key: str) -> T:
         return self._whole[key]
@@ -25,7 +25,18 @@ class RegionMap(Mapping[str, T]):
         return key in self._whole
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
+        return iter(self._part)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._part)
+
+    # As in `Mapping`, which takes a call of Python for each entry.
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._whole.get(key, default)
+
+    def items(self) -> ItemsView[str, T]:
+        return self._part.items()
+
+    def values(self) -> ValuesView[T]:
+        return self._part.values()
