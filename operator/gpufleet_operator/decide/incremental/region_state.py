@@ -5,7 +5,7 @@ The whole state has maps and sets that `merge` changes in place, so that a pass 
 
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from gpufleet_operator.model.state_types import PassState, Rejections
@@ -65,6 +65,15 @@ WHOLE = frozenset(
 """Small fields that every pass sees and replaces as a whole."""
 
 
+_KEYS_OF = {
+    **dict.fromkeys(BY_WORKLOAD, "workloads"),
+    **dict.fromkeys(BY_POD, "pods"),
+    **dict.fromkeys(BY_NODE, "nodes"),
+    **dict.fromkeys(BY_REPORT, "reports"),
+}
+"""Field of the state -> field of its keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class StateKeys:
     """The keys of the state that belong to a region."""
@@ -76,15 +85,8 @@ class StateKeys:
 
     def of(self, name: str) -> AbstractSet[str]:
         """Returns the keys of a field."""
-        if name in BY_WORKLOAD:
-            return self.workloads
-        if name in BY_POD:
-            return self.pods
-        if name in BY_NODE:
-            return self.nodes
-        if name in BY_REPORT:
-            return self.reports
-        raise KeyError(name)
+        keys: AbstractSet[str] = getattr(self, _KEYS_OF[name])
+        return keys
 
 
 def thawed(state: PassState) -> PassState:
@@ -103,6 +105,8 @@ def restricted(state: PassState, keys: StateKeys) -> PassState:
     def part(name: str, value: Any) -> Any:
         if name in WHOLE:
             return value
+        if not value:  # most of them
+            return {} if isinstance(value, Mapping) else frozenset()
         if name in BY_REPLICA:
             return {key: each for key, each in value.items() if key[0] in keys.workloads}
         wanted = keys.of(name)
@@ -119,6 +123,9 @@ def merge(whole: PassState, keys: StateKeys, after: PassState) -> PassState:
     def put(name: str, old: Any, new: Any) -> Any:
         if name in WHOLE:
             return new
+        if not old:
+            old.update(new)
+            return old
         if name in BY_REPLICA:
             stale: Collection[Any] = [key for key in old if key[0] in keys.workloads]
         else:
@@ -145,4 +152,4 @@ _REJECTIONS = fields(Rejections)
 def _mapped(state: PassState, convert: Any) -> PassState:
     rejections = {f.name: convert(f.name, getattr(state.rejections, f.name)) for f in _REJECTIONS}
     own = {f.name: convert(f.name, getattr(state, f.name)) for f in _STATE}
-    return replace(state, **own, rejections=Rejections(**rejections))
+    return PassState(**own, rejections=Rejections(**rejections))
