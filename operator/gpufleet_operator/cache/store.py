@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from functools import cache
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from gpufleet_operator.model.lenient_json import Json
@@ -203,10 +204,11 @@ def newer(one: str, other: str) -> bool:
 
 def _differ(old: Any, new: Any) -> bool:
     kind: type = type(new)
-    return any(getattr(old, name) != getattr(new, name) for name in _names(kind))
+    compared = _compared(kind)
+    return bool(compared(old) != compared(new))
 
 
 @cache
-def _names(kind: type) -> tuple[str, ...]:
-    """Returns the fields by which stored forms are compared: all but the version."""
-    return tuple(field.name for field in fields(kind) if field.compare and field.name != "resource_version")
+def _compared(kind: type) -> Callable[[Any], Any]:
+    """Returns a function that returns the fields by which stored forms are compared: all but the version."""
+    return attrgetter(*(field.name for field in fields(kind) if field.compare and field.name != "resource_version"))
