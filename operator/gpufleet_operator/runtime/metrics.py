@@ -162,13 +162,13 @@ class WriteMetrics:
             buckets=_PLACEMENT_BUCKETS,
             registry=registry,
         )
-        self.record_in_flight({})
+        self._in_flight_of = {lane: self.in_flight.labels(str(lane)) for lane in Lane}
         for reason in RemovalReason:
             self.pods_removed.labels(str(reason))
 
     def record_in_flight(self, sent: Mapping[Lane, int]) -> None:
-        for lane in Lane:
-            self.in_flight.labels(str(lane)).set(sent.get(lane, 0))
+        for lane, in_flight in self._in_flight_of.items():
+            in_flight.set(sent.get(lane, 0))
 
     def record(self, outcomes: Iterable[WriteOutcome]) -> None:
         for outcome in outcomes:
