@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import jsonpatch
-
 from gpufleet_api.names import ASSIGNMENT_ANNOTATION
 from gpufleet_common import timestamps
 from gpufleet_operator.kube.errors import (
@@ -22,6 +20,7 @@ from gpufleet_operator.kube.errors import (
     PatchConflictError,
 )
 from gpufleet_testing.hypothesis_profiles import THOROUGH
+from gpufleet_testing.json_patch import PatchError, PatchTestError, apply_patch
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -86,7 +85,7 @@ class FakeApiserver:
         """By kind, uid and version, for the operators of this cluster."""
 
     def of(self, kind: str) -> list[Json]:
-        return [body for (found, _), body in sorted(self.objects.items()) if found == kind]
+        return [self.objects[key] for key in sorted(key for key in self.objects if key[0] == kind)]
 
     def store(self, kind: str, key: str, body: Json) -> Json:
         """Creates or updates, as the apiserver would. A stored object never changes: its next version replaces it."""
@@ -316,10 +315,10 @@ class FakeApiserver:
         with self._faulty():
             stored = self._found(kind, key)
             try:
-                changed = jsonpatch.apply_patch(copy_json(stored), [dict(op) for op in patch], in_place=True)
-            except jsonpatch.JsonPatchTestFailed as error:
+                changed = apply_patch(stored, patch)
+            except PatchTestError as error:
                 raise PatchConflictError(str(error), stored) from error
-            except jsonpatch.JsonPatchException as error:
+            except PatchError as error:
                 raise InvalidWriteError(str(error), 422) from error
             # Like the apiserver: a patch without a change writes nothing.
             return stored if changed == stored else self.store(kind, key, changed)
