@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -108,6 +109,8 @@ class OperatorProcess:
             decide=self._decide,
             status_budget=status_budget,
         )
+        for kind, store in self.stores().items():
+            store.decode = partial(self._decode, kind)  # the watch repeats the responses to its writes
         self.position = 0
         self.relist()
 
