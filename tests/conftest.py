@@ -1,14 +1,17 @@
 """Simulated GPUs for every test that wants the real nvidia-ml-py to find some, and no deadline for any example."""
 
 import ctypes
+import fcntl
 import gc
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from gpufleet_simgpu.build import build_library
+from gpufleet_simgpu.build import LIBRARY, build_library
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.hypothesis_profiles import RANDOM
 from gpufleet_testing.simulated import Simulated
@@ -37,8 +40,15 @@ def pytest_runtestloop() -> None:
 
 @pytest.fixture(scope="session")
 def simulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built once, and loaded, so that the loader has it when nvidia-ml-py asks for that name."""
-    library = build_library(tmp_path_factory.mktemp("driver"))
+    """Built once for all workers, and loaded, so that the loader has it when nvidia-ml-py asks for that name."""
+    folder, base = tmp_path_factory.mktemp("driver"), tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (common / "driver.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = common / "built-driver" / LIBRARY
+        if not built.exists():
+            build_library(built.parent)
+    library = shutil.copytree(built.parent, folder, dirs_exist_ok=True) / LIBRARY
     ctypes.CDLL(str(library))
     return library
 

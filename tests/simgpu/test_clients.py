@@ -1,8 +1,8 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from gpufleet_simgpu.build import build_library
 from gpufleet_simgpu.clients import open_clients
 from gpufleet_simgpu.files import STATE, write_state
 from gpufleet_simgpu.presets import make_node
@@ -16,8 +16,8 @@ for line in sys.stdin:
 """
 
 
-def test_process_is_a_client_until_its_last_shutdown(tmp_path: Path) -> None:
-    build_library(tmp_path)
+def test_process_is_a_client_until_its_last_shutdown(simulated_library: Path, tmp_path: Path) -> None:
+    shutil.copytree(simulated_library.parent, tmp_path, dirs_exist_ok=True)
     write_state(tmp_path / STATE, make_node("t4", 1))
     assert open_clients(tmp_path) == ()
     with subprocess.Popen(
