@@ -7,6 +7,7 @@ Each is decoded from one or two integers, because a draw costs far more than wha
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 from typing import TypeVar
 
@@ -47,9 +48,8 @@ class Choices:
         return bool(self.of(*range(number)) == number - 1)
 
 
-def choices() -> st.SearchStrategy[Choices]:
-    """About 22 bits: hypothesis draws integers of more than 24 bits mostly small."""
-    return st.integers(0, 2**22 - 1).map(Choices)
+_CHOICES = st.integers(0, 2**22 - 1).map(Choices)
+"""About 22 bits: hypothesis draws integers of more than 24 bits mostly small."""
 
 
 _NONE: frozenset[str] = frozenset()
@@ -102,12 +102,13 @@ def _defective(device: DeviceState, state: Choices) -> DeviceState:
     )
 
 
+@cache  # hypothesis validates each strategy once
 @st.composite
 def nodes(draw: st.DrawFn, name: str = "n0", most_devices: int = 5) -> NodeState:
     """A node of up to `most_devices` devices."""
-    size = draw(st.integers(1, most_devices)) - draw(choices()).one_in(8)
+    size = draw(st.integers(1, most_devices)) - draw(_CHOICES).one_in(8)
     uuids = [f"GPU-{name}-{i}" for i in range(size)]
-    facts = draw(choices())
+    facts = draw(_CHOICES)
     links = list(combinations(range(size), 2))
     linked = facts.of(-1, draw(st.integers(0, 2 ** len(links) - 1)) if links else 0)
     peers: list[set[str]] = [set() for _ in uuids]
@@ -116,7 +117,7 @@ def nodes(draw: st.DrawFn, name: str = "n0", most_devices: int = 5) -> NodeState
             peers[a].add(uuids[b])  # either device may report the link
             if (a + b) % 2:
                 peers[b].add(uuids[a])
-    devices = [_device(u, i, tuple(sorted(peers[i])), draw(choices()), draw(choices())) for i, u in enumerate(uuids)]
+    devices = [_device(u, i, tuple(sorted(peers[i])), draw(_CHOICES), draw(_CHOICES)) for i, u in enumerate(uuids)]
     labels = facts.of({"zone": "a"}, {"zone": "b", "gpus": "8"}, {})
     extended = facts.of({"x.dev/nic": 4}, {"x.dev/nic": 1}, {})
     if not facts.one_in(3):
@@ -136,6 +137,7 @@ def nodes(draw: st.DrawFn, name: str = "n0", most_devices: int = 5) -> NodeState
     )
 
 
+@cache  # hypothesis validates each strategy once
 @st.composite
 def fleets(draw: st.DrawFn, most_nodes: int = 4, most_devices: int = 5) -> tuple[NodeState, ...]:
     """Up to `most_nodes` nodes in any order of names."""
@@ -176,6 +178,7 @@ def _pod(demands: Choices) -> PodNeeds:
     )
 
 
+@cache  # hypothesis validates each strategy once
 @st.composite
 def requests(
     draw: st.DrawFn,
@@ -184,15 +187,15 @@ def requests(
     topologies: Sequence[Topology] = tuple(Topology),
 ) -> Request:
     """A request of up to four replicas."""
-    shape, limits = draw(choices()), draw(choices())
+    shape, limits = draw(_CHOICES), draw(_CHOICES)
     replicas = draw(st.integers(1, 4))
     backoff = range(replicas) if limits.one_in(3) else ()
     aside = {r: frozenset(limits.of((), (), ("n0",), ("n1", "n2"))) for r in backoff}
     return Request(
         "ml/train",
         tuple(range(replicas)),
-        _needs(shape, draw(choices())),
-        _pod(draw(choices())),
+        _needs(shape, draw(_CHOICES)),
+        _pod(draw(_CHOICES)),
         shape.of(*strategies),
         shape.of(*topologies),
         shape.of(ScoreWeights(), ScoreWeights(1, 0, 0, 0), ScoreWeights(1, 1, 1, 1)),

@@ -1,5 +1,7 @@
 """Strategy Pack keeps devices whole, and an incrementally updated fleet has the costs of a new one."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,6 +68,7 @@ def test_the_pick_is_the_cheapest_of_all_options(data: st.DataObject) -> None:
         assert cost(nodes, after) == min(options.values())
 
 
+@cache  # hypothesis validates each strategy once
 @st.composite
 def _nodes(draw: st.DrawFn, name: str) -> NodeState:
     devices = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 
 import pytest
@@ -48,6 +49,7 @@ def test_all_replicas_are_placed_exactly_when_that_is_possible(data: st.DataObje
         assert bool(decision.picks) == possible
 
 
+@cache  # hypothesis validates each strategy once
 @st.composite
 def _small_nodes(draw: st.DrawFn) -> NodeState:
     name = draw(st.sampled_from(["a", "b"]))
