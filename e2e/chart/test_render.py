@@ -94,6 +94,7 @@ def test_old_kubernetes_is_rejected(cluster: Cluster) -> None:
     [
         ({"agent.windowSeconds": 1}, "agent.windowSeconds must be at least twice"),
         ({"operator.staleAfterSeconds": 89}, "operator.staleAfterSeconds must be at least"),
+        ({"operator.leaderElection": False}, "operator.leaderElection must be true with several"),
         ({"agent.sampelSeconds": 1}, "'sampelSeconds' not allowed"),
         ({"agnet.port": 1}, "'agnet' not allowed"),
         ({"global.imageRegsitry": "m.corp"}, "'imageRegsitry' not allowed"),

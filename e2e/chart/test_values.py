@@ -167,6 +167,8 @@ def test_operator_moves_after_thirty_seconds_from_a_lost_node(chart: Chart) -> N
 def test_several_operators_are_spread_and_evicted_one_at_a_time(chart: Chart) -> None:
     alone, pair = chart.render({"operator.replicas": 1}), chart.render()
     name = "gpufleet-operator"
+    templates = [one["Deployment", name]["spec"]["template"] for one in (alone, pair)]
+    assert templates[0] == templates[1], "a change of their number changes their pods"
     assert alone["Deployment", name]["spec"]["strategy"] == {"type": "Recreate"}
     assert "PodDisruptionBudget" not in kinds(alone)
     spec = pair["Deployment", name]["spec"]

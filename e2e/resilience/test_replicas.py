@@ -1,15 +1,24 @@
 """Two replicas of the operator: one leads, and the other takes over."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 
 from gpufleet_e2e.faults.hanging_webhook import WEBHOOKS
-from gpufleet_e2e.support.api import JsonObject, pods
-from gpufleet_e2e.support.fleet import OPERATOR_PROCESS, Fleet
+from gpufleet_e2e.faults.leader import (
+    FAILOVER_SECONDS,
+    HANDOVER_SECONDS,
+    READY_SECONDS,
+    check_other_leads,
+    check_ready,
+    find_leader,
+    replace_restarted,
+)
+from gpufleet_e2e.support.api import JsonObject
+from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.manifests import gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually, never
@@ -17,16 +26,11 @@ from gpufleet_e2e.support.programs.command_line import CommandLine
 from gpufleet_e2e.support.sandbox import TestNamespace
 from gpufleet_testbed import Node
 
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/gpufleet-operator"
-FAILOVER_SECONDS = 15
-"""After the leader is lost. The Lease is valid for 10 s."""
-HANDOVER_SECONDS = 2
-"""After the leader is asked to stop."""
-READY_SECONDS = 60
+REPLICAS = 2
 NO_LEADER_SECONDS = 90
 """doctor waits twice as long as a standby may take; a container is restarted meanwhile."""
 
-OUTAGE_SECONDS = 60
+OUTAGE_SECONDS = float(os.environ.get("GPUFLEET_E2E_OUTAGE_SECONDS", "60"))
 """More than each time that could pass: the Lease (10 s), requests and fresh telemetry (15 s), a placed pod without a
 scheduler (25 s), the longest pause of clients (30 s), a kubelet's lease (40 s), and a silent node (50 s). What lasts
 longer begins with a write: evictions after 300 s, for example, with a taint."""
@@ -37,68 +41,13 @@ RELIST_SECONDS = 600
 """No periodic list within the tests."""
 
 
-@dataclass(frozen=True)
-class Leader:
-    """The process that holds the Lease."""
-
-    identity: str
-    pod: str
-    node: Node
-    process: int
-
-    def signal(self, name: str) -> None:
-        self.node.run(["kill", f"-{name}", str(self.process)])
-
-    def runs(self) -> bool:
-        return self.node.run(["kill", "-0", str(self.process)], check=False).returncode == 0
-
-
 @pytest.fixture(scope="module")
 def replicas(fleet: Fleet) -> Iterator[None]:
     """Runs two replicas."""
-    fleet.install(operator={"replicas": 2, "relistIntervalSeconds": RELIST_SECONDS})
-    eventually(lambda: _both_ready(fleet), within=READY_SECONDS)
+    fleet.install(operator={"replicas": REPLICAS, "relistIntervalSeconds": RELIST_SECONDS})
+    eventually(lambda: check_ready(fleet, REPLICAS), within=READY_SECONDS)
     yield
     fleet.restore_later()
-
-
-def _both_ready(fleet: Fleet) -> None:
-    found = fleet.operator_pods()
-    states = [[one["ready"] for one in pod["status"].get("containerStatuses", [])] for pod in found]
-    assert states == [[True], [True]], f"operators are ready: {states}"
-
-
-def _leader(fleet: Fleet) -> Leader:
-    identity = str(fleet.api.get(LEASE)["spec"].get("holderIdentity") or "")
-    name = identity.partition("_")[0]
-    pod = next((pod for pod in fleet.operator_pods() if pod["metadata"]["name"] == name), None)
-    assert pod is not None, f"no pod of {identity or 'a leader'}"
-    node = fleet.node(pod["spec"]["nodeName"])
-    for process in node.run(["pgrep", "-x", OPERATOR_PROCESS], check=False).stdout.split():
-        environment = node.run(["cat", f"/proc/{process}/environ"]).stdout.split("\0")
-        if f"HOSTNAME={name}" in environment:
-            return Leader(identity, name, node, int(process))
-    raise AssertionError(f"no process of {identity}")
-
-
-def _other_leads(fleet: Fleet, before: Leader) -> None:
-    holder = fleet.api.get(LEASE)["spec"].get("holderIdentity")
-    assert holder not in (before.identity, "", None), f"held by {holder or 'no process'}"
-
-
-def _replace_restarted(fleet: Fleet) -> None:
-    """Replaces the pod whose container restarts, which counts as a failure of the operator elsewhere."""
-
-    def restarted() -> list[JsonObject]:
-        restarts = fleet.operator_restarts()
-        found = [pod for pod in fleet.operator_pods() if restarts.get(pod["metadata"]["uid"])]
-        assert found, "no container has restarted yet"
-        return found
-
-    for pod in eventually(restarted, within=READY_SECONDS):
-        fleet.api.delete(f"{pods(NAMESPACE)}/{pod['metadata']['name']}", grace=0)
-    eventually(lambda: _both_ready(fleet), within=READY_SECONDS)
-    eventually(lambda: _leader(fleet), within=FAILOVER_SECONDS)
 
 
 @pytest.mark.usefixtures("replicas")
@@ -106,17 +55,17 @@ def test_standby_takes_over_from_a_killed_leader(namespace: TestNamespace, fleet
     """Mechanism: the Lease expires by the standby's clock; the standby lists the cluster before its first pass."""
     namespace.apply(gpuworkload("early"))
     before = namespace.verify("early")["early"].replicas[0]
-    leader = eventually(lambda: _leader(fleet), within=30)
+    leader = eventually(lambda: find_leader(fleet), within=30)
     leader.signal("KILL")
     began = time.monotonic()
     namespace.apply(gpuworkload("late"))
 
-    eventually(lambda: _other_leads(fleet, leader), within=FAILOVER_SECONDS)
+    eventually(lambda: check_other_leads(fleet, leader), within=FAILOVER_SECONDS)
     print(f"another process leads after {time.monotonic() - began:.1f} s")
 
     after = namespace.verify("early", "late")["early"].replicas[0]
     assert (after.pod_uid, after.picked) == (before.pod_uid, before.picked), "a running pod changed"
-    _replace_restarted(fleet)
+    replace_restarted(fleet, REPLICAS)
 
 
 @pytest.mark.usefixtures("replicas")
@@ -125,11 +74,11 @@ def test_frozen_leader_writes_nothing_when_it_goes_on(namespace: TestNamespace, 
 
     Its watches deliver the workload that it has not seen as soon as it goes on.
     """
-    leader = eventually(lambda: _leader(fleet), within=30)
+    leader = eventually(lambda: find_leader(fleet), within=30)
     leader.signal("STOP")
     try:
         namespace.apply(gpuworkload("train", count=2, replicas=3))
-        eventually(lambda: _other_leads(fleet, leader), within=FAILOVER_SECONDS)
+        eventually(lambda: check_other_leads(fleet, leader), within=FAILOVER_SECONDS)
         evidence = namespace.verify("train")["train"]
         versions = _versions(namespace, fleet)
     finally:
@@ -141,7 +90,7 @@ def test_frozen_leader_writes_nothing_when_it_goes_on(namespace: TestNamespace, 
     eventually(ended, within=20)
     assert namespace.verify("train")["train"].replicas == evidence.replicas
     assert _versions(namespace, fleet) == versions, "the frozen process wrote"
-    _replace_restarted(fleet)
+    replace_restarted(fleet, REPLICAS)
 
 
 def _versions(namespace: TestNamespace, fleet: Fleet) -> tuple[object, ...]:
@@ -153,41 +102,42 @@ def _versions(namespace: TestNamespace, fleet: Fleet) -> tuple[object, ...]:
 @pytest.mark.usefixtures("replicas")
 def test_stopped_leader_gives_the_lease_back(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: after SIGTERM the leader writes an empty holder, which the standby sees within half a second."""
-    leader = eventually(lambda: _leader(fleet), within=30)
+    leader = eventually(lambda: find_leader(fleet), within=30)
     leader.signal("TERM")
     began = time.monotonic()
 
-    eventually(lambda: _other_leads(fleet, leader), within=HANDOVER_SECONDS, every=0.1)
+    eventually(lambda: check_other_leads(fleet, leader), within=HANDOVER_SECONDS, every=0.1)
     print(f"another process leads after {time.monotonic() - began:.1f} s")
 
     namespace.apply(gpuworkload("train"))
     namespace.verify("train")
     eventually(lambda: _doctor_names_the_leader(fleet), within=READY_SECONDS, every=2)
-    _replace_restarted(fleet)
+    replace_restarted(fleet, REPLICAS)
 
 
 def _doctor_names_the_leader(fleet: Fleet) -> None:
     done = CommandLine(fleet.cluster).run("doctor", "-o", "json")
-    assert done.json["leaders"] == [_leader(fleet).pod]
+    assert done.json["leaders"] == [find_leader(fleet).pod]
     assert "NoLeader" not in {one["check"] for one in done.json["problems"]}
 
 
 @pytest.mark.usefixtures("replicas")
 def test_doctor_reports_that_no_replica_leads(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: writes of Leases call a webhook that nobody serves. Both processes are ready, as standbys."""
-    leader = eventually(lambda: _leader(fleet), within=30)
+    leader = eventually(lambda: find_leader(fleet), within=30)
     with _lease_writes_fail(fleet):
         problem = eventually(lambda: _no_leader(fleet), within=NO_LEADER_SECONDS, every=2)
         print(problem)
         assert problem["object"] == f"lease/{NAMESPACE}/gpufleet-operator"
         assert f"the last leader {leader.pod} renewed it at 20" in problem["cause"]
         assert "webhook" in problem["cure"]
-    _replace_restarted(fleet)
+    replace_restarted(fleet, REPLICAS)
     eventually(lambda: _doctor_names_the_leader(fleet), within=READY_SECONDS, every=2)
     namespace.apply(gpuworkload("train"))
     namespace.verify("train")
 
 
+@pytest.mark.timeout(OUTAGE_SECONDS + 600)
 @pytest.mark.usefixtures("replicas")
 def test_outage_of_the_apiserver_touches_no_container(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: clients wait for it, and list again; only the leader ends, which could not renew its Lease.
@@ -223,7 +173,7 @@ def test_outage_of_the_apiserver_touches_no_container(namespace: TestNamespace, 
     assert [_restarts(fleet.agent_pod(one)) for one in fleet.nodes] == agents, "an agent restarted"
     restarts = fleet.operator_restarts()
     assert sorted(restarts.values()) == [0, 1], restarts
-    _replace_restarted(fleet)
+    replace_restarted(fleet, REPLICAS)
 
 
 def _all_run(node: Node, processes: Sequence[str]) -> None:

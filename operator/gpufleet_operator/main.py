@@ -70,9 +70,6 @@ _UNAUTHORIZED_FIX = (
     "token of the old one"
 )
 
-
-"""Name of the Lease of all replicas."""
-
 _GC_THRESHOLDS = (50_000, 50, 1000)
 """A pass makes and drops thousands of objects, and none of them in cycles: the default of 700 only costs time."""
 
@@ -346,7 +343,12 @@ async def _reconcile(
     predecessor, and a pod whose reservation it has not seen would be removed.
     """
     metrics.leader.set(0)
-    await informers.fill()
+    watching = asyncio.create_task(election.watch()) if election is not None else None
+    try:
+        await informers.fill()
+    finally:
+        if watching is not None:
+            watching.cancel()
     log.info("caches synced")
     release_unused_memory()
     if election is None:

@@ -97,8 +97,8 @@ class OperatorSettings:
     """Maximum number of pods per hour that are moved from devices that run out of memory."""
     restart_backoff_seconds: float = 10.0
     """Time from the first failure of a replica until it restarts. It doubles with each failure, up to 600 s."""
-    leader_election: str = "false"
-    """Whether a Lease decides which of several processes writes. Required with more than one."""
+    leader_election: str = "true"
+    """Whether a process decides and writes only while it holds a Lease. Required with more than one."""
     lease_namespace: str = ""
     """Namespace of that Lease; empty: that of the pod."""
     reserve_after_seconds: float = 120.0
@@ -213,7 +213,7 @@ def _add_policies(parser: FlagParser, default: OperatorSettings) -> None:
     parser.flag(
         "--leader-election",
         default.leader_election,
-        "elect one of several replicas by a Lease; the others are standbys",
+        "decide only while holding a Lease; other replicas are standbys",
         choices=_SWITCH,
     )
     parser.flag("--lease-namespace", default.lease_namespace, "namespace of the Lease; empty: the pod's namespace")

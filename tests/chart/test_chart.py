@@ -179,6 +179,11 @@ def test_state_dir_may_be_empty(values: dict[str, Any], schema: dict[str, Any]) 
             "lt (float64 .Values.operator.staleAfterSeconds) (mulf 3 .Values.agent.heartbeatSeconds)",
             "operator.staleAfterSeconds must be at least three times agent.heartbeatSeconds",
         ),
+        (
+            "operator-deployment.yaml",
+            "and $several (not $operator.leaderElection)",
+            "operator.leaderElection must be true with several operator.replicas",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_are_rejected(template: str, condition: str, message: str) -> None:

@@ -16,6 +16,7 @@ def test_defaults() -> None:
     assert settings.limits().resources == Resources("gpufleet.dev/gpu", "gpufleet.dev/gpu-shared", 16)
     assert settings.limits().stale_after == timedelta(seconds=90)
     assert settings.limits().unschedulable_grace == timedelta(seconds=5)
+    assert settings.leader_election == "true"
 
 
 def test_every_flag_sets_its_setting() -> None:

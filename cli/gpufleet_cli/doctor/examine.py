@@ -29,7 +29,7 @@ class Examination:
     skipped: tuple[tuple[str, str], ...]
     """Title of a check, and why it could not run."""
     leaders: tuple[str, ...] = ()
-    """Leading pods of operators with several replicas."""
+    """Leading pods of operators that elect a leader."""
 
 
 CHECKS: Final = (

@@ -31,7 +31,7 @@ def leader(facts: ClusterFacts) -> Iterator[Diagnosed]:
 
 
 def leaders(facts: ClusterFacts) -> list[str]:
-    """Returns the pods that lead, of operators with several replicas."""
+    """Returns the pods that lead, of operators that elect a leader."""
     return [name for one in facts.operators if _elects(one) and (name := _leads(facts, one))]
 
 

@@ -36,7 +36,8 @@ class MortalOperator:
         self.proxy = KillingProxy(fleet.cluster.kubeconfig, self._kill)
         self._fleet, self._folder = fleet, folder
         self._log = folder / "operator.log"
-        self._own_flags = flags
+        # Without a Lease unless the flags ask for one: each successor of a killed process would wait for it.
+        self._own_flags = ("--leader-election=false", *flags)
         self._flags: list[str] = []
         self._process: OperatorProcess | None = None
         self._ended = threading.Event()
@@ -51,6 +52,7 @@ class MortalOperator:
         self._port = free_port()
         own = [f"--listen=127.0.0.1:{self._port}", f"--lease-namespace={NAMESPACE}", *self._own_flags]
         names = {flag.partition("=")[0] for flag in own}
+        # Of a flag that is repeated, the last one counts.
         self._flags = [*(flag for flag in found if flag.partition("=")[0] not in names), *own]
         self._write_kubeconfig()
         self._keeper = threading.Thread(target=self._keep, daemon=True)

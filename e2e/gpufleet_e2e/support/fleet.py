@@ -17,6 +17,7 @@ from gpufleet_e2e.support.watchdog import Watchdog
 from gpufleet_testbed import Cluster, Node
 
 AGENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{RELEASE}-agent"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/gpufleet-operator"
 OPERATOR = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{RELEASE}-operator"
 COMPONENT = "app.kubernetes.io/component"
 OPERATOR_PROCESS = "gpufleet-operator"[:15]
@@ -136,11 +137,16 @@ class Fleet:
         }
 
     def stop_operator(self) -> None:
-        """Scales the operator to zero and kills it with SIGKILL, so that it cannot finish anything."""
+        """Scales the operator to zero and kills it with SIGKILL, so that it cannot finish anything.
+
+        Its Lease is deleted, for which the next one would wait.
+        """
         self.api.patch(f"{OPERATOR}/scale", {"spec": {"replicas": 0}})
         for pod in self._pods("operator"):
             self.api.delete(f"{pods(NAMESPACE)}/{pod['metadata']['name']}", grace=0)
         eventually(self._no_operator, within=READY_SECONDS)
+        if self.api.find(LEASE):
+            self.api.delete(LEASE)
 
     def start_operator(self) -> None:
         """Scales the operator to one and waits until it is ready."""

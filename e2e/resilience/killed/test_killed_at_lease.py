@@ -10,14 +10,12 @@ import pytest
 from gpufleet_e2e.faults import writes
 from gpufleet_e2e.faults.lives import BOTH, Life, Stage, check_life, ready
 from gpufleet_e2e.faults.mortal_operator import MortalOperator, mortal_operator
-from gpufleet_e2e.support.fleet import Fleet
-from gpufleet_e2e.support.install import NAMESPACE
+from gpufleet_e2e.support.fleet import LEASE, Fleet
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
 pytestmark = pytest.mark.installs("electing")
 
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/gpufleet-operator"
 KILLS = {
     writes.CREATE_LEASE: BOTH,
     writes.ACQUIRE_LEASE: BOTH,

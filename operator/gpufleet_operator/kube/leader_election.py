@@ -6,6 +6,7 @@ that was frozen finds its Lease expired when it resumes.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +113,14 @@ class LeaderElection:
     def may_write(self) -> bool:
         """Returns True if a write that begins now ends before another process can take over."""
         return self._valid_until is not None and self._monotonic() < self._valid_until - WRITE_SECONDS
+
+    async def watch(self) -> None:
+        """Reads the Lease until cancelled: the time after which it is expired begins when it is first seen."""
+        while True:
+            with contextlib.suppress(ApiError):  # raised by acquire() if it lasts
+                body = await self._api.get(f"{self._leases}/{self._name}")
+                self._observed = observe(self._observed, body, self._monotonic())
+            await self._sleep(RETRY_SECONDS)
 
     async def acquire(self) -> None:
         """Returns when this process holds the Lease.

@@ -39,8 +39,10 @@ class ElectionThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="election", daemon=True)
 
+    async def watch(self) -> None:
+        await self._run(self._election.watch())
+
     async def acquire(self) -> None:
-        self._thread.start()
         await self._run(self._election.acquire())
 
     async def keep(self) -> None:
@@ -74,4 +76,6 @@ class ElectionThread:
             await self._api.close()
 
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        if not self._thread.is_alive():
+            self._thread.start()
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))

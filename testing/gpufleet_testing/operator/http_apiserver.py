@@ -49,6 +49,7 @@ class HttpApiserver:
         """Complete lists by kind."""
         self.lease: dict[str, Any] = {}
         """The Lease of the operator's replicas; empty: there is none."""
+        self.reads_of_the_lease = 0
         self.hangs: asyncio.Event | None = None
         """If set, creations of pods wait for it."""
         self.waiting = 0
@@ -110,6 +111,7 @@ class HttpApiserver:
 
     async def _lease(self, request: web.Request) -> dict[str, Any]:
         method, body = request.method, await request.json() if request.can_read_body else {}
+        self.reads_of_the_lease += method == "GET"
         if method == "GET" and not self.lease:
             raise NotFoundError("no Lease", 404)
         if method == "PATCH" and body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:

@@ -176,6 +176,24 @@ async def test_lease_of_a_killed_process_is_taken_when_it_expires() -> None:
 
 
 @in_virtual_time
+async def test_lease_that_is_read_during_the_start_expires_earlier() -> None:
+    """The caches are filled meanwhile; a request without a response changes nothing."""
+    leases = Leases()
+    first, second = process(leases, "a"), process(leases, "b")
+    await first.acquire()
+    leases.unreachable_for.add("b")
+    watching = asyncio.create_task(second.watch())
+    await asyncio.sleep(1)
+    leases.unreachable_for.clear()
+    await asyncio.sleep(LEASE_SECONDS / 2)
+    watching.cancel()
+
+    took = await seconds_until_leading(second)
+
+    assert LEASE_SECONDS / 2 <= took <= LEASE_SECONDS / 2 + 2 * RETRY_SECONDS
+
+
+@in_virtual_time
 async def test_frozen_leader_may_not_write_when_it_goes_on() -> None:
     """Frozen for as long as the Lease is valid: another process leads, or may lead at any moment."""
     leases, sleep = Leases(), FrozenSleep()

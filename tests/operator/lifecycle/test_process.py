@@ -23,6 +23,8 @@ from gpufleet_operator.settings import OperatorSettings
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.http_apiserver import KINDS, HttpApiserver, serving, until
 
+SETTINGS = OperatorSettings(host="127.0.0.1", port=0, leader_election="false")
+
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
 async def test_from_start_to_sigterm() -> None:
@@ -33,8 +35,7 @@ async def test_from_start_to_sigterm() -> None:
 
     loop = asyncio.get_running_loop()
     async with serving(cluster) as (server, config):
-        settings = OperatorSettings(host="127.0.0.1", port=0)
-        process = asyncio.create_task(run(settings, config))
+        process = asyncio.create_task(run(SETTINGS, config))
         cluster.submit("early", replicas=2)
         await until(lambda: len(cluster.released) == 2 or process.done())
         cluster.submit("late")
@@ -57,7 +58,7 @@ async def test_from_start_to_sigterm() -> None:
         assert caught.group_contains(StopSignal)
         agents = server.agents
 
-    assert latency < settings.resync_interval_seconds / 2, "a change did not start a pass, but the next resync"
+    assert latency < SETTINGS.resync_interval_seconds / 2, "a change did not start a pass, but the next resync"
     assert any("kopf" in agent.lower() for agent in agents), agents
     assert cluster.collisions == []
 
@@ -123,7 +124,7 @@ async def test_process_goes_on_after_an_error_event_of_a_watch(kind: str, code: 
     cluster = FakeCluster(1, 2)
     started(cluster)
     async with serving(cluster) as (server, config), asyncio.timeout(60):
-        process = asyncio.create_task(run(OperatorSettings(host="127.0.0.1", port=0), config))
+        process = asyncio.create_task(run(SETTINGS, config))
         for number in (1, 2):
             cluster.submit(f"w-{number}")
             await server.notify()
@@ -147,7 +148,7 @@ async def test_process_goes_on_after_rejected_credentials(monkeypatch: pytest.Mo
     started(cluster)
     async with serving(cluster) as (server, config), asyncio.timeout(60):
         server.rejects_credentials = True
-        process = asyncio.create_task(run(OperatorSettings(host="127.0.0.1", port=0), config))
+        process = asyncio.create_task(run(SETTINGS, config))
         for number in (1, 2):
             await until(rejecting(server, process))
             server.rejects_credentials = False
@@ -172,7 +173,7 @@ async def test_process_ends_when_credentials_stay_rejected(monkeypatch: pytest.M
     async with serving(FakeCluster(1, 1)) as (server, config), asyncio.timeout(20):
         server.rejects_credentials = True
         with pytest.raises(BaseExceptionGroup) as caught:
-            await run(OperatorSettings(host="127.0.0.1", port=0), config)
+            await run(SETTINGS, config)
 
     assert caught.group_contains(CredentialsRejectedError)
 
@@ -182,7 +183,7 @@ async def test_missing_crds_end_the_process_with_an_error(monkeypatch: pytest.Mo
 
     with pytest.raises(BaseExceptionGroup) as caught:
         async with serving(FakeCluster(1, 1)) as (_, config), asyncio.timeout(20):
-            await run(OperatorSettings(host="127.0.0.1", port=0), config)
+            await run(SETTINGS, config)
 
     assert caught.group_contains(NotFoundError, match="CRDs are not installed")
 
@@ -195,7 +196,7 @@ async def test_malformed_object_keeps_its_last_state_and_stops_no_other() -> Non
     cluster.agent(next(iter(cluster.kubelets)))
 
     async with serving(cluster) as (server, config), asyncio.timeout(30):
-        process = asyncio.create_task(run(OperatorSettings(host="127.0.0.1", port=0), config))
+        process = asyncio.create_task(run(SETTINGS, config))
         cluster.submit("one")
         await until(lambda: len(cluster.released) == 1 or process.done())
         (pod,) = cluster.of("pods")

@@ -11,7 +11,7 @@ from lightkube.config.kubeconfig import SingleConfig
 
 from gpufleet_operator.runtime.election_thread import ElectionThread
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.http_apiserver import HttpApiserver, serving
+from gpufleet_testing.operator.http_apiserver import HttpApiserver, serving, until
 
 LONG_SECONDS = 20.0
 NAME = ("gpufleet-system", "gpufleet-operator", "a")
@@ -58,6 +58,19 @@ async def test_lease_is_renewed_while_a_pass_blocks_the_event_loop(monkeypatch: 
         await asyncio.gather(keeping, return_exceptions=True)
         assert server.lease["spec"]["holderIdentity"] == ""
     assert "election" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_lease_is_read_before_it_may_be_acquired() -> None:
+    """And not acquired: the caches are not complete."""
+    with serving_elsewhere() as (server, config):
+        election = ElectionThread(config, *NAME)
+        watching = asyncio.create_task(election.watch())
+        await until(lambda: server.reads_of_the_lease > 1)
+        assert server.lease == {}
+        watching.cancel()
+        await election.acquire()
+        assert server.lease["spec"]["holderIdentity"] == "a"
+        await election.close()
 
 
 async def test_election_that_never_began_ends() -> None:

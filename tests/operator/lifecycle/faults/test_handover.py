@@ -13,7 +13,7 @@ from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.http_apiserver import serving, until
 
 HANDOVER_SECONDS = 2
-SETTINGS = OperatorSettings(host="127.0.0.1", port=0, leader_election="true", lease_namespace="gpufleet-system")
+SETTINGS = OperatorSettings(host="127.0.0.1", port=0, lease_namespace="gpufleet-system")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own

@@ -12,7 +12,7 @@ from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.http_apiserver import serving, until
 
 WATCHED_BY_KOPF = ("workloads", "telemetry", "pods")
-SETTINGS = OperatorSettings(host="127.0.0.1", port=0)
+SETTINGS = OperatorSettings(host="127.0.0.1", port=0, leader_election="false")
 SECONDS = 40
 """Less than half of the time between two periodic lists."""
 
