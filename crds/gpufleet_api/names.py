@@ -129,6 +129,9 @@ OPERATOR_FIELD_MANAGER: Final = "gpufleet-operator"
 OPERATOR_LEASE: Final = "gpufleet-operator"
 """Lease of the replica that decides, in the namespace of the operator."""
 
+READS_DENIED: Final = "ReadsDenied"
+"""Reason of the operator's event about a read that the apiserver denies."""
+
 ASSIGN_VERB: Final = "assign"
 """Custom verb on gputelemetries that allows writing reservations and releasing gated pods."""
 

@@ -35,7 +35,7 @@ def test_good_cluster_has_no_problem(cli: CommandLine) -> None:
 def _good(cli: CommandLine) -> None:
     done = cli.run("doctor")
     assert done.code == 0, done
-    assert re.fullmatch(r"no problem found; 17 checks passed; gpufleet-operator-\S+ leads\n", done.out), done
+    assert re.fullmatch(r"no problem found; 18 checks passed; gpufleet-operator-\S+ leads\n", done.out), done
 
 
 def test_every_seeded_fault_is_found_with_cause_and_cure(

@@ -43,6 +43,7 @@ from gpufleet_operator.model.demands.gpu_demand import Demand
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, ResourceQuota, Service, Telemetry, Workload
 from gpufleet_operator.runtime.demands.demand_follower import follow_demands
 from gpufleet_operator.runtime.demands.demand_recorder import DemandRecorder
+from gpufleet_operator.runtime.demands.denied_read_events import DeniedReadEvents
 from gpufleet_operator.runtime.election_thread import ElectionThread
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.http_server import ReconcilerHealth, serve
@@ -277,6 +278,8 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
     def may_write() -> bool:
         return reconciler.runs and (election is None or election.may_write())
 
+    namespace = settings.lease_namespace or config.namespace or ""
+    denied = DeniedReadEvents(api, events, clock, namespace, platform.node(), may_write=may_write)
     health = ReconcilerHealth(
         lambda: reconciler.last_progress,
         _PROGRESS_TIMEOUT_SECONDS,
@@ -301,7 +304,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
                 tasks.create_task(informers.claims.run(informers.claims_listed.set))
             else:
                 informers.claims_listed.set()
-            tasks.create_task(follow_demands(informers.demands, informers.demands_listed.set))
+            tasks.create_task(follow_demands(informers.demands, informers.demands_listed.set, denied.record))
             tasks.create_task(_reconcile(reconciler, informers, election, metrics, leads))
             tasks.create_task(_record_demands(recorder, informers, leads))
             scale_up = settings.scale_up == "true"

@@ -9,6 +9,7 @@ from gpufleet_api.names import (
     DEMAND_PLURAL,
     DRA_DRIVER,
     OPERATOR_LEASE,
+    READS_DENIED,
     TELEMETRY_KIND,
     TELEMETRY_PLURAL,
     WORKLOAD_KIND,
@@ -48,6 +49,9 @@ WORKLOAD_PODS: Final = ObjectKind(
 PRIORITY_CLASSES: Final = ObjectKind("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses")
 NODES: Final = ObjectKind("v1", "Node", "nodes")
 EVENTS: Final = ObjectKind("v1", "Event", "events", namespaced=True)
+DENIED_READS: Final = ObjectKind(
+    "v1", "Event", "events", namespaced=True, selector=f"?fieldSelector=reason%3D{READS_DENIED}"
+)
 NAMESPACES: Final = ObjectKind("v1", "Namespace", "namespaces")
 AGENTS: Final = ObjectKind("apps/v1", "DaemonSet", "daemonsets", namespaced=True, selector=_OURS)
 OPERATORS: Final = ObjectKind("apps/v1", "Deployment", "deployments", namespaced=True, selector=_OURS)

@@ -6,7 +6,7 @@ from typing import Final
 
 from gpufleet_cli.cluster import kinds
 from gpufleet_cli.cluster.kinds import ObjectKind
-from gpufleet_cli.doctor import installation, leader, nodes, pods
+from gpufleet_cli.doctor import installation, leader, nodes, pods, reads
 from gpufleet_cli.doctor.facts import ClusterFacts
 from gpufleet_cli.doctor.finding import Diagnosed
 
@@ -37,6 +37,7 @@ CHECKS: Final = (
     CheckSpec("operator", installation.operator, (kinds.OPERATORS, kinds.PODS)),
     CheckSpec("leader of the operators", leader.leader, (kinds.OPERATORS, kinds.LEASES)),
     CheckSpec("passes of the operator", installation.passes, (kinds.OPERATORS, kinds.WORKLOADS)),
+    CheckSpec("reads of the operator", reads.denied_reads, (kinds.OPERATORS, kinds.PODS, kinds.DENIED_READS)),
     CheckSpec("admission policies", installation.policies, (kinds.POLICIES, kinds.BINDINGS, kinds.AGENTS)),
     CheckSpec("Pod Security", installation.pod_security, (kinds.NAMESPACES, kinds.AGENTS)),
     CheckSpec("runtime handlers", installation.runtime_class, (kinds.RUNTIME_CLASSES, kinds.AGENTS, kinds.NODES)),

@@ -12,6 +12,7 @@ from gpufleet_cli.cluster.kinds import (
     AGENTS,
     BINDINGS,
     CRDS,
+    DENIED_READS,
     LEASES,
     NAMESPACES,
     NODES,
@@ -30,7 +31,7 @@ from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, te
 
 EXAMINED: Final = (
     CRDS, NODES, TELEMETRY, WORKLOADS, PODS, NAMESPACES, AGENTS, OPERATORS, POLICIES, BINDINGS, RUNTIME_CLASSES, SLICES,
-    LEASES,
+    LEASES, DENIED_READS,
 )  # fmt: skip
 """Kinds that the checks look at. A user who may not read all of them gets the other checks."""
 

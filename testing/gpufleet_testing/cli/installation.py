@@ -90,6 +90,7 @@ def good() -> Cluster:
         "RUNTIME_CLASSES": [],
         "SLICES": [],
         "LEASES": [],
+        "DENIED_READS": [],
         "NODES": [node],
         "PODS": [own_pod("agent", "node-1"), own_pod("operator", "node-1"), workload_pod("train-0", "train")],
         "WORKLOADS": [live_workload("train")],

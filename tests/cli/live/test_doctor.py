@@ -16,7 +16,7 @@ FORBIDDEN = 'Error from server (Forbidden): User "dev" cannot list resource'
 
 def test_nothing_is_wrong_with_a_good_cluster(cluster: RecordedCluster) -> None:
     assert examine(cluster, good()) == []
-    assert run_cli("doctor").out == "no problem found; 17 checks passed\n"
+    assert run_cli("doctor").out == "no problem found; 18 checks passed\n"
 
 
 def no_crd(c: Cluster) -> None:
@@ -86,6 +86,18 @@ def lease_without_holder(c: Cluster) -> None:
 def expired_lease(c: Cluster) -> None:
     two_replicas(c)
     c["LEASES"] = [lease("gpufleet-operator-x_1a2b", at(-40))]
+
+
+def reads_denied(seconds: float, pod: str = "gpufleet-operator-x") -> dict[str, Any]:
+    about = {"kind": "Pod", "namespace": SYSTEM, "name": pod}
+    message = "the apiserver denies reading gpudemands.gpufleet.dev: gpudemands is forbidden"
+    meta = {"name": f"{pod}.1", "namespace": SYSTEM}
+    event = {"reason": "ReadsDenied", "type": "Warning", "message": message, "lastTimestamp": at(seconds)}
+    return {"metadata": meta, "involvedObject": about, **event}
+
+
+def denied_demands(c: Cluster) -> None:
+    c["DENIED_READS"] = [reads_denied(-200)]
 
 
 def unseen_workload(c: Cluster) -> None:
@@ -189,6 +201,7 @@ def dra_without_slice(c: Cluster) -> None:
         (no_lease, "NoLeader", "gpufleet-system/gpufleet-operator", "it has no holder"),
         (lease_without_holder, "NoLeader", "gpufleet-operator", "it has no holder"),
         (expired_lease, "NoLeader", "gpufleet-operator", "the last leader gpufleet-operator-x renewed it at"),
+        (denied_demands, "ReadsDenied", "gpufleet-operator-x", "denies reading gpudemands.gpufleet.dev"),
         (unseen_workload, "OperatorBehind", "gpuworkloads", "team/train"),
         (no_agent, "AgentMissing", "node-1", "label nvidia.com/gpu.present=true"),
         (unready_agent, "AgentNotReady", "node-1", "main: running"),
@@ -221,6 +234,13 @@ def test_one_thing_that_is_wrong_is_the_one_problem(
     assert problem["object"].endswith(about)
     assert words in problem["cause"]
     assert problem["cure"]
+
+
+@pytest.mark.parametrize("event", [reads_denied(-400), reads_denied(-5, pod="gone")], ids=["old", "of another pod"])
+def test_reads_that_are_no_longer_denied_are_no_problem(cluster: RecordedCluster, event: dict[str, Any]) -> None:
+    objects = good()
+    objects["DENIED_READS"] = [event]
+    assert examine(cluster, objects) == []
 
 
 def test_last_line_of_an_operator_that_ended_is_part_of_the_cause(cluster: RecordedCluster) -> None:
@@ -263,7 +283,7 @@ def test_leader_of_several_replicas_is_named(cluster: RecordedCluster) -> None:
     two_replicas(objects)
     objects["LEASES"] = [lease("gpufleet-operator-x_1a2b", at(-20))]
     assert examine(cluster, objects) == []
-    assert run_cli("doctor").out == "no problem found; 17 checks passed; gpufleet-operator-x leads\n"
+    assert run_cli("doctor").out == "no problem found; 18 checks passed; gpufleet-operator-x leads\n"
     assert run_cli("doctor", "-o", "json").json["leaders"] == ["gpufleet-operator-x"]
 
 
@@ -303,7 +323,7 @@ def test_list_that_may_not_be_read_is_not_checked_with_a_note(cluster: RecordedC
     cluster.fail(kinds.POLICIES.path(), FORBIDDEN)
     assert examine(cluster, good()) == []
     done = run_cli("doctor")
-    assert done.out == "no problem found; 16 checks passed, 1 not made\n"
+    assert done.out == "no problem found; 17 checks passed, 1 not made\n"
     assert [note.startswith("not checked: admission policies:") for note in done.notes] == [True]
 
 
@@ -316,7 +336,7 @@ def test_viewer_gets_the_checks_of_what_it_may_read(cluster: RecordedCluster) ->
         cluster.fail(getattr(kinds, name).path(), FORBIDDEN)
     assert examine(cluster, objects) == []
     done = run_cli("doctor")
-    assert (done.code, done.out) == (0, "no problem found; 3 checks passed, 14 not made\n")
+    assert (done.code, done.out) == (0, "no problem found; 3 checks passed, 15 not made\n")
     assert "CustomResourceDefinitions, operator, " in done.notes[0]
 
 
@@ -336,5 +356,5 @@ def test_problems_are_printed_with_cause_and_cure(cluster: RecordedCluster) -> N
         "GatedPodWithoutWorkload pod/team/lost-0",
         '├── cause: the gate gpufleet.dev/assignment holds the pod, and GPUWorkload "lost" does not exist',
         "└── cure: kubectl delete pod --namespace=team lost-0, or create the GPUWorkload",
-        "1 problem found; 16 checks passed",
+        "1 problem found; 17 checks passed",
     ]

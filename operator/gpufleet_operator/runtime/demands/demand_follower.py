@@ -1,12 +1,13 @@
 """Keeps the cache of GPUDemands current. Nothing else depends on it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
+from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Sleep
-from gpufleet_operator.kube.errors import InvalidWriteError, NotFoundError
+from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError
 from gpufleet_operator.kube.informer import Informer
 from gpufleet_operator.model.demands.gpu_demand import Demand
 
@@ -16,9 +17,13 @@ log = structlog.get_logger(__name__)
 
 
 async def follow_demands(
-    informer: Informer[Demand], listed: Callable[[], None], *, sleep: Sleep = asyncio.sleep
+    informer: Informer[Demand],
+    listed: Callable[[], None],
+    denied: Callable[[str, ApiError], Awaitable[None]],
+    *,
+    sleep: Sleep = asyncio.sleep,
 ) -> None:
-    """Follows the GPUDemands until cancelled; calls `listed` after each complete list.
+    """Follows the GPUDemands until cancelled; calls `listed` after each complete list, and reports denied reads.
 
     While their CRD or the permission to read them is missing, as during an upgrade, no demand is recorded.
     """
@@ -27,4 +32,6 @@ async def follow_demands(
             await informer.run(listed)
         except (InvalidWriteError, NotFoundError) as error:
             log.warning("cannot read GPUDemands, retrying later", error=str(error))
+            if isinstance(error, InvalidWriteError):
+                await denied(paths.DEMANDS, error)
         await sleep(_RETRY_SECONDS)

@@ -12,7 +12,7 @@ import pytest
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.demand.observe import ObservedRun, RunKey, observe_runs
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import InvalidWriteError, NotFoundError, UnavailableError
+from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError
 from gpufleet_operator.model.objects import Pod, PodPhase, Telemetry
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.demands.demand_follower import follow_demands
@@ -219,15 +219,20 @@ class _Informer:
 
 @pytest.mark.parametrize("error", [NotFoundError("no such kind", 404), InvalidWriteError("forbidden", 403)])
 async def test_missing_kind_or_permission_is_waited_for(error: Exception) -> None:
-    listed, pauses = asyncio.Event(), []
+    listed, pauses, reported = asyncio.Event(), [], []
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    task = asyncio.create_task(follow_demands(_Informer(error, error), listed.set, sleep=sleep))  # type: ignore[arg-type] # only `run` is used
+    async def denied(path: str, error: ApiError) -> None:
+        reported.append((path, error.code))
+
+    task = asyncio.create_task(follow_demands(_Informer(error, error), listed.set, denied, sleep=sleep))  # type: ignore[arg-type] # only `run` is used
     async with asyncio.timeout(5):
         await listed.wait()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
     assert pauses == [60.0, 60.0]
+    missing = isinstance(error, NotFoundError)
+    assert reported == ([] if missing else [("/apis/gpufleet.dev/v1alpha1/gpudemands", 403)] * 2)
