@@ -29,7 +29,6 @@ def without_election(fleet: Fleet) -> Iterator[None]:
     fleet.install()
 
 
-@pytest.mark.timeout(600)
 def test_upgrades_of_the_operators_while_work_is_placed(
     namespace: TestNamespace, fleet: Fleet, without_election: None
 ) -> None:

@@ -137,7 +137,6 @@ def test_doctor_reports_that_no_replica_leads(namespace: TestNamespace, fleet: F
     namespace.verify("train")
 
 
-@pytest.mark.timeout(OUTAGE_SECONDS + 600)
 @pytest.mark.usefixtures("replicas")
 def test_outage_of_the_apiserver_touches_no_container(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: clients wait for it, and list again; only the leader ends, which could not renew its Lease.

@@ -68,6 +68,8 @@ class FakeApiserver:
         self.reject_creation = False
         """Creations of pods are rejected, as by a quota."""
         self.events: list[str] = []
+        self.event_counts: dict[str, int] = {}
+        """How often each event was recorded, by its namespace and name."""
         self.event_names: list[tuple[str, str]] = []
         """Workload and name of each event object."""
         self.released: list[tuple[str, str | None, list[str]]] = []
@@ -281,13 +283,22 @@ class FakeApiserver:
             self.remove("workloads", key)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
-        self.sent += 1
-        self.events.append(f"{body['reason']}: {body['message']}")
-        self.event_names.append((body["involvedObject"]["name"], body["metadata"]["name"]))
+        key = f"{namespace}/{body['metadata']['name']}"
+        with self._faulty():
+            if key in self.event_counts:
+                raise AlreadyExistsError(key, 409)
+            self.event_counts[key] = body["count"]
+            self.events.append(f"{body['reason']}: {body['message']}")
+            self.event_names.append((body["involvedObject"]["name"], body["metadata"]["name"]))
 
     async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
-        self.sent += 1
-        return {op["path"].removeprefix("/"): op["value"] for op in patch}
+        key = f"{namespace}/{name}"
+        with self._faulty():
+            if key not in self.event_counts:
+                raise NotFoundError(key, 404)
+            changed = {op["path"].removeprefix("/"): op["value"] for op in patch}
+            self.event_counts[key] = changed.get("count", self.event_counts[key])
+            return {"count": self.event_counts[key], **changed}
 
     def events_about(self, workload: str) -> int:
         """Number of event objects about a workload."""

@@ -12,6 +12,8 @@ from gpufleet_testing.operator.process import OperatorProcess, RestartingOperato
 
 QUIET_MOMENTS = 3
 
+OperatorOf = type[OperatorProcess] | type[RestartingOperator]
+
 
 async def moments(
     cluster: FakeCluster, operator: OperatorProcess | RestartingOperator, owner: FakeOwner, number: int
@@ -160,11 +162,12 @@ async def test_rejected_pod_with_a_claim_stays_with_a_fault_at_any_write(after: 
         await run(at)
 
 
-async def test_pod_bound_between_patch_and_deletion_keeps_its_job_informed() -> None:
-    """The deletion is rejected because the pod changed: it gets its finalizer back, and its end is counted."""
+async def bound_before_its_deletion(operator_of: OperatorOf, fault: WriteFault | None) -> FakeCluster:
+    """A pod of a Job has lost its finalizer, and is bound before it is deleted. It ends with success."""
     cluster = FakeCluster(2, 1)
     cluster.reject_binding = {"node-1"}
-    operator, owner = OperatorProcess(cluster), FakeOwner(cluster, "Job", "own", 1)
+    cluster.fault = fault
+    operator, owner = operator_of(cluster), FakeOwner(cluster, "Job", "own", 1)
     adopt(cluster)
     delete = cluster.delete_pod
 
@@ -176,10 +179,9 @@ async def test_pod_bound_between_patch_and_deletion_keeps_its_job_informed() -> 
         await delete(namespace, name, uid, resource_version)
 
     cluster.delete_pod = bind_first  # type: ignore[method-assign]  # see above
-    await moments(cluster, operator, owner, 12)
+    await moments(cluster, operator, owner, 20)
 
     (pod,) = cluster.of("pods")
-    assert pod["spec"]["nodeName"] == "node-1"
     assert pod["metadata"]["finalizers"] == ["batch.kubernetes.io/job-tracking"]
     assert "gpufleet.dev/replaced" not in pod["metadata"]["annotations"]
     assert states(cluster) == ["Allocated"]
@@ -187,3 +189,22 @@ async def test_pod_bound_between_patch_and_deletion_keeps_its_job_informed() -> 
     owner.pods = 0
     await moments(cluster, operator, owner, 1)
     assert (owner.succeeded, owner.failed) == (1, 0)
+    return cluster
+
+
+async def test_pod_bound_between_patch_and_deletion_keeps_its_job_informed() -> None:
+    """The deletion is rejected because the pod changed: it gets its finalizer back, and its end is counted."""
+    cluster = await bound_before_its_deletion(OperatorProcess, None)
+    assert [pod["spec"]["nodeName"] for pod in cluster.of("pods")] == ["node-1"], "another pod was created"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
+@pytest.mark.parametrize("crashes", [True, False], ids=["crash", "lost answer"])
+async def test_pod_gets_its_finalizer_back_with_a_fault_at_any_write(after: bool, crashes: bool) -> None:
+    error = Crash if crashes else UnavailableError
+    planned = WriteFault(10**6, error, after=after)
+    await bound_before_its_deletion(RestartingOperator, planned)
+    writes = 10**6 - planned.left
+    assert writes > 6
+    for at in range(writes):
+        await bound_before_its_deletion(RestartingOperator, WriteFault(at, error, after=after))
