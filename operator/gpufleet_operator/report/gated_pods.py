@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import chain
 
 from gpufleet_operator.ledger.ledger import Ledger
-from gpufleet_operator.model.actions import release_key
+from gpufleet_operator.model.actions import create_key, release_key
 from gpufleet_operator.model.claims.claim_actions import claim_key
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.replica import (
@@ -101,7 +101,10 @@ def explanations(snapshot: Snapshot, state: PassState, found: GateContext) -> It
     for pod in sorted(_gated(snapshot), key=lambda p: p.created):
         if pod.uid in found.releases or snapshot.now - pod.created < DELAY:
             continue
-        wait = _wait(snapshot, state, found, pod, replicas.get(pod.uid))
+        member = replicas.get(pod.uid)
+        if member is not None and create_key(member[0].workload.uid) in state.in_flight:
+            continue  # the pods that it waits for; a release that is decided next would conflict with the annotation
+        wait = _wait(snapshot, state, found, pod, member)
         if wait is None:
             continue
         known = pod.waiting_for == wait.reason

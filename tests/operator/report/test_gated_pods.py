@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from gpufleet_api.names import SCHEDULING_GATE, WAITING_FOR_ANNOTATION
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.model.actions import Actions, release_key
+from gpufleet_operator.model.actions import Actions, create_key, release_key
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.report_actions import ExplainPod
 from gpufleet_operator.model.snapshot import Snapshot
@@ -113,6 +113,16 @@ def test_incomplete_gang_waits_for_its_other_pods() -> None:
 
     words = "1 of 2 pods of the gang are missing or cannot be placed yet: replica 1: creating pod"
     assert (annotation(action), action.note) == ("Gang", words)
+
+
+def test_gang_whose_other_pods_are_being_created_is_not_explained() -> None:
+    """The annotation would conflict with the release that the next pass decides on."""
+    gang = make.workload(replicas=2, placement={"gang": True})
+    state = PassState(in_flight=frozenset({create_key(gang.uid)}))
+
+    snapshot = make.with_state(waiting(workload=gang), state)
+
+    assert decide(snapshot).reports.pods == ()
 
 
 def test_successor_waits_for_its_predecessor_without_a_warning() -> None:
