@@ -122,9 +122,9 @@ class Executor:
         slow = Counter(job.lane_key for job in self._slow.values())
         for job in jobs:
             # With writes of earlier passes, which are slow. Some releases may wait, so that the next reservations are
-            # sent meanwhile.
-            few = job.lane_key.lane is Lane.RELEASE and slow[job.lane_key] < MAX_RELEASES
-            if self._lanes.full(job.lane_key) and not few and not self._held.takes(job.action):
+            # sent meanwhile: they are kept after the pass, unlike what needs no reservation, such as a deletion.
+            kept = job.lane_key.lane is Lane.RELEASE and bool(job.needs) and slow[job.lane_key] < MAX_RELEASES
+            if self._lanes.full(job.lane_key) and not kept and not self._held.takes(job.action):
                 job.drop()
         for job in _without_release(jobs):
             job.drop()
@@ -204,12 +204,19 @@ class Executor:
                 raise error
 
     def _keep_slow(self, tasks: Mapping[asyncio.Task[None], Job]) -> None:
+        loop = asyncio.get_running_loop()
         for task, job in tasks.items():
             if not task.done():
                 self._slow[task] = job
                 task.add_done_callback(self._keep_responded)
                 if job.sent and job.lane_key.lane not in _REPORTS:
-                    log.info("write is slow", action=job.action.key, lane=str(job.lane_key.lane))
+                    # The pass may have ended when all was sent.
+                    loop.call_later(self._patience, self._log_slow, task)
+
+    def _log_slow(self, task: asyncio.Task[None]) -> None:
+        job = self._slow.get(task)
+        if job is not None:
+            log.info("write is slow", action=job.action.key, lane=str(job.lane_key.lane))
 
     def _keep_responded(self, task: asyncio.Task[None]) -> None:
         job = self._slow.pop(task)
@@ -307,19 +314,23 @@ def _under_way(job: Job) -> bool:
 
 
 def _without_release(jobs: Iterable[Job]) -> list[Job]:
-    """Returns the reservations for releases of which none is sent, because their lanes are full.
+    """Returns the reservations for releases and claims of which none is sent, because their lanes are full.
 
-    The next pass would send each of them again, to prove it. One that also removes reservations is sent.
+    The next pass would send each of them again, to prove it. One that also removes reservations is sent, and so is one
+    that adds a reservation for a pod that is not released yet, which may be of another namespace.
     """
-    releases: dict[Job, list[Job]] = {}
+    needed_by: dict[Job, list[Job]] = {}
     for job in jobs:
-        if isinstance(job.action, ReleasePod):
+        if isinstance(job.action, CreateClaim | ReleasePod):
             for need in job.needs:
-                releases.setdefault(need, []).append(job)
+                needed_by.setdefault(need, []).append(job)
     return [
         job
-        for job, needed_by in releases.items()
-        if isinstance(job.action, Reserve) and not job.action.removed and all(one.dropped for one in needed_by)
+        for job, others in needed_by.items()
+        if isinstance(job.action, Reserve)
+        and not job.action.removed
+        and all(other.dropped for other in others)
+        and {uid for other in others for uid in other.pods}.issuperset(job.action.added)
     ]
 
 

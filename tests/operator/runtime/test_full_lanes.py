@@ -3,14 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.model.actions import Actions, CreatePod, ReleasePod, Reserve
-from gpufleet_operator.runtime.executor import MAX_RELEASES, Executor
+from gpufleet_operator.model.claims.claim_actions import CreateClaim, DeleteClaim
+from gpufleet_operator.runtime import executor as executor_module
+from gpufleet_operator.runtime.executor import MAX_RELEASES, PATIENCE_SECONDS, Executor
 from gpufleet_operator.runtime.lanes import IN_SCOPE, Lane
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
@@ -25,6 +30,7 @@ class Hanging:
     def __init__(self) -> None:
         self.reserved: list[str] = []
         self.released: list[str] = []
+        self.claims: list[str] = []
 
     async def patch_telemetry(self, node: str, patch: object) -> dict[str, Any]:
         del patch
@@ -39,6 +45,10 @@ class Hanging:
 
     async def create_pod(self, body: object) -> None:
         del body
+        await asyncio.Event().wait()
+
+    async def create_claim(self, body: Any) -> None:
+        self.claims.append(body["metadata"]["name"])
         await asyncio.Event().wait()
 
     async def list_quotas(self, namespace: str) -> list[object]:
@@ -125,6 +135,20 @@ async def test_pass_ends_when_all_is_sent_and_the_cluster_has_changed() -> None:
 
 
 @in_virtual_time
+async def test_write_is_reported_as_slow_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the pass ends because the cluster has changed: the response may be on its way."""
+    lines: list[str] = []
+    monkeypatch.setattr(executor_module.log, "info", lambda event, **facts: lines.append(f"{event}: {facts['action']}"))
+    async with hanging() as (_, executor, cache):
+        cache.dirty.set()
+        await executor.run(placed(range(1)))
+        assert lines == []
+        await asyncio.sleep(PATIENCE_SECONDS)
+        await asyncio.sleep(0)
+        assert lines == ["write is slow: release/u0"]
+
+
+@in_virtual_time
 async def test_pass_waits_for_writes_that_it_would_drop() -> None:
     async with hanging() as (_, executor, cache):
         loop = asyncio.get_running_loop()
@@ -145,6 +169,59 @@ async def test_pass_waits_for_the_pods_of_a_gang() -> None:
         creates = tuple(CreatePod("uid", "ml", f"w-{replica}", replica, {}, gang=True) for replica in range(2))
         await executor.run(Actions(creates=creates))
         assert loop.time() - began > SHORT_SECONDS
+
+
+@in_virtual_time
+@pytest.mark.parametrize(
+    "actions",
+    [
+        pytest.param(
+            Actions(deleted_claims=(DeleteClaim("uid", "u", "ml", "c", "c-1", "5", "w", "w-0"),)), id="delete"
+        ),
+        pytest.param(Actions(claims=(CreateClaim("uid", "u", "ml", "c", (), {}),)), id="create again"),
+    ],
+)
+async def test_pass_does_not_wait_for_a_claim_of_a_full_lane(actions: Actions) -> None:
+    """It would be dropped after each pass, and each would delay the other namespaces."""
+    async with hanging() as (_, executor, cache):
+        await executor.run(placed(range(IN_SCOPE[Lane.RELEASE])))
+        cache.dirty.clear()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        outcomes = await executor.run(actions)
+
+        assert [outcome.unsent for outcome in outcomes] == [True]
+        assert loop.time() - began < SHORT_SECONDS
+        assert not cache.dirty.is_set(), "the next pass begins at the response to a write of the lane"
+
+
+@in_virtual_time
+async def test_reservation_of_a_pod_without_release_does_not_wait() -> None:
+    """Kueue removes its gate after the devices are reserved; the other pod on the node is of a full namespace."""
+    async with hanging() as (cluster, executor, _):
+        await executor.run(placed(range(MAX_RELEASES)))
+        both = placed(range(100, 101))
+
+        await executor.run(replace(both, reserves=(replace(both.reserves[0], added=("u100", "u-kueue")),)))
+
+        assert cluster.reserved[MAX_RELEASES:] == ["node-100"]
+
+
+@in_virtual_time
+async def test_proof_for_a_claim_of_another_namespace_does_not_wait() -> None:
+    """The release of its pod waits for another claim of the gang."""
+    async with hanging() as (cluster, executor, _):
+        await executor.run(placed(range(MAX_RELEASES)))
+        claim = CreateClaim(
+            "uid", "u-gang", "other", "c", (), {"metadata": {"name": "c"}}, after=frozenset({"node-100"})
+        )
+        full = placed(range(100, 101))
+
+        await executor.run(replace(full, reserves=(replace(full.reserves[0], added=()),), claims=(claim,)))
+
+        assert cluster.reserved[MAX_RELEASES:] == ["node-100"]
+        assert cluster.claims == ["c"]
 
 
 @in_virtual_time
