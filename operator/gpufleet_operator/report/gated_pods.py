@@ -7,7 +7,7 @@ Kubernetes writes no condition on a released pod whose ResourceClaim is missing,
 annotation, which would have to be removed by one more write when its claim exists.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -210,9 +210,7 @@ def _wait(
         return _Wait(WaitingFor.PODS, missing.message)
     others = [r for r in assessed.replicas if r.wait_reason in WITHOUT_USABLE_POD]
     if assessed.spec.placement.gang and others:
-        first = others[0]
-        message = f"{len(others)} of {len(assessed.replicas)} pods of the gang are missing or cannot be placed yet"
-        return _Wait(WaitingFor.GANG, f"{message}: replica {first.index}: {first.message or first.wait_reason}")
+        return _wait_for_others(state, assessed, others)
     if reserved:
         return None
     diagnosis = found.unplaced.get(assessed.workload.uid)
@@ -220,6 +218,18 @@ def _wait(
     if diagnosis is not None:
         message = f"{diagnosis.message}{_held_by_siblings(assessed, pod)}"
     return _Wait(WaitingFor.DEVICES, message)
+
+
+def _wait_for_others(state: PassState, assessed: WorkloadReplicas, others: Sequence[Replica]) -> _Wait | None:
+    """Returns why a gang waits; None: the creation of its pods has no response yet.
+
+    An explanation changes the pod: its release, which may be decided in the next pass, would be rejected.
+    """
+    if create_key(assessed.workload.uid) in state.in_flight:
+        return None
+    message = f"{len(others)} of {len(assessed.replicas)} pods of the gang are missing or cannot be placed yet"
+    first = others[0]
+    return _Wait(WaitingFor.GANG, f"{message}: replica {first.index}: {first.message or first.wait_reason}")
 
 
 def _wait_for_claim(state: PassState, found: GateContext, assessed: WorkloadReplicas, replica: Replica) -> _Wait | None:

@@ -136,6 +136,14 @@ def test_successor_waits_for_its_predecessor_without_a_warning() -> None:
     assert action.note == "devices on node-1 are kept until pod train-0-old has ended"
 
 
+def test_gang_is_not_explained_while_its_pods_are_created() -> None:
+    """The annotation would change a pod right before its release, which is then rejected."""
+    gang = make.workload(replicas=2, placement={"gang": True})
+    state = PassState(in_flight=frozenset({create_key(gang.uid)}))
+
+    assert decide(waiting(workload=gang, state=state)).reports.pods == ()
+
+
 def test_gang_member_with_devices_waits_for_the_predecessor_of_another() -> None:
     gang = make.workload(replicas=2, placement={"gang": True})
     gone = make.running_pod(replica=1, uid="uid-old", name="train-1-old", deleting=True)
