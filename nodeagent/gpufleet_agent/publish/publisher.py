@@ -128,12 +128,15 @@ class Publisher(Generic[Input]):
             return WriteCause.URGENT
         if current.uid != self._published_to and now - self._last.at >= self._policy.min_interval:
             return WriteCause.URGENT  # another object of the same name, without a status yet
-        if self._telemetry.generation == self._published.get("assignmentsGeneration"):
+        self._note_generation(self._published, now)
+        significance = self._significance(observed, self._published)
+        return due_cause(self._policy, self._last, significance, now, generation_since=self._generation_since)
+
+    def _note_generation(self, published: Status, now: float) -> None:
+        if self._telemetry.generation == published.get("assignmentsGeneration"):
             self._generation_since = None
         elif self._generation_since is None:
             self._generation_since = now
-        significance = self._significance(observed, self._published)
-        return due_cause(self._policy, self._last, significance, now, generation_since=self._generation_since)
 
     def _significance(self, observed: Input, published: Status) -> Significance:
         if self._observed is not None and not observed.may_differ(self._observed, self._policy.stale):
@@ -162,6 +165,8 @@ class Publisher(Generic[Input]):
         self._counters.status_writes.labels(cause.value, "Written").inc()
         # The response has the newest generation. If it increased, it is reported by a later write.
         self._telemetry.update(written)
+        self._generation_since = None
+        self._note_generation(status, now)
 
     async def _back_off(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:
         self._failures += 1

@@ -37,8 +37,8 @@ class WritePolicy:
     """Maximum time since the last write for changes of devices that could be placed on. With samples and ticks once a
     second, such a change is in the cluster within 5 s."""
     unreported: float = 2.0
-    """How long the generation of new reservations is not reported by itself. Mostly a container starts in this time,
-    and its report has the generation as well."""
+    """Time after which the generation of new reservations is reported by itself, at the next tick. Mostly a container
+    starts before, and its report has the generation as well."""
     stale: float = STALE_SECONDS
     """Age above which a sample is stale: that it is fresh again is written immediately."""
     max_backoff: float = 30.0

@@ -30,6 +30,8 @@ class FakeApi:
         self.object: TelemetryObject | None = TelemetryObject("uid-a", 1, 1)
         self.away = False
         self.takes_seconds = 0.0
+        self.reserved_meanwhile = False
+        """Whether reservations are written during the next write."""
         self.attempts: list[float] = []
         self.writes: list[tuple[float, int]] = []
 
@@ -50,7 +52,9 @@ class FakeApi:
             raise KubeError("away")
         current = await self.get()
         self.writes.append((now, status["devices"][0]["utilizationPercent"]))
-        self.object = TelemetryObject(current.uid, current.generation, current.resource_version + 1)
+        generation = current.generation + int(self.reserved_meanwhile)
+        self.object = TelemetryObject(current.uid, generation, current.resource_version + 1)
+        self.reserved_meanwhile = False
         await asyncio.sleep(self.takes_seconds)
         return self.object
 
@@ -154,11 +158,12 @@ async def test_urgent_change_right_after_write_waits_for_min_interval() -> None:
 
 def reserve(rig: Rig) -> None:
     assert rig.api.object is not None
-    rig.own.update(TelemetryObject("uid-a", 2, rig.api.object.resource_version + 1))
+    rig.api.object = TelemetryObject("uid-a", 2, rig.api.object.resource_version + 1)
+    rig.own.update(rig.api.object)
 
 
 @in_virtual_time
-async def test_new_reservations_are_acknowledged_within_two_seconds() -> None:
+async def test_new_reservations_are_acknowledged_at_the_tick_after_two_seconds() -> None:
     async with running() as rig:
         await asyncio.sleep(10.2)
         reserve(rig)
@@ -166,6 +171,16 @@ async def test_new_reservations_are_acknowledged_within_two_seconds() -> None:
         assert len(rig.api.writes) == 1
         await asyncio.sleep(1.2)
         assert [now for now, _ in rig.api.writes] == pytest.approx([0, 13], abs=0.2)
+
+
+@in_virtual_time
+async def test_reservations_during_a_write_wait_as_long_as_others() -> None:
+    async with running() as rig:
+        await asyncio.sleep(10.2)
+        rig.api.reserved_meanwhile = True
+        reserve(rig)
+        await asyncio.sleep(9)
+        assert [now for now, _ in rig.api.writes] == pytest.approx([0, 13, 15], abs=0.2)
 
 
 @in_virtual_time
