@@ -44,7 +44,7 @@ _STATUSES_PER_PASS = 32
 
 
 MEASUREMENTS_SECONDS = 0.5
-"""Maximum wait of new measurements for a decision. With 1,000 nodes, it takes a dozen reports instead of one."""
+"""Maximum wait of new measurements for a decision. With 1,000 nodes, a pass has a dozen reports instead of one."""
 
 
 Decide = Callable[[Snapshot, Kept | None, Changes, ClusterIndex], tuple[Actions, Kept | None]]
@@ -285,7 +285,7 @@ class Reconciler:
                 self._collected.cancel()
 
     def _note_measurements(self) -> None:
-        """Has new measurements decided on soon, but not each report by itself."""
+        """Requests a pass soon after new measurements, but not one for each report."""
         if not self._measured:
             self._measured = True
             if self._waits:

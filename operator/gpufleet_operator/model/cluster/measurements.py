@@ -1,4 +1,4 @@
-"""Tells a report that only measures again from one that a decision may wait for."""
+"""Distinguishes reports that have only new measurements from those that a decision may wait for."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from gpufleet_operator.model.objects import Telemetry
 
 
 def measurements_only(old: Telemetry | None, new: Telemetry | None) -> bool:
-    """Returns whether two versions of a node's GPUTelemetry differ in measurements, their times and what was read only.
+    """Returns True if two versions of a GPUTelemetry differ only in measurements, their times and the generation read.
 
     False if a reservation, a holder, the health of a device or the devices themselves differ.
 

@@ -53,7 +53,7 @@ class NoProgress(kopf.ProgressStorage):
 
 
 class RepeatedLists:
-    """Detects when kopf lists GPUWorkloads again. It does not report those that were deleted between the two lists.
+    """Detects when kopf lists GPUWorkloads again. kopf does not report those that were deleted between the two lists.
 
     kopf lists again when a watch is too old for the apiserver, as after an outage, and passes each object on as an
     event without a type.

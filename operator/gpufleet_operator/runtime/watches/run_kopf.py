@@ -158,7 +158,7 @@ async def _compare_after_lists(
     try:
         while True:
             await lists.found.wait()
-            # Leaves time for the lists of the other kinds, and limits a watch that always fails to one list per second.
+            # Leaves time for the rest of its list, and limits a watch that always fails to one list per second.
             await asyncio.sleep(_COMPARE_SECONDS)
             lists.found.clear()
             log.info("kopf listed again, comparing the caches")
