@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.incremental.decide_changes import _first_statuses
 from gpufleet_operator.decide.incremental.region_source import WholeSource
 from gpufleet_operator.fleet.kept_fleet import KeptFleet
 from gpufleet_operator.model.state_types import Limits
@@ -18,3 +19,17 @@ def test_statuses_of_a_namespace_are_as_many_as_its_lane_has_room_for() -> None:
 
     assert sorted(write.namespace for write in found.statuses) == ["ml"] * 2 + ["research"] * 3
     assert len(found.state.status_queue) == 3
+
+
+def test_queue_of_a_full_namespace_does_not_delay_others() -> None:
+    full = [make.workload(f"w-{number}") for number in range(3)]
+    other = replace(make.workload("other"), namespace="research")
+    snapshot = replace(make.snapshot(*full, other), status_room={"ml": 1}, status_budget=2)
+
+    found = _first_statuses(snapshot, [*(each.uid for each in full), other.uid])
+
+    assert found == [full[0].uid, other.uid]
+
+
+def test_deleted_workload_leaves_the_queue() -> None:
+    assert _first_statuses(replace(make.snapshot(), status_room={"ml": 0}), ["uid-deleted"]) == ["uid-deleted"]

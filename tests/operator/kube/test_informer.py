@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from gpufleet_operator.cache import decode
+from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.store import TombstoneStore
 from gpufleet_operator.kube.api import Page
 from gpufleet_operator.kube.errors import ApiError, GoneError, UnavailableError
 from gpufleet_operator.kube.informer import Informer
-from gpufleet_operator.model.objects import Node
+from gpufleet_operator.model.objects import Node, Pod, PodDeletion
 
 
 def node(name: str, version: int) -> dict[str, Any]:
@@ -119,6 +120,21 @@ async def test_an_expired_version_lists_again_and_removes_missing_objects() -> N
     assert names(store) == {"b"}
     assert listed == 2
     assert api.since == ["10", "50", "50"]
+
+
+async def test_last_state_of_a_deleted_pod_is_recorded() -> None:
+    """It is the only proof of whether a container may still run."""
+    cache = Cache()
+    meta = {"uid": "u", "name": "w-0", "namespace": "ml", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    steps = [("DELETED", {"metadata": {**meta, "resourceVersion": "11", "deletionTimestamp": "2026-01-01T00:00:30Z"}})]
+    api = Script([(10, [{"metadata": {**meta, "resourceVersion": "5"}}])], [steps])
+    informer = Informer[Pod](api, "/pods", {}, cache.pods)  # type: ignore[arg-type]  # as above
+    version = await informer.list()
+    async with asyncio.timeout(5):
+        await informer._watch_once(version)
+
+    assert cache.pods.items == {}
+    assert cache.pods.deleted == {"u": PodDeletion.NEVER_BOUND}
 
 
 @pytest.mark.parametrize(("code", "failures"), [(410, 0), (500, 1), (403, 1)])

@@ -115,6 +115,35 @@ async def test_new_measurements_are_collected_and_other_changes_are_not() -> Non
 
 
 @in_virtual_time
+async def test_decision_knows_the_full_lanes_of_earlier_passes() -> None:
+    snapshots: list[Snapshot] = []
+
+    class Full(Waiting):
+        def room(self, lane: Lane) -> Mapping[str, int]:
+            return {Lane.CREATE: {"ml": 0, "research": 1}, Lane.STATUS: {"ml": 3}}[lane]
+
+    def decide(snapshot: Snapshot, *_: object) -> tuple[Actions, None]:
+        snapshots.append(snapshot)
+        return Actions(), None
+
+    reconciler = Reconciler(
+        Cache(),
+        Full(asyncio.get_running_loop()),
+        Limits(),
+        ServerClock(lambda: make.NOW),
+        Metrics(CollectorRegistry()),
+        name_seed=lambda: "salt",
+        resync_interval_seconds=60,
+        decide=decide,
+    )
+    await reconciler.one_pass()
+
+    (snapshot,) = snapshots
+    assert snapshot.previous_state.full_creations == {"ml"}
+    assert snapshot.status_room == {"ml": 3}
+
+
+@in_virtual_time
 async def test_measurement_during_a_pass_is_decided_on_soon() -> None:
     cache, passes = Cache(), list[float]()
     loop = asyncio.get_running_loop()
