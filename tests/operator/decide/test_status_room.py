@@ -1,12 +1,16 @@
 """Statuses that a full lane would not send wait for their turn."""
 
 from dataclasses import replace
+from datetime import datetime
+
+import pytest
 
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.decide.incremental.decide_changes import _first_statuses
+from gpufleet_operator.decide.incremental.decide_changes import QUEUE_INTERVAL, _due, _first_statuses
+from gpufleet_operator.decide.incremental.kept import Kept
 from gpufleet_operator.decide.incremental.region_source import WholeSource
 from gpufleet_operator.fleet.kept_fleet import KeptFleet
-from gpufleet_operator.model.state_types import Limits
+from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_testing.operator import make
 
 
@@ -33,3 +37,11 @@ def test_queue_of_a_full_namespace_does_not_delay_others() -> None:
 
 def test_deleted_workload_leaves_the_queue() -> None:
     assert _first_statuses(replace(make.snapshot(), status_room={"ml": 0}), ["uid-deleted"]) == ["uid-deleted"]
+
+
+@pytest.mark.parametrize(("room", "due"), [(0, None), (1, make.NOW + QUEUE_INTERVAL)], ids=["full", "room"])
+def test_full_lane_is_not_tried_again_before_a_response(room: int, due: datetime | None) -> None:
+    workload = make.workload()
+    kept = Kept(PassState(status_queue={workload.uid: make.NOW}))
+
+    assert _due(replace(make.snapshot(workload), status_room={"ml": room}), kept) == due

@@ -127,7 +127,8 @@ def _whole(snapshot: Snapshot, kept: Kept, actions: Actions) -> Actions:
 
 def _due(snapshot: Snapshot, kept: Kept) -> datetime | None:
     due = [kept.due(snapshot.now)]
-    if kept.state.status_queue:
+    # The response to an earlier status starts the pass for a namespace that has no room.
+    if any(_has_room(snapshot, uid) for uid in kept.state.status_queue):
         due.append(snapshot.now + QUEUE_INTERVAL)
     if kept.state.queued_creations or kept.late_reports:
         due.append(snapshot.now + LATER_INTERVAL)
@@ -167,6 +168,11 @@ def _first_statuses(snapshot: Snapshot, queue: Iterable[str]) -> list[str]:
             if namespace in room:
                 room[namespace] -= 1
     return found
+
+
+def _has_room(snapshot: Snapshot, workload_uid: str) -> bool:
+    workload = snapshot.workloads.get(workload_uid)
+    return workload is None or snapshot.status_room.get(workload.namespace, 1) > 0
 
 
 def _add_subject(seeds: Seeds, subject: Subject, index: ClusterIndex) -> None:
