@@ -101,10 +101,7 @@ def explanations(snapshot: Snapshot, state: PassState, found: GateContext) -> It
     for pod in sorted(_gated(snapshot), key=lambda p: p.created):
         if pod.uid in found.releases or snapshot.now - pod.created < DELAY:
             continue
-        member = replicas.get(pod.uid)
-        if member is not None and create_key(member[0].workload.uid) in state.in_flight:
-            continue  # the pods that it waits for; a release that is decided next would conflict with the annotation
-        wait = _wait(snapshot, state, found, pod, member)
+        wait = _wait(snapshot, state, found, pod, replicas.get(pod.uid))
         if wait is None:
             continue
         known = pod.waiting_for == wait.reason

@@ -136,12 +136,12 @@ def test_successor_waits_for_its_predecessor_without_a_warning() -> None:
     assert action.note == "devices on node-1 are kept until pod train-0-old has ended"
 
 
-def test_gang_is_not_explained_while_its_pods_are_created() -> None:
-    """The annotation would change a pod right before its release, which is then rejected."""
-    gang = make.workload(replicas=2, placement={"gang": True})
-    state = PassState(in_flight=frozenset({create_key(gang.uid)}))
+def test_pod_is_explained_while_others_without_gang_are_created() -> None:
+    """Their creations may hang."""
+    workload = make.workload(replicas=2)
+    state = PassState(in_flight=frozenset({create_key(workload.uid)}))
 
-    assert decide(waiting(workload=gang, state=state)).reports.pods == ()
+    assert explained(decide(make.with_state(waiting(workload=workload), state))).reason == "WaitingForDevices"
 
 
 def test_gang_member_with_devices_waits_for_the_predecessor_of_another() -> None:
