@@ -13,6 +13,7 @@ from gpufleet_e2e.support.manifests import GATE, gpuworkload, plain_pod
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.programs.command_line import CommandLine
 from gpufleet_e2e.support.sandbox import TestNamespace
+from gpufleet_operator.kube.rejected_requests import READ_LIMIT_SECONDS
 
 JsonObject = dict[str, Any]
 
@@ -22,7 +23,10 @@ MISSING_CRD = f"{CRDS}/gpudemands.gpufleet.dev"
 LATER = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/later"
 FIELD = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/completionTime"
 ENFORCE = "pod-security.kubernetes.io/enforce"
+ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/gpufleet-operator"
 SOON_SECONDS = 20
+DENIED_SECONDS = 60 + READ_LIMIT_SECONDS
+"""A denied read is repeated for a time, as roles may be replaced at this moment."""
 NOT_READY_SECONDS = 60
 LABELS = {"kubernetes.io/os": "none", "nvidia.com/gpu.present": "true"}
 """Of nodes without kubelet: no DaemonSet of the cluster selects them."""
@@ -106,6 +110,29 @@ def test_frozen_operator_is_behind(namespace: TestNamespace, fleet: Fleet, cli: 
         node.run(["kill", "-CONT", process])
     assert f"{namespace.name}/late" in problem["cause"]
     namespace.wait_ready("late")
+    eventually(lambda: _good(cli), within=60, every=2)
+
+
+def test_operator_that_may_not_read_demands_is_named(namespace: TestNamespace, fleet: Fleet, cli: CommandLine) -> None:
+    """Placement goes on. Mechanism: an event of the operator's pod, which is counted up as long as this lasts."""
+    role = fleet.api.get(ROLE)
+    index, rule = next((i, one) for i, one in enumerate(role["rules"]) if "gpudemands" in one["resources"])
+    path = f"/rules/{index}/resources"
+    rest = [one for one in rule["resources"] if one != "gpudemands"]
+    fleet.api.patch(ROLE, [{"op": "replace", "path": path, "value": rest}], kind="json")
+    try:
+        fleet.stop_operator()  # a watch is authorized once
+        fleet.start_operator()
+        problem = eventually(lambda: _problem(cli, "ReadsDenied"), within=DENIED_SECONDS, every=2)
+        namespace.apply(gpuworkload("train"))
+        namespace.verify("train")
+    finally:
+        fleet.api.patch(ROLE, [{"op": "replace", "path": path, "value": rule["resources"]}], kind="json")
+    print(problem)
+    assert problem["object"] == f"pod/{NAMESPACE}/{fleet.operator_pod()['metadata']['name']}"
+    assert "denies reading gpudemands.gpufleet.dev: " in problem["cause"]
+    fleet.stop_operator()
+    fleet.start_operator()
     eventually(lambda: _good(cli), within=60, every=2)
 
 

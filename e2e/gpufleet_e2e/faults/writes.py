@@ -27,6 +27,8 @@ RESTORE_SERVICE = "restore a Service"
 TELEMETRY_CONDITIONS = "write conditions of a GPUTelemetry"
 NODE_CONDITION = "write a condition of a Node"
 CREATE_EVENT = "create an event"
+COUNT_EVENT = "count an event"
+UNCOUNT_POD = "remove the finalizer of a Job's pod"
 CREATE_LEASE = "create the Lease"
 ACQUIRE_LEASE = "acquire the Lease"
 RENEW_LEASE = "renew the Lease"
@@ -43,7 +45,7 @@ _KINDS = {
     ("PATCH", "gpuworkloads/status"): STATUS,
     ("DELETE", "gpuworkloads"): DELETE_WORKLOAD,
     ("POST", "events"): CREATE_EVENT,
-    ("PATCH", "events"): "count an event",
+    ("PATCH", "events"): COUNT_EVENT,
     ("POST", "services"): CREATE_SERVICE,
     ("PATCH", "services"): RESTORE_SERVICE,
     ("POST", "resourceclaims"): CREATE_CLAIM,
@@ -124,5 +126,7 @@ def _of_pod(method: str, name: str, content: Any) -> str:
         return CREATE_PLACEHOLDER if PLACEHOLDER in content["metadata"]["name"] else CREATE_POD
     if method == "DELETE":
         return DELETE_PLACEHOLDER if PLACEHOLDER in name else DELETE_POD
-    released = any("schedulingGates" in one["path"] and one["op"] != "test" for one in content)
-    return RELEASE if released else EXPLAIN_POD
+    changed = {one["path"].split("/")[2]: one["op"] for one in content if one["op"] != "test"}
+    if "finalizers" in changed:
+        return "restore the finalizer of a Job's pod" if changed["finalizers"] == "add" else UNCOUNT_POD
+    return RELEASE if "schedulingGates" in changed else EXPLAIN_POD
