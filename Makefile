@@ -6,9 +6,9 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 RUN := $(UV) run --locked
 # Some environments set it; each start of an interpreter then compiles everything that it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# Two workers keep two cores busy for most of the time; each needs 2 GiB of memory for its cluster.
+# Tests mostly wait, so there is one worker more than cores; each needs 2 GiB of memory for its cluster.
 E2E_WORKERS = $(shell awk -v cores="$$(nproc)" '/^MemAvailable/ { most = int($$2 / 2097152) } \
-  END { n = cores > 2 ? cores : 2; if (n > most) n = most; if (n > 8) n = 8; print n < 1 ? 1 : n }' /proc/meminfo)
+  END { n = cores + 1; if (n > most) n = most; if (n > 8) n = 8; print n < 1 ? 1 : n }' /proc/meminfo)
 # One works while another waits for a timeout or a program that it started. Each needs 0.5 GiB of memory.
 UNIT_WORKERS = $(shell expr $$(nproc) + 1)
 
