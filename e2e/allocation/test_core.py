@@ -93,7 +93,8 @@ def test_reserved_device_is_not_given_to_a_thief(namespace: TestNamespace, fleet
             namespace.wait_running("thief", within=SECONDS)
             held = {u for one in fleet.collector.holdings() if one.pod == "thief" for u in one.devices}
             assert held == {spare}
-        fleet.api.delete(f"{pods(namespace.name)}/thief")
+        # Its kubelet takes half a minute to end a pod whose claim it could not prepare.
+        fleet.api.delete(f"{pods(namespace.name)}/thief", grace=0 if transport == "DRA" else None)
         # kube-scheduler has allocated the device to its claim. While it has it, the owner's pod would be rejected.
         eventually(lambda: _has_gone(fleet, namespace, "thief"), within=2 * SECONDS)
     assert set(namespace.devices("owner")) == reserved
