@@ -16,6 +16,11 @@ ADMITTED_SECONDS = 90
 """Devices are free a report after their pod's end, and Kueue tries a Workload again after a pause."""
 
 
+def check_used(queue: Queue, number: int) -> None:
+    """Kueue writes the status of a queue some time after it has admitted a workload."""
+    assert queue.used == number
+
+
 def queued(name: str, **fields: object) -> JsonObject:
     """A GPUWorkload with a queue."""
     body: JsonObject = gpuworkload(name, **fields)  # type: ignore[arg-type]  # passed on
@@ -48,7 +53,7 @@ def test_gang_over_the_quota_waits_for_kueue_and_runs_after(
 
     namespace.delete("first")
     namespace.verify("gang", within=ADMITTED_SECONDS)
-    assert queue.used == 2
+    eventually(lambda: check_used(queue, 2), within=ADMITTED_SECONDS)
     assert gates(namespace, "gang") == [[], []]
 
 
@@ -67,11 +72,12 @@ def test_labeled_jobs_are_counted_by_their_templates(namespace: TestNamespace, q
     fleet.api.create(path, first)
     eventually(lambda: namespace.check_placed(first=1), within=ADMITTED_SECONDS)
     namespace.verify("first")
+    eventually(lambda: check_used(queue, count), within=ADMITTED_SECONDS)
     fleet.api.create(path, second)
 
     def waits() -> None:
         assert fleet.api.get(f"{path}/second")["spec"]["suspend"]
-        assert queue.used == count
+        check_used(queue, count)
 
     never(waits, for_seconds=5)
     fleet.api.delete(f"{path}/first")
@@ -100,7 +106,7 @@ def test_quota_of_a_workload_without_devices_is_returned(namespace: TestNamespac
     assert f"{QUOTA} in use" in namespace.event("blocked", "QuotaReturned")
     namespace.apply(queued("small", count=QUOTA, node=other))
     namespace.verify("small", within=ADMITTED_SECONDS)
-    assert queue.used == QUOTA
+    eventually(lambda: check_used(queue, QUOTA), within=ADMITTED_SECONDS)
     assert gates(namespace, "blocked") == [[GATE, KUEUE_GATE]]
     (paused,) = queue.workloads("blocked")
     assert "admission" not in paused["status"], paused["status"]
