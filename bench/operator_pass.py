@@ -51,6 +51,8 @@ from gpufleet_testing.operator.synthetic import SyntheticFleet
 
 SIZES = "1000x2000,5000x10000"
 WAITING = 100
+MAX_PASSES = 2000
+"""A pass writes at most 32 statuses."""
 GOALS = {
     "1000x2000": {"first_pass_s": 1.5, "rss_mib": 120.0},
     "5000x10000": {"pod_change_ms": 10.0, "telemetry_change_ms": 5.0, "place_ms": 20.0, "rss_mib": 350.0},
@@ -118,7 +120,7 @@ class Bench:
     def settle(self, actions: Actions | None = None) -> float:
         """Applies what was decided, and passes until nothing is; returns the milliseconds of the longest pass."""
         longest = 0.0
-        for _ in range(200):
+        for _ in range(MAX_PASSES):
             if actions is not None:
                 asyncio.run(self.applied.run(actions))
             milliseconds, actions = self.timed_pass()
