@@ -1,9 +1,10 @@
 """Collects the statuses that differ from the stored ones."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 from gpufleet_api.workload_status import MAX_EARMARK_NODES, EarmarkStatus, PlacementState
 from gpufleet_common import timestamps
@@ -20,6 +21,8 @@ from gpufleet_operator.model.state_types import Backoff, Limits, PassState, Reje
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.status import build
 from gpufleet_operator.status.context import StatusContext
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +107,28 @@ def sent_now(writes: Iterable[WriteStatus], limits: Limits) -> Sequence[WriteSta
     return [write for write in writes if not (write.progress and limits.holds_statuses)]
 
 
+def first_sendable(snapshot: Snapshot, statuses: Iterable[T], namespace_of: Callable[[T], str]) -> Iterator[T]:
+    """Yields the first statuses that a pass can send: within its budget, and the room of each namespace."""
+    left, room = snapshot.status_budget, dict(snapshot.status_room)
+    for status in statuses:
+        if left <= 0:
+            return
+        namespace = namespace_of(status)
+        if room.get(namespace, 1) <= 0:
+            continue
+        if namespace in room:
+            room[namespace] -= 1
+        left -= 1
+        yield status
+
+
 def _within_budget(snapshot: Snapshot, state: PassState, writes: Sequence[WriteStatus]) -> CollectedStatuses:
     """Returns the statuses that the pass may write, the longest waiting first, and those that are held back anyway."""
     waits = {write.workload_uid: state.status_queue.get(write.workload_uid, snapshot.now) for write in writes}
     in_order = sorted(writes, key=lambda write: waits[write.workload_uid])
-    left, room, later = snapshot.status_budget, dict(snapshot.status_room), []
-    for write in sent_now(in_order, snapshot.limits):
-        if left <= 0 or room.get(write.namespace, 1) <= 0:
-            later.append(write)
-            continue
-        left -= 1
-        if write.namespace in room:
-            room[write.namespace] -= 1
+    counted = sent_now(in_order, snapshot.limits)
+    sent = {write.workload_uid for write in first_sendable(snapshot, counted, lambda write: write.namespace)}
+    later = [write for write in counted if write.workload_uid not in sent]
     waiting = {write.workload_uid for write in later}
     now = tuple(write for write in in_order if write.workload_uid not in waiting)
     return CollectedStatuses(now, {write.workload_uid: waits[write.workload_uid] for write in later})

@@ -1,7 +1,7 @@
 """The loop of passes: the pause between two of them."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.jobs import WriteOutcome
 from gpufleet_operator.runtime.lanes import Lane
 from gpufleet_operator.runtime.metrics import Metrics
-from gpufleet_operator.runtime.reconciler import MEASUREMENTS_SECONDS, Reconciler
+from gpufleet_operator.runtime.reconciler import MEASUREMENTS_SECONDS, Decide, Reconciler
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 from gpufleet_testing.operator import make
 
@@ -60,6 +60,28 @@ class Waiting:
         return {}
 
 
+def reconciling(
+    cache: Cache,
+    runner: Waiting,
+    decide: Decide,
+    *,
+    processor_seconds: Callable[[], float] = lambda: 0.0,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Reconciler:
+    return Reconciler(
+        cache,
+        runner,
+        Limits(),
+        ServerClock(lambda: make.NOW),
+        Metrics(CollectorRegistry()),
+        name_seed=lambda: "salt",
+        resync_interval_seconds=60,
+        decide=decide,
+        processor_seconds=processor_seconds,
+        sleep=sleep,
+    )
+
+
 @in_virtual_time
 async def test_new_measurements_are_collected_and_other_changes_are_not() -> None:
     """With a pass for each report, 1,000 nodes at rest took a fifth of a core."""
@@ -74,17 +96,7 @@ async def test_new_measurements_are_collected_and_other_changes_are_not() -> Non
     def report(node: str, version: int, **fields: Any) -> None:
         cache.telemetry.put(replace(make.telemetry(node, **fields), resource_version=str(version)))
 
-    reconciler = Reconciler(
-        cache,
-        Waiting(loop),
-        Limits(),
-        ServerClock(lambda: make.NOW),
-        Metrics(CollectorRegistry()),
-        name_seed=lambda: "salt",
-        resync_interval_seconds=60,
-        decide=decide,
-        processor_seconds=lambda: 0.0,
-    )
+    reconciler = reconciling(cache, Waiting(loop), decide)
     nodes = [f"node-{number}" for number in range(10)]
     for node in nodes:
         report(node, 1)
@@ -126,17 +138,7 @@ async def test_decision_knows_the_full_lanes_of_earlier_passes() -> None:
         snapshots.append(snapshot)
         return Actions(), None
 
-    reconciler = Reconciler(
-        Cache(),
-        Full(asyncio.get_running_loop()),
-        Limits(),
-        ServerClock(lambda: make.NOW),
-        Metrics(CollectorRegistry()),
-        name_seed=lambda: "salt",
-        resync_interval_seconds=60,
-        decide=decide,
-    )
-    await reconciler.one_pass()
+    await reconciling(Cache(), Full(asyncio.get_running_loop()), decide).one_pass()
 
     (snapshot,) = snapshots
     assert snapshot.previous_state.full_creations == {"ml"}
@@ -160,17 +162,7 @@ async def test_measurement_during_a_pass_is_decided_on_soon() -> None:
         passes.append(loop.time())
         return Actions(creates=(CreatePod("uid-w", "ml", "w-0", 0, {}),)) if len(passes) == 1 else Actions(), None
 
-    reconciler = Reconciler(
-        cache,
-        Reporting(loop),
-        Limits(),
-        ServerClock(lambda: make.NOW),
-        Metrics(CollectorRegistry()),
-        name_seed=lambda: "salt",
-        resync_interval_seconds=60,
-        decide=decide,
-        processor_seconds=lambda: 0.0,
-    )
+    reconciler = reconciling(cache, Reporting(loop), decide)
     cache.dirty.clear()
     task = asyncio.create_task(reconciler.run())
     await asyncio.sleep(5)
@@ -198,18 +190,7 @@ async def test_writes_are_sent_during_the_pause_after_a_decision(used: float, pa
         return Actions(creates=(CreatePod("uid-w", "ml", "w-0", 0, {}),)), None
 
     runner = Waiting(asyncio.get_running_loop())
-    reconciler = Reconciler(
-        Cache(),
-        runner,
-        Limits(),
-        ServerClock(lambda: make.NOW),
-        Metrics(CollectorRegistry()),
-        name_seed=lambda: "salt",
-        resync_interval_seconds=10,
-        decide=decide,
-        processor_seconds=lambda: next(readings),
-        sleep=sleep,
-    )
+    reconciler = reconciling(Cache(), runner, decide, processor_seconds=lambda: next(readings), sleep=sleep)
 
     with pytest.raises(Ended):
         await reconciler.run()

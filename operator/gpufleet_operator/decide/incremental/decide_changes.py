@@ -9,6 +9,7 @@ wait are renewed in turns, so they may be some seconds older than those of `deci
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 
 from gpufleet_operator.decide.decide import decide
@@ -23,6 +24,7 @@ from gpufleet_operator.decide.incremental.region_source import (
 )
 from gpufleet_operator.decide.incremental.region_state import merge, thawed
 from gpufleet_operator.decide.reports import MAX_PER_PASS
+from gpufleet_operator.decide.statuses import first_sendable
 from gpufleet_operator.fleet.kept_fleet import ContestedDeviceError
 from gpufleet_operator.model.actions import Actions, create_key, subject_of
 from gpufleet_operator.model.cluster.changes import Changes, Subject, SubjectKind
@@ -155,24 +157,18 @@ def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex
 
 
 def _first_statuses(snapshot: Snapshot, queue: Iterable[str]) -> list[str]:
-    """Returns the first workloads of the queue whose statuses can be sent, of each namespace as many as that."""
-    room = dict(snapshot.status_room)
-    found: list[str] = []
-    for uid in queue:
-        if len(found) >= snapshot.status_budget:
-            break
-        workload = snapshot.workloads.get(uid)
-        namespace = workload.namespace if workload is not None else ""
-        if room.get(namespace, 1) > 0:
-            found.append(uid)
-            if namespace in room:
-                room[namespace] -= 1
-    return found
+    """Returns the first workloads of the queue whose statuses can be sent."""
+    return list(first_sendable(snapshot, queue, partial(_namespace_of, snapshot)))
 
 
 def _has_room(snapshot: Snapshot, workload_uid: str) -> bool:
+    return snapshot.status_room.get(_namespace_of(snapshot, workload_uid), 1) > 0
+
+
+def _namespace_of(snapshot: Snapshot, workload_uid: str) -> str:
+    """Returns the namespace of a workload; empty: it was deleted."""
     workload = snapshot.workloads.get(workload_uid)
-    return workload is None or snapshot.status_room.get(workload.namespace, 1) > 0
+    return workload.namespace if workload is not None else ""
 
 
 def _add_subject(seeds: Seeds, subject: Subject, index: ClusterIndex) -> None:
