@@ -163,9 +163,7 @@ class Informers:
         """
         await self.pods_listed.wait()
         await self.telemetry_listed.wait()
-        async for attempt in retry_forever(UnavailableError, GoneError):
-            with attempt, _installed_crds():
-                await self.workloads.list()
+        await _list_until_complete(self.workloads)
         await self.nodes_listed.wait()
         await self.other_pods_listed.wait()
         await self.services_listed.wait()
@@ -179,11 +177,15 @@ class Informers:
         Raises:
             ApiError: The apiserver rejects a list.
         """
-        async for attempt in retry_forever(UnavailableError, GoneError):
-            with attempt, _installed_crds():
-                await self.pods.list()
-                await self.telemetry.list()
-                await self.workloads.list()
+        await _list_until_complete(self.pods, self.telemetry, self.workloads)
+
+
+async def _list_until_complete(*informers: Informer[Pod] | Informer[Telemetry] | Informer[Workload]) -> None:
+    """Lists collections one after the other, and all of them again after one had no response."""
+    async for attempt in retry_forever(UnavailableError, GoneError):
+        with attempt, _installed_crds():
+            for informer in informers:
+                await informer.list()
 
 
 @contextlib.contextmanager

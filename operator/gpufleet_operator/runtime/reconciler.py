@@ -2,9 +2,8 @@
 
 Passes never overlap, so each decision is based on the results of the one before. There is no fixed delay: the first
 changes after an idle time are handled immediately, unless they are measurements only, which are collected for half a
-second. Under load, a decision waits as long as the previous one used the
-processor, at most half a second, so that events coalesce and half of the processor stays free. Writes are sent
-meanwhile.
+second. Under load, a decision waits as long as the previous one used the processor, at most half a second, so that
+events coalesce and half of the processor stays free. Writes are sent meanwhile.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Runs kopf, which watches GPUWorkloads, and starts it again when it fails.
 
 kopf ends all of its tasks when one fails, and a watch fails at any error event but 410, and at a status of 500 or above
-that lasts a minute. Decisions continue meanwhile with the cached objects. When kopf itself lists again, the
-caches are also compared with complete lists.
+that lasts a minute. Decisions continue meanwhile with the cached objects. When kopf itself lists again, the caches are
+also compared with complete lists.
 """
 
 import asyncio
