@@ -55,7 +55,6 @@ _CHECK_SECONDS = 0.05
 REPORT_PATIENCE_SECONDS = 0.0
 """Wait for statuses and reports after the others: long enough to send them, as far as the lanes allow."""
 _REPORTS = (Lane.STATUS, Lane.REPORT)
-_PLACEMENT = (Lane.CREATE, Lane.RESERVE, Lane.RELEASE)
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +117,7 @@ class Executor:
             on_write: Called after each write, successful or not.
             pause_seconds: For how long no other pass runs anyway.
         """
-        jobs = self._factory.jobs(self._held.join(actions))
+        jobs = self._factory.jobs(self._held.join(actions, self._lanes.room(Lane.STATUS)))
         slow = Counter(job.lane_key for job in self._slow.values())
         for job in jobs:
             # With writes of earlier passes, which are slow. Some releases may wait, so that the next reservations are
@@ -147,12 +146,13 @@ class Executor:
                 self._cache.dirty.set()
             self._keep_slow(tasks)
         left = (job for job in (*jobs, *self._slow.values()) if job.dropped or not (job.sent or job.ended.is_set()))
-        self._held.busy = bool(actions.state.queued_creations) or any(job.lane_key.lane in _PLACEMENT for job in left)
+        queued = {creation.namespace for creation in actions.state.queued_creations.values()}
+        self._held.busy = queued.union(*(job.namespaces for job in left))
         return [job.outcome for job in jobs if job.outcome is not None and not job.held]
 
     def due(self) -> datetime | None:
-        """Returns when the next held status is due; None: there is none."""
-        return self._held.due()
+        """Returns when the next held status is due that can be sent; None: there is none."""
+        return self._held.due(self._lanes.room(Lane.STATUS))
 
     def take_responded(self) -> tuple[list[WriteOutcome], frozenset[str]]:
         """Returns how writes of earlier passes ended since the last call, and their keys: see `in_flight`."""

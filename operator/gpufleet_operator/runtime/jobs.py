@@ -104,6 +104,15 @@ class Job:
             return self.action.added
         return (self.action.pod_uid,) if isinstance(self.action, CreateClaim | ReleasePod) else ()
 
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """Returns the namespaces of the pods that wait for this write: for their creation, reservation or release."""
+        if isinstance(self.action, Reserve):
+            added = set(self.action.added)
+            return frozenset(a.namespace for a in self.action.assignments if a.pod_uid in added)
+        placing = self.lane_key.lane in (Lane.CREATE, Lane.RELEASE)
+        return frozenset({self.lane_key.scope}) if placing else frozenset()
+
 
 def lane_key_of(action: Action) -> LaneKey:
     """Returns the limits that a write counts against."""
