@@ -162,6 +162,7 @@ def _reserves(snapshot: Snapshot, ledger: Ledger) -> Iterable[Reserve]:
             assignments=(*kept, *added),
             added=tuple(a.pod_uid for a in added),
             removed=tuple(uid for uid in stored if uid not in target),
+            replaced=tuple(a.pod_uid for a in added if a.pod_uid in stored),
         )
 
 
@@ -236,4 +237,5 @@ def _releases(assessed: WorkloadReplicas, ready: Sequence[Released], claims: Cla
             patch=(release.release if pod.gates else release.reassign)(pod, reservation.node, reservation.assignment),
             after=nodes if gang else frozenset({reservation.node}),
             after_claims=claimed if gang else claimed & {pod.uid},
+            together=gang and not has_started(assessed),
         )

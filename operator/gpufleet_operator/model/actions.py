@@ -7,8 +7,8 @@ its key, and a write without a response is in flight under it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -89,10 +89,22 @@ class Reserve:
     added: tuple[str, ...] = ()
     """Pod uids."""
     removed: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    """Those of `added` that have another reservation on the node."""
 
     @property
     def key(self) -> str:
         return reserve_key(self.node)
+
+    def without(self, pod_uids: Collection[str]) -> "Reserve":
+        """Returns the write without the reservations for these pods."""
+        return replace(
+            self,
+            assignments=tuple(a for a in self.assignments if a.pod_uid not in pod_uids),
+            added=tuple(uid for uid in self.added if uid not in pod_uids),
+            removed=(*self.removed, *(uid for uid in self.replaced if uid in pod_uids)),
+            replaced=tuple(uid for uid in self.replaced if uid not in pod_uids),
+        )
 
 
 _EVICT = "evict/"
@@ -154,6 +166,9 @@ class ReleasePod:
     after: frozenset[str] = frozenset()
     after_claims: frozenset[str] = frozenset()
     """UIDs of the pods whose ResourceClaims this pass creates first."""
+    together: bool = False
+    """Whether it is of a gang that is not released yet: the reservations in `after` are stored together or not at all.
+    """
 
     @property
     def key(self) -> str:

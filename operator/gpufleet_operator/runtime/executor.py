@@ -8,9 +8,10 @@ decided again.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -127,6 +128,7 @@ class Executor:
                 job.drop()
         for job in _without_release(jobs):
             job.drop()
+        self._remove_partial_gangs(jobs)
         tasks = {asyncio.create_task(self._run(job, on_write)): job for job in jobs if job.outcome is None}
         if tasks:
             try:
@@ -178,6 +180,19 @@ class Executor:
     async def close(self) -> None:
         """Cancels the writes in flight."""
         await _cancel(tuple(self._slow))
+
+    def _remove_partial_gangs(self, jobs: Sequence[Job]) -> None:
+        """Removes reservations for gangs whose others are not sent, from writes that are sent for another reason."""
+        incomplete = {
+            job.action.pod_uid
+            for job in jobs
+            if isinstance(job.action, ReleasePod) and job.action.together and job.dropped
+            if any(need.dropped for need in job.needs if isinstance(need.action, Reserve))
+        }
+        for job in jobs:
+            if isinstance(job.action, Reserve) and not job.dropped and not incomplete.isdisjoint(job.action.added):
+                job.action = job.action.without(incomplete)
+                job.write = partial(self._write, job.action)
 
     async def _wait(self, tasks: Mapping[asyncio.Task[None], Job], patience: float) -> None:
         """Returns when all have ended, or after a moment; also when all are under way and the cluster has changed."""
@@ -316,8 +331,8 @@ def _under_way(job: Job) -> bool:
 def _without_release(jobs: Iterable[Job]) -> list[Job]:
     """Returns the reservations for releases and claims of which none is sent, because their lanes are full.
 
-    The next pass would send each of them again, to prove it. One that also removes reservations is sent, and so is one
-    that adds a reservation for a pod that is not released yet, which may be of another namespace.
+    The next pass would send each of them again, to prove it. One that also removes or replaces reservations is sent.
+    So is one that adds a reservation for a pod that is not released yet, which may be of another namespace.
     """
     needed_by: dict[Job, list[Job]] = {}
     for job in jobs:
@@ -328,7 +343,7 @@ def _without_release(jobs: Iterable[Job]) -> list[Job]:
         job
         for job, others in needed_by.items()
         if isinstance(job.action, Reserve)
-        and not job.action.removed
+        and not (job.action.removed or job.action.replaced)
         and all(other.dropped for other in others)
         and {uid for other in others for uid in other.pods}.issuperset(job.action.added)
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import ObjectEventRecorder
@@ -18,6 +19,7 @@ from gpufleet_operator.runtime import executor as executor_module
 from gpufleet_operator.runtime.executor import MAX_RELEASES, PATIENCE_SECONDS, Executor
 from gpufleet_operator.runtime.lanes import IN_SCOPE, Lane
 from gpufleet_testing.agent.virtual_time import in_virtual_time
+from gpufleet_testing.operator import make
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHORT_SECONDS = 0.2
@@ -231,3 +233,56 @@ async def test_room_of_a_lane_is_that_of_each_namespace() -> None:
         await executor.run(placed(range(3)))
         await executor.run(placed(range(3, 30), namespace="other"))
         assert executor.room(Lane.RELEASE) == {"ml": IN_SCOPE[Lane.RELEASE] - 3, "other": 0}
+
+
+def reservation(pod_uid: str) -> Assignment:
+    return make.assignment(replace(make.pod(make.workload()), uid=pod_uid), "GPU-0")
+
+
+def gang(*, replaced: bool = False) -> Actions:
+    """Returns the placement of two pods that are released together."""
+    found = placed(range(100, 102))
+    nodes = frozenset({"node-100", "node-101"})
+    return replace(
+        found,
+        reserves=tuple(
+            replace(each, assignments=(reservation(uid),), replaced=(uid,) if replaced and not n else ())
+            for n, each in enumerate(found.reserves)
+            for uid in each.added
+        ),
+        releases=tuple(replace(each, after=nodes, together=True) for each in found.releases),
+    )
+
+
+@in_virtual_time
+async def test_gang_shares_a_write_with_a_pod_of_another_namespace() -> None:
+    async with hanging() as (cluster, executor, _):
+        await executor.run(placed(range(MAX_RELEASES)))
+        both, other = gang(), placed(range(200, 201), namespace="other").releases[0]
+        shared = replace(both.reserves[0], added=("u100", "u200"))
+        shared = replace(shared, assignments=(*shared.assignments, reservation("u200")))
+
+        outcomes = await executor.run(
+            replace(
+                both,
+                reserves=(shared, both.reserves[1]),
+                releases=(*both.releases, replace(other, after=frozenset({"node-100"}))),
+            )
+        )
+
+        assert cluster.reserved[MAX_RELEASES:] == ["node-100"]
+        (written,) = (o.action for o in outcomes if isinstance(o.action, Reserve) and o.succeeded)
+        assert (written.added, [a.pod_uid for a in written.assignments]) == (("u200",), ["u200"])
+
+
+@in_virtual_time
+async def test_part_of_a_gang_that_an_earlier_pass_reserved_is_removed() -> None:
+    """Its other reservation lost a race, and meanwhile the lane is full."""
+    async with hanging() as (cluster, executor, _):
+        await executor.run(placed(range(MAX_RELEASES)))
+
+        outcomes = await executor.run(gang(replaced=True))
+
+        assert cluster.reserved[MAX_RELEASES:] == ["node-100"]
+        (written,) = (o.action for o in outcomes if isinstance(o.action, Reserve) and o.succeeded)
+        assert (written.added, written.removed, written.assignments) == ((), ("u100",), ())
