@@ -27,7 +27,10 @@ class Ledger:
     active: Mapping[str, Reservation] = field(default_factory=dict)
     """By pod uid: the pod exists and may use the devices."""
     terminating: tuple[Reservation, ...] = ()
-    """The pod is deleted or terminal, but its containers may still use the devices."""
+    """The pod is deleted or terminal, but its containers may still use the devices.
+
+    So may a pod that has a younger reservation on another node, and whose release has no response.
+    """
     kept: tuple[Reservation, ...] = ()
     """Nothing uses the devices; they are kept for the next pod of the replica."""
     to_release: tuple[Reservation, ...] = ()
@@ -70,10 +73,16 @@ def read_ledger(snapshot: Snapshot, state: PassState) -> Ledger:
                 occupancy.add(reservation)
             else:
                 to_release.append(reservation)
+        elif uid in state.pods_in_flight and pod.target_node is None:
+            # The release may be stored already, to the node of the younger one. Neither is removed before the response.
+            if uid in active:
+                terminating.append(active[uid])
+            active[uid] = reservation
+            occupancy.add(reservation)
         elif uid in active or (pod.target_node is not None and pod.target_node != reservation.node):
             # A rollback that was not written: the pod can't run on this node (or has an older reservation).
             to_release.append(reservation)
-        elif pod.gates and not (occupancy.fits(reservation) and _is_wanted(snapshot, state, reservation, pod)):
+        elif pod.gates and not (occupancy.fits(reservation) and _is_wanted(snapshot, reservation, pod)):
             to_release.append(reservation)
         else:
             active[uid] = reservation
@@ -151,11 +160,9 @@ def exit_delay(snapshot: Snapshot, reservation: Reservation) -> timedelta:
     return snapshot.limits.container_exit_delay + grace_period(reservation.assignment)
 
 
-def _is_wanted(snapshot: Snapshot, state: PassState, reservation: Reservation, pod: Pod) -> bool:
+def _is_wanted(snapshot: Snapshot, reservation: Reservation, pod: Pod) -> bool:
     """Returns False when no workload will release a gated pod: it was deleted, or the pod has lost its owner."""
     workload = snapshot.workloads.get(reservation.assignment.workload_uid)
-    if pod.uid in state.pods_in_flight:
-        return True  # it may be released already
     if workload is None:
         return False
     adopts = workload.model is not None and workload.model.spec.adopts

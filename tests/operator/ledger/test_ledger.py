@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from gpufleet_common import timestamps
 from gpufleet_operator.decide.state import advance
 from gpufleet_operator.ledger.ledger import Ledger, read_ledger
 from gpufleet_operator.model.objects import PodDeletion, PodPhase
@@ -251,3 +252,23 @@ def test_devices_of_a_pod_rejected_while_it_ran_are_free_when_it_has_ended(held:
     _, terminating, released = uids(read(make.snapshot(pod, telemetry)))
 
     assert (terminating, released) == (({pod.uid}, set()) if held else (set(), {pod.uid}))
+
+
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_two_reservations_are_kept_until_the_response_to_the_release(in_flight: bool) -> None:
+    """The write to the first node had no response, and the watch reports it after the pod got devices of another."""
+    pod = make.pod()
+    before = make.assignment(pod, "GPU-1-0", decided_at=timestamps.micros(make.NOW - timedelta(seconds=9)))
+    after = make.assignment(pod, "GPU-2-0", decided_at=timestamps.micros(make.NOW - timedelta(seconds=1)))
+    snapshot = make.snapshot(
+        make.workload(), pod, make.telemetry(assignments=[before]), make.telemetry("node-2", assignments=[after])
+    )
+    state = PassState(pods_in_flight=frozenset({pod.uid} if in_flight else ()))
+
+    ledger = read_ledger(snapshot, state)
+
+    found = ledger.active[pod.uid].node, {r.node for r in ledger.occupying}, {r.node for r in ledger.to_release}
+    if in_flight:
+        assert found == ("node-2", {"node-1", "node-2"}, set())
+    else:
+        assert found == ("node-1", {"node-1"}, {"node-2"})
