@@ -52,10 +52,15 @@ class PodStore(TombstoneStore[Pod]):
         if known is not None and known.phase is PodPhase.SUCCEEDED and not known.deleting:
             # Deleted in the second in which it ended: it was seen as succeeded before the request.
             pod = replace(pod, deletion_requested=None)
+        before = self.deleted.get(pod.uid)
         self.deleted[pod.uid] = pod.deletion
         while len(self.deleted) > _MAX_DELETED_PODS:
             self.deleted.popitem(last=False)
         self.remove(pod.uid, pod.resource_version)
+        if known is None and before is not pod.deletion:
+            # A write or a list was faster, and did not say how it ended.
+            self.observer(pod, None)
+            self.note_change(pod, None)
 
     def on_replace(self, old: Pod | None, new: Pod | None) -> None:
         """Forgets the deletion of a pod that returned: its label was removed and added again."""

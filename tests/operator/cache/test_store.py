@@ -136,6 +136,22 @@ def test_a_deleted_pod_is_recorded_with_its_last_state() -> None:
     assert cache.pods.items == {}
 
 
+def test_last_state_of_a_pod_that_was_removed_before_is_a_change() -> None:
+    """A write was answered with 404 before the watch reported the deletion. Decisions depend on the last state."""
+    cache, pod = Cache(), make.pod("a")
+    cache.pods.put(pod)
+    cache.pods.remove(pod.uid, "")
+    cache.tracker.take()
+    cache.dirty.clear()
+
+    cache.pods.record_deletion(pod)
+
+    assert cache.tracker.take().pods == {pod.uid}
+    assert cache.dirty.is_set()
+    cache.pods.record_deletion(pod)
+    assert not cache.tracker.take().pods, "it is known"
+
+
 @pytest.mark.parametrize(
     ("finished", "seen", "how"),
     [
