@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -18,6 +20,7 @@ from gpufleet_operator.model.actions import Event
 from gpufleet_operator.model.kueue.names import CHECK_CONTROLLER
 from gpufleet_operator.model.kueue.objects import AdmissionCheck, CheckAnswer, KueueWorkload
 from gpufleet_operator.runtime.pacing.paused_writes import PausedWrites
+from gpufleet_operator.runtime.pacing.scoped_writes import ScopedWrites
 
 _INTERVAL_SECONDS = 0.5
 _RETRY_SECONDS = 30.0
@@ -56,6 +59,7 @@ class AdmissionChecks:
         self._may_write, self._scale_up, self._sleep = may_write, scale_up, sleep
         self._paused: PausedWrites[str] = PausedWrites()
         """Paths of the writes that were rejected."""
+        self._writes = ScopedWrites()
         checks, workloads = cache.admission_checks, cache.kueue_workloads
         self._checks: Informer[AdmissionCheck] = Informer(api, paths.ADMISSION_CHECKS, {}, checks)
         self._workloads: Informer[KueueWorkload] = Informer(api, paths.KUEUE_WORKLOADS, {}, workloads)
@@ -66,16 +70,22 @@ class AdmissionChecks:
         Raises:
             ApiError: The apiserver rejects a list or a watch (no permission).
         """
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(self._checks))
-            tasks.create_task(self._follow(self._workloads))
-            while True:
-                if self._may_write():
-                    await self.answer()
-                await self._sleep(_INTERVAL_SECONDS)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow(self._checks))
+                tasks.create_task(self._follow(self._workloads))
+                while True:
+                    if self._may_write():
+                        await self.answer()
+                    await self._sleep(_INTERVAL_SECONDS)
+        finally:
+            await self._writes.close()
 
     async def answer(self) -> None:
-        """Writes the answers that are due. One that fails is decided again, after a pause if it was rejected."""
+        """Writes the answers that are due. One that fails is decided again, after a pause if it was rejected.
+
+        It does not wait for slow writes: an admission webhook may hang for one namespace.
+        """
         cache, now = self._cache, self._clock.now()
         self._paused.start_round()
         own = {c.name: c for c in cache.admission_checks.items.values() if c.controller == CHECK_CONTROLLER}
@@ -93,12 +103,14 @@ class AdmissionChecks:
             now=now,
             scale_up=self._scale_up,
         )
-        for answer in due:
-            one = answer.workload
-            path = f"{paths.kueue_workload(one.namespace, one.name)}/status"
-            name = f"{one.namespace}/{one.name}"
-            if await self._apply(path, check_answer(answer, now), name, state=str(answer.state)):
-                await self._explain(answer)
+        await self._writes.run((each.workload.namespace, partial(self._answer, each, now)) for each in due)
+
+    async def _answer(self, answer: CheckAnswer, now: datetime) -> None:
+        one = answer.workload
+        path = f"{paths.kueue_workload(one.namespace, one.name)}/status"
+        name = f"{one.namespace}/{one.name}"
+        if await self._apply(path, check_answer(answer, now), name, state=str(answer.state)):
+            await self._explain(answer)
 
     async def _explain(self, answer: CheckAnswer) -> None:
         """Records an event with the reason of the returned quota on the GPUWorkload."""

@@ -1,7 +1,7 @@
 """Shows cluster-autoscaler which nodes are needed, outside of the passes, because that depends on what they wrote."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -22,6 +22,7 @@ from gpufleet_operator.model.objects import Node
 from gpufleet_operator.model.scale_up.objects import SCALE_DOWN_DISABLED, CreatePlaceholder, Placeholder
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.pacing.paused_writes import PausedWrites
+from gpufleet_operator.runtime.pacing.scoped_writes import ScopedWrites, Write
 
 _INTERVAL_SECONDS = 1.0
 """Most pods are bound within this time, so most placements need no annotation."""
@@ -61,6 +62,7 @@ class Autoscaler:
         """Node whose annotation another client has set to another value -> version of the Node."""
         self._paused: PausedWrites[tuple[str, str]] = PausedWrites()
         """Rejected writes, with the name of the object."""
+        self._writes = ScopedWrites()
 
     async def run(self) -> None:
         """Runs until cancelled.
@@ -69,16 +71,22 @@ class Autoscaler:
             ApiError: The apiserver rejects a list or a watch (no permission).
         """
         listed = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._informer.run(listed.set))
-            await listed.wait()
-            while True:
-                if self._may_write():
-                    await self.write()
-                await self._sleep(_INTERVAL_SECONDS)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._informer.run(listed.set))
+                await listed.wait()
+                while True:
+                    if self._may_write():
+                        await self.write()
+                    await self._sleep(_INTERVAL_SECONDS)
+        finally:
+            await self._writes.close()
 
     async def write(self) -> None:
-        """Writes what is due. A write that fails is decided again, after a pause if it was rejected."""
+        """Writes what is due. A write that fails is decided again, after a pause if it was rejected.
+
+        It does not wait for slow writes: an admission webhook may hang for one namespace.
+        """
         cache = self._cache
         self._paused.start_round()
         reserved = cache.tracker.index.nodes_reserved_for
@@ -93,24 +101,33 @@ class Autoscaler:
             now=self._clock.now(),
         )
         due = placeholder_writes(context)
+        writes: list[tuple[str, Write]] = []
+
+        def add(scope: str, done: str, name: str, write: Write) -> None:
+            if (done, name) not in self._paused:
+                writes.append((scope, partial(self._try, done, name, write)))
+
         for one in due.deletes:
-            await self._try("placeholder deleted", f"{one.namespace}/{one.name}", partial(self._delete, one))
+            add(one.namespace, "placeholder deleted", f"{one.namespace}/{one.name}", partial(self._delete, one))
         for create in due.creates:
-            await self._try("placeholder created", f"{create.namespace}/{create.name}", partial(self._create, create))
+            name = f"{create.namespace}/{create.name}"
+            add(create.namespace, "placeholder created", name, partial(self._create, create))
         for one, message in due.reports:
-            await self._try("placeholder reported", f"{one.namespace}/{one.name}", partial(self._report, one, message))
+            name = f"{one.namespace}/{one.name}"
+            add(one.namespace, "placeholder reported", name, partial(self._report, one, message))
         # A node may be deleted while the others are written.
         nodes = dict(cache.nodes.by_name)
         self._refused = {n: v for n, v in self._refused.items() if n in nodes and nodes[n].resource_version == v}
         marks = node_marks(nodes.values(), cache.pods.items, reserved, self._refused)
         hold = {SCALE_DOWN_DISABLED: "true"}
         for name in marks.to_set:
-            await self._try("scale-down disabled", name, partial(self._mark, nodes[name], hold))
+            add(f"node/{name}", "scale-down disabled", name, partial(self._mark, nodes[name], hold))
         for name in marks.to_remove:
-            await self._try("scale-down enabled", name, partial(self._mark, nodes[name], {}))
+            add(f"node/{name}", "scale-down enabled", name, partial(self._mark, nodes[name], {}))
+        await self._writes.run(writes)
 
-    async def _try(self, done: str, name: str, write: Callable[[], Awaitable[None]]) -> None:
-        if not self._may_write() or (done, name) in self._paused:
+    async def _try(self, done: str, name: str, write: Write) -> None:
+        if not self._may_write():
             return
         try:
             await write()

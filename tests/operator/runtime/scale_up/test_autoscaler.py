@@ -14,6 +14,7 @@ from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, ConflictError, InvalidWriteError, NotFoundError, UnavailableError
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.scale_up.autoscaler import Autoscaler
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 from gpufleet_testing.operator import make
 
 PLACED = Condition(
@@ -144,3 +145,20 @@ async def test_rejected_placeholder_is_created_again_after_a_pause(
     elapsed[0] = 31
     await autoscaler.write()
     assert len(server.calls) == attempts + 1
+
+
+@in_virtual_time
+async def test_hanging_webhook_of_a_namespace_delays_no_node() -> None:
+    class Hanging(Server):
+        async def create(self, path: str, body: Mapping[str, Any]) -> Any:
+            del path, body
+            await asyncio.Event().wait()
+
+    server, cache, pod = Hanging(), waiting(), make.pod(make.workload("other"), name="other-0")
+    cache.nodes.put(make.node())
+    cache.pods.put(pod)
+    cache.telemetry.put(make.telemetry(assignments=[make.assignment(pod, workload="other")]))
+
+    await connected(server, cache).write()
+
+    assert [call.split()[:2] for call in server.calls] == [["apply", "/api/v1/nodes/node-1"]]
