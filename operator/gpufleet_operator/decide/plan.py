@@ -9,7 +9,7 @@ another node lost a race, immediately or after a crash.
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from itertools import chain
 
@@ -265,7 +265,7 @@ class _Planner:
         started = timestamps.parse(status.start_time) if status is not None and status.start_time else None
         try:
             requested = self._request(assessed, replicas, frozenset(unsettled))
-            with self.contention.lent(assessed.spec, started):
+            with self.contention.lent(assessed.spec, started, _grace_period(replicas)):
                 decision = place(self.fleet, requested, self.snapshot.mix)
                 if decision.diagnosis is not None and may_switch(self.snapshot) and not assessed.spec.adopts:
                     decision = self._place_on_all(assessed, replicas, decision)
@@ -390,3 +390,9 @@ class _Planner:
                     excluded[replica.index] = nodes | excluded[replica.index] if excluded[replica.index] else nodes
         # Without an entry the engine can use its memo of explanations.
         return {index: nodes for index, nodes in excluded.items() if nodes}
+
+
+def _grace_period(replicas: Iterable[Replica]) -> timedelta:
+    """Returns for how long the pods may run after their deletion."""
+    seconds = (r.pod.termination_grace_period_seconds for r in replicas if r.pod is not None)
+    return timedelta(seconds=max(seconds, default=0))

@@ -90,9 +90,11 @@ class FakeCluster(FakeApiserver):
 
     def submit(self, name: str, **spec: object) -> None:
         restart_policy = spec.pop("restart_policy", "Always")
-        pod = {"restartPolicy": restart_policy, "containers": [{"name": "main", "image": "busybox"}]}
+        pod: Json = {"restartPolicy": restart_policy, "containers": [{"name": "main", "image": "busybox"}]}
         if (priority := spec.pop("priority", None)) is not None:
             pod["priorityClassName"] = f"priority-{priority}"
+        if (grace := spec.pop("grace_seconds", None)) is not None:
+            pod["terminationGracePeriodSeconds"] = grace
         template = {"spec": pod}
         full = {"replicas": 1, "template": template, "devices": {"count": 1}, "placement": {}, **NO_DNS, **spec}
         body = {"apiVersion": API_VERSION, "metadata": {"name": name, "namespace": "ml"}, "spec": full}

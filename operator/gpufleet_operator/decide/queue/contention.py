@@ -93,18 +93,19 @@ class Contention:
         return replace(diagnosis, message=" ".join((diagnosis.message, *sentences)))
 
     @contextmanager
-    def lent(self, spec: WorkloadSpec, started: datetime | None) -> Iterator[None]:
+    def lent(self, spec: WorkloadSpec, started: datetime | None, grace: timedelta) -> Iterator[None]:
         """Lends earmarked devices to a workload that will have ended before they are needed.
 
         Args:
             spec: Of the workload.
             started: Since when its `activeDeadlineSeconds` count; None: it starts now.
+            grace: For which its pods may run after their deadline.
         """
         seconds = spec.run_policy.active_deadline_seconds
         if seconds is None or not self.earmarks:
             yield
             return
-        end = (started or self._snapshot.now) + timedelta(seconds=seconds)
+        end = (started or self._snapshot.now) + timedelta(seconds=seconds) + grace
         kept = self._fleet.clear_earmarks()
         lendable = {
             uuid
