@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gpufleet_cli.exit_codes import BAD_INPUT, INTERRUPTED
+from gpufleet_common.deep_documents import accept_deep_documents
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
         try:
             from gpufleet_cli.app import app  # noqa: PLC0415 - Ctrl-C during the imports exits as cleanly as later
 
+            accept_deep_documents()
             app(prog_name=_name())
         finally:
             sys.stdout.flush()

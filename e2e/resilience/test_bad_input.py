@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from gpufleet_common.deep_documents import accept_deep_documents
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
@@ -169,3 +170,19 @@ def test_good_workload_among_bad_ones(namespace: TestNamespace) -> None:
     namespace.verify("good")
     for case in BAD:
         namespace.wait_condition(case, "Stalled", "True", "InvalidTemplate", within=30)
+
+
+def test_template_with_thousands_of_levels(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: a document that Python does not parse by default ends no process, and other workloads are placed."""
+    accept_deep_documents()  # the test reads the workload as well
+    deep: object = 1
+    for _ in range(3000):
+        deep = [deep]
+    operator = fleet.operator_pod()["metadata"]["uid"]
+    namespace.apply(gpuworkload("deep", template=pod_spec(volumes=[{"name": "deep", "emptyDir": {"a": deep}}])))
+    namespace.apply(gpuworkload("good"))
+    namespace.verify("good")
+    message = namespace.wait_condition("deep", "Stalled", "True", "PodCreateFailed")
+    print(message)
+    assert 'unknown field "spec.volumes[0].emptyDir.a"' in message, message
+    assert fleet.operator_pod()["metadata"]["uid"] == operator

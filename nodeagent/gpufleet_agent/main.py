@@ -16,6 +16,7 @@ from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.runtime.lifecycle import ComponentError
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.settings import AgentSettings, parse
+from gpufleet_common.deep_documents import accept_deep_documents
 from gpufleet_common.logs import configure
 from gpufleet_common.trim_memory import SETTLED_SECONDS, release_file_pages, share_one_heap
 from gpufleet_common.units import BYTES_PER_MIB
@@ -28,6 +29,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent until SIGTERM or SIGINT; returns the exit status: 0 after a signal, 1 after an error."""
     settings = parse(sys.argv[1:] if arguments is None else arguments)
+    accept_deep_documents()
     configure(settings.log_level, settings.log_format)
     share_one_heap()
     release_file_pages()  # used while loading libraries; repeated when the agent has settled

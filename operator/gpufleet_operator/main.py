@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from gpufleet_api.names import OPERATOR_LEASE
 from gpufleet_common import logs
+from gpufleet_common.deep_documents import accept_deep_documents
 from gpufleet_common.trim_memory import release_file_pages, release_free_heap
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.decode import Decoder
@@ -199,6 +200,7 @@ def _installed_crds() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the operator. Exit status 0 after SIGTERM, 1 after an error, 2 for an invalid command line."""
     settings = parse(arguments)
+    accept_deep_documents()
     logs.configure(settings.log_level, settings.log_format)
     try:
         config = load_config()
