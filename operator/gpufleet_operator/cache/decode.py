@@ -5,10 +5,9 @@ Pods of workloads are decoded by `decode_pod`.
 
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
-from typing import TypeVar
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import ValidationError
@@ -233,10 +232,18 @@ def _conditions(body: Json) -> dict[str, Condition]:
     """Returns the conditions that parse; the next pass writes the others again."""
     found: dict[str, Condition] = {}
     for entry in maps(as_map(body.get("status")).get("conditions")):
-        with suppress(ValidationError):
-            condition = compact(Condition.model_validate(entry))
-            found[condition.type] = condition
+        try:
+            condition = _condition(tuple(entry.items()))
+        except (TypeError, ValidationError):  # a value that has no hash is not one of a condition
+            continue
+        found[condition.type] = condition
     return found
+
+
+@lru_cache(maxsize=4096)
+def _condition(entry: tuple[tuple[str, Any], ...]) -> Condition:
+    """Decodes a condition. Most versions of an object have those of the version before, and many objects the same."""
+    return compact(Condition.model_validate(dict(entry)))
 
 
 def _node_condition(body: Json) -> NodeCondition | None:

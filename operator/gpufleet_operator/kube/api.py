@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.core.exceptions import ConfigError
+from pydantic_core import from_json
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
 
 from gpufleet_api.names import OPERATOR_FIELD_MANAGER
@@ -176,7 +177,7 @@ class Api:
         ):
             await self._check(response, sent, read=path)
             async for line in response.lines():
-                event = json.loads(line)
+                event = parse(line)
                 if event["type"] == "ERROR":
                     # Of any code: a list follows, as in client-go, and a permanent error rejects that list.
                     raise GoneError(str(event["object"].get("message")), int(event["object"].get("code") or 0))
@@ -204,7 +205,7 @@ class Api:
             ) as response,
         ):
             await self._check(response, sent, read=path if method == "GET" else "")
-            found: Json = json.loads(await response.read())
+            found: Json = parse(await response.read())
             return found
 
     async def _check(self, response: HttpResponse, sent: datetime, *, read: str) -> None:
@@ -216,7 +217,7 @@ class Api:
             return
         body = await response.read()
         try:
-            status = json.loads(body)
+            status = parse(body)
         except ValueError:
             status = {"message": body.decode(errors="replace")[:_MAX_ERROR_TEXT]}
         error = from_status(response.status, status if isinstance(status, Mapping) else {})
@@ -235,6 +236,18 @@ class Api:
             raise UnavailableError(f"{type(error).__name__}: {error}") from error
         except json.JSONDecodeError as error:
             raise UnavailableError(f"truncated response: {error}") from error
+
+
+def parse(document: bytes) -> Any:
+    """Returns a JSON document: in a third of the time of `json`, which takes what is nested too deeply for pydantic.
+
+    Raises:
+        json.JSONDecodeError: The document is truncated.
+    """
+    try:
+        return from_json(document, cache_strings="keys")
+    except ValueError:
+        return json.loads(document)
 
 
 def retry_forever(*kinds: type[ApiError], sleep: Sleep = asyncio.sleep) -> AsyncRetrying:
