@@ -101,7 +101,7 @@ def _collect(
     services = collect_services(snapshot, state)
     restored_services = collect_restored_services(snapshot, state)
     assessed = tuple(record_removals(each) for each in assessed)
-    writes = collect_writes(snapshot, state, assessed, plan, creations)
+    writes = collect_writes(snapshot, state, assessed, plan, creations, guard=guard)
     assessed = tuple(record_evictions(each, writes.evicted) for each in assessed)
 
     # 7. Count the rejections of this pass, and collect the statuses that explain them.

@@ -1,11 +1,15 @@
 """Collects the writes to pods and reservations of a pass, without those that are backing off."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import TypeVar
 
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.adoption.job_tracking import uncount
 from gpufleet_operator.decide.adoption.replacement import restored_finalizers
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.claims.claim_writes import ClaimWrites, Released, collect_claims
 from gpufleet_operator.decide.claims.transports import transport_of_new_pod
 from gpufleet_operator.decide.drain import collect_evictions
@@ -28,6 +32,8 @@ from gpufleet_operator.model.replica import (
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.pods import build, release
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ def collect_writes(
     assessed: Sequence[WorkloadReplicas],
     plan: Plan,
     creations: Creations,
+    *,
+    guard: WorkloadGuard,
 ) -> Writes:
     """Returns the writes of all workloads and nodes.
 
@@ -61,6 +69,7 @@ def collect_writes(
         assessed: The workloads that parse.
         plan: The devices picked in this pass.
         creations: The workloads whose pods are created.
+        guard: Gets the workloads on which the pass fails.
     """
     by_uid = {a.workload.uid: a for a in assessed}
 
@@ -69,15 +78,19 @@ def collect_writes(
 
     reserves = tuple(r for r in _reserves(snapshot, plan.ledger) if is_due(r.key))
     unwritten = _unwritten(snapshot, plan.ledger, reserves)
-    ready = {w.workload.uid: _ready(w, plan, unwritten, state) for w in assessed}
+    ready = {
+        w.workload.uid: guard.call(w.workload.uid, partial(_ready, w, plan, unwritten, state)) or () for w in assessed
+    }
     claims = collect_claims(snapshot, state, assessed, plan.ledger, ready)
-    releases = tuple(r for w in assessed for r in _releases(w, ready[w.workload.uid], claims) if is_due(r.key))
+    released = (_all(guard, w.workload.uid, partial(_releases, w, ready[w.workload.uid], claims)) for w in assessed)
+    releases = tuple(r for each in released for r in each if is_due(r.key))
     proofs = tuple(p for p in _proofs(snapshot, releases, reserves) if is_due(p.key))
     written = {r.node for r in (*reserves, *proofs)}
     deletes = tuple(d for w in assessed for d in _deletes(w))
     evictions = _evictions(snapshot, plan, deletes)
+    created = (_all(guard, uid, partial(_creates, snapshot, state, by_uid[uid], creations)) for uid in creations.due)
     return Writes(
-        creates=tuple(c for uid in creations.due for c in _creates(snapshot, state, by_uid[uid], creations)),
+        creates=tuple(chain.from_iterable(created)),
         deletes=tuple(d for d in deletes if is_due(d.key)),
         evictions=tuple(e for e in evictions if is_due(e.key) and may_evict(by_uid.get(e.workload_uid), e.uid)),
         restores=tuple(r for r in restored_finalizers(assessed) if is_due(r.key)),
@@ -87,6 +100,11 @@ def collect_writes(
         releases=tuple(r for r in releases if r.after <= written),
         evicted={e.uid: e.reason for e in evictions},
     )
+
+
+def _all(guard: WorkloadGuard, workload_uid: str, function: Callable[[], Iterable[T]]) -> Sequence[T]:
+    """Returns what the function yields; nothing after an exception."""
+    return guard.call(workload_uid, lambda: tuple(function())) or ()
 
 
 def _creates(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_operator.decide import plan, replicas
+from gpufleet_operator.decide import plan, replicas, writes
 from gpufleet_operator.status import build
 from gpufleet_testing.operator import invariants
 from gpufleet_testing.operator.cluster import FakeCluster
@@ -27,6 +27,8 @@ FAILING: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "assessment": (replicas._ReplicaAssessor, "assess_all", lambda self, _: self.workload.name),
     "placement": (plan._Planner, "_place_workload", lambda _, assessed, __: assessed.workload.name),
     "status": (build, "placements", lambda context: context.workload.name),
+    "creation": (writes, "_creates", lambda snapshot, state, assessed, creations: assessed.workload.name),
+    "release": (writes, "_releases", lambda assessed, ready, claims: assessed.workload.name if ready else ""),
 }
 
 
@@ -49,6 +51,7 @@ async def test_exception_about_one_workload_stops_no_other(
         for name in ("good", "poison")
     )
     assert good["Placed"]["status"] == "True"
+    assert len(cluster.released) >= 2
     assert poison["Stalled"]["reason"] == "InternalError"
     assert poison["Stalled"]["message"] == "spec: Internal error: KeyError: 'surprise'"
 
