@@ -78,7 +78,8 @@ def _picked(snapshot: Snapshot, kept: Kept, seeds: Seeds, index: ClusterIndex) -
     pods = snapshot.pods
     uids = seeds.workloads.union(index.workload_of(pods[uid]) for uid in seeds.pods if uid in pods)
     new = {uid for uid in uids - kept.parked.keys() if _waits(uid, snapshot, index)}
-    if not new:
+    # A pass over all nodes anyway lacks none.
+    if not new or len(seeds.nodes) >= len(snapshot.telemetry):
         return Seeds()
     region = close(Seeds(workloads=new), snapshot, index)
     source = ProbeSource(kept.fleet, snapshot, region, index, kept.parked)
