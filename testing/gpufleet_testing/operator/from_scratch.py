@@ -40,6 +40,7 @@ def checked_decision(
     expected = decide(snapshot)
     found, kept = decide_changes(snapshot, kept, changes, index)
     compare(snapshot, expected, found)
+    assert kept.moments.next() == expected.due, "moments"
     return found, kept
 
 

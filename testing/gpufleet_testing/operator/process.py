@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 from gpufleet_operator.cache import decode, decode_claim, decode_pod
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.quotas.quota_store import resource_quota
-from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.incremental.decide_changes import decide_changes
 from gpufleet_operator.decide.incremental.kept import Kept
 from gpufleet_operator.kube.clock import ServerClock
@@ -84,7 +83,7 @@ class OperatorProcess:
     ) -> None:
         self.cluster = cluster
         self._decide_changes = checked_decision if checked else decide_changes
-        self._decided: tuple[Snapshot, Actions] | None = None
+        self._decided: tuple[Snapshot, Actions, Kept] | None = None
         self.cache = Cache()
         self.registry = CollectorRegistry()
         clock = ServerClock(local_time or (lambda: cluster.now))
@@ -173,7 +172,7 @@ class OperatorProcess:
         self, snapshot: Snapshot, kept: Kept | None, changes: Changes, index: ClusterIndex
     ) -> tuple[Actions, Kept]:
         actions, kept = self._decide_changes(snapshot, kept, changes, index)
-        self._decided = snapshot, actions
+        self._decided = snapshot, actions, kept
         return actions, kept
 
     def next_change(self) -> datetime | None:
@@ -183,9 +182,9 @@ class OperatorProcess:
         """
         if self._decided is None:
             return self.cluster.now
-        snapshot, actions = self._decided
+        snapshot, actions, kept = self._decided
         is_done = actions.empty and not actions.state.status_queue and snapshot.outage is None
-        return decide(snapshot).due if is_done and self.executor.due() is None else self.cluster.now
+        return kept.moments.next() if is_done and self.executor.due() is None else self.cluster.now
 
 
 def _decoded(key: tuple[str, str, str], body: Json) -> Any:

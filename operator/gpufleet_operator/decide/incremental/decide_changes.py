@@ -142,7 +142,7 @@ def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex
     seeds = Seeds(set(changes.workloads), set(changes.pods), set(changes.nodes), set(changes.capacities))
     seeds.add(kept.again)
     ended = [(SubjectKind.KEY, key) for key in sorted(changes.keys)]
-    for subject in (*ended, *kept.moments.take(snapshot.now)):
+    for subject in (*ended, *kept.moments.take(snapshot.now), *kept.renewals.take(snapshot.now)):
         _add_subject(seeds, subject, index)
     # The queue has only names: a status is decided when it is written.
     seeds.workloads.update(_first_statuses(snapshot, kept.state.status_queue))
@@ -203,7 +203,7 @@ def _keep(
     snapshot: Snapshot, kept: Kept, region: Region, source: WholeSource, actions: Actions, *, index: ClusterIndex
 ) -> None:
     """Replaces what is kept of the region."""
-    now, moments = snapshot.now, kept.moments
+    now, moments, renewals = snapshot.now, kept.moments, kept.renewals
     for uid in region.pods:
         kept.waits.pop(uid, None)
         moments.set((SubjectKind.POD, uid), None)
@@ -212,19 +212,21 @@ def _keep(
         kept.unplaced.pop(uid, None)
         kept.parked.pop(uid, None)
         moments.set((SubjectKind.WORKLOAD, uid), None)
+        renewals.set((SubjectKind.WORKLOAD, uid), _renewed_at(snapshot, kept, uid))
     kept.unplaced.update(actions.unplaced)
     kept.parked.update(source.parked)
     for name in region.nodes:
         kept.late_reports.pop(name, None)
-        moments.set((SubjectKind.NODE, name), _stale_at(snapshot, kept, name))
+        moments.set((SubjectKind.NODE, name), None)
+        renewals.set((SubjectKind.NODE, name), _stale_at(snapshot, kept, name))
     kept.late_reports.update(dict.fromkeys(sorted(actions.late_reports)))
-    for uid in region.workloads:
-        written = kept.state.status_written.get(uid)
-        # A change of its messages alone may have been held back.
-        if written is not None and now < written + snapshot.limits.message_interval:
-            moments.set((SubjectKind.WORKLOAD, uid), written + snapshot.limits.message_interval)
+    # Each pass sees all backoffs.
+    for key in kept.backing_off - kept.state.write_backoffs.keys():
+        moments.set((SubjectKind.KEY, key), None)
+    kept.backing_off = frozenset(kept.state.write_backoffs)
     for subject, moment in actions.moments.items():
-        _set_earlier(kept, subject, moment)
+        known = moments.get(subject) if subject[0] is not SubjectKind.KEY else None
+        moments.set(subject, moment if known is None else min(known, moment))
     pods = snapshot.pods
     gated = {index.workload_of(pods[uid]) for uid in region.pods if uid in kept.waits}
     kept.refresh.look_at(region.workloads, gated, now)
@@ -232,10 +234,11 @@ def _keep(
     kept.again.workloads |= source.required
 
 
-def _set_earlier(kept: Kept, subject: Subject, moment: datetime) -> None:
-    known = kept.moments.get(subject)
-    if known is None or moment < known:
-        kept.moments.set(subject, moment)
+def _renewed_at(snapshot: Snapshot, kept: Kept, uid: str) -> datetime | None:
+    """Returns when a change of only the messages of a workload is written that may have been held back."""
+    written = kept.state.status_written.get(uid)
+    at = written + snapshot.limits.message_interval if written is not None else None
+    return at if at is not None and snapshot.now < at else None
 
 
 def _stale_at(snapshot: Snapshot, kept: Kept, name: str) -> datetime | None:

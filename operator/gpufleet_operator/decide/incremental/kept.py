@@ -95,6 +95,10 @@ class Kept:
     parked: dict[str, Request | None] = field(default_factory=dict)
     """Workloads that got no devices, and their request; None: it is invalid."""
     moments: Moments = field(default_factory=Moments)
+    renewals: Moments = field(default_factory=Moments)
+    """When telemetry becomes stale if no other arrives, and when messages that were held back are written."""
+    backing_off: frozenset[str] = frozenset()
+    """Keys of the writes that were backing off in the last pass."""
     refresh: Refresh = field(default_factory=Refresh)
     late_reports: dict[str, None] = field(default_factory=dict)
     """Nodes whose conditions differ and were not written, because there were too many, in the order of their turns."""
@@ -103,7 +107,7 @@ class Kept:
 
     def due(self, now: datetime) -> datetime | None:
         """Returns when to decide again even if nothing changes."""
-        moments = (self.moments.next(), self.refresh.next())
+        moments = (self.moments.next(), self.renewals.next(), self.refresh.next())
         return min((max(now, moment) for moment in moments if moment is not None), default=None)
 
 
