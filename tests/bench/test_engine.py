@@ -56,6 +56,8 @@ def test_figures_name_the_trace_of_pack(
 
     timed = [key for key in engine.LABELS if key.endswith(("_per_s", "_ms")) and key != "pack_per_s"]
     monkeypatch.setattr(engine, "script", script)
+    few = engine.fleet_nodes(10)
+    monkeypatch.setattr(engine, "fleet_nodes", lambda _: few)
     monkeypatch.setattr(engine, "speeds", lambda *_: {key: engine.spread([1.0], [1.0]) for key in timed})
     monkeypatch.setattr(engine, "growth", lambda _: [])
     found = engine.measure(Namespace(quick=True, nodes=10, trace_nodes=files[0], trace_arrivals=files[1]))
