@@ -51,7 +51,8 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
     assessed = _assess(snapshot, state, ledger, source, guard=guard)
     creations = due_creations(snapshot, state, assessed, source.creations_elsewhere())
     source.require(creations.elsewhere)
-    state = replace(state, held_creations=creations.held, queued_creations=creations.queued)
+    if (creations.held, creations.queued) != (state.held_creations, state.queued_creations):
+        state = replace(state, held_creations=creations.held, queued_creations=creations.queued)
     assessed = remove_incomplete_gangs(state, assessed, {*creations.due, *creations.queued})
 
     # 3. Choose the pods of an older template to replace now, and pass their devices on to their successors.

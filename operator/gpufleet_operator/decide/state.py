@@ -126,6 +126,8 @@ def is_unanswered(pod: Pod) -> bool:
 
 def with_picks(state: PassState, plan: Plan) -> PassState:
     """Returns the state with the devices that the pass picked."""
+    if not plan.picked:
+        return state
     picked = {one.reservation.assignment.pod_uid: one for one in plan.picked.values()}
     return replace(state, picked={**state.picked, **picked})
 

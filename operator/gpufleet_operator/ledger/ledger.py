@@ -109,6 +109,8 @@ def is_stored(snapshot: Snapshot, reservation: Reservation) -> bool:
 
 def without_pods(ledger: Ledger, pod_uids: Collection[str]) -> Ledger:
     """Releases the reservations of gated pods immediately: no kubelet has seen the pods."""
+    if not pod_uids:
+        return ledger
     dropped = tuple(r for uid, r in ledger.active.items() if uid in pod_uids)
     active = {uid: r for uid, r in ledger.active.items() if uid not in pod_uids}
     return replace(ledger, active=active, to_release=(*ledger.to_release, *dropped))

@@ -161,7 +161,8 @@ class Reconciler:
                 outcomes = await self._executor.run(actions, self._record_progress, pause)
             self._record_outcomes(outcomes, loop.time())
         unsent = Counter(o.action.namespace for o in outcomes if o.unsent and isinstance(o.action, ReleasePod))
-        self._set_state(replace(self._state, unsent_releases=unsent))
+        if unsent or self._state.unsent_releases:
+            self._set_state(replace(self._state, unsent_releases=unsent))
         self._metrics.writes.record_in_flight(self._executor.sent())
         ends = self._outage.ends if self._outage is not None and self._staleness_suppressed else None
         # An outage that lasts because the apiserver is unavailable ends with its next response, at an unknown time.
@@ -183,8 +184,16 @@ class Reconciler:
         self._record_outcomes(outcomes, now)
         keys, pods = self._executor.in_flight()
         full = frozenset(namespace for namespace, room in self._executor.room(Lane.CREATE).items() if not room)
-        state = replace(self._state, in_flight=keys, pods_in_flight=pods, responded=responded, full_creations=full)
-        self._set_state(state)
+        state = self._state
+        if (keys, pods, responded, full) != (
+            state.in_flight,
+            state.pods_in_flight,
+            state.responded,
+            state.full_creations,
+        ):
+            self._set_state(
+                replace(state, in_flight=keys, pods_in_flight=pods, responded=responded, full_creations=full)
+            )
         self._cache.tracker.note_keys(responded)
 
     def _set_state(self, state: PassState) -> None:

@@ -28,6 +28,8 @@ def remove_stuck_pods(snapshot: Snapshot, state: PassState, assessed: WorkloadRe
             replicas.append(_without(replica, found))
         else:
             replicas.append(replica)
+    if len(removals) == len(assessed.removals):
+        return assessed
     return replace(assessed, replicas=tuple(replicas), removals=tuple(removals))
 
 
