@@ -112,19 +112,15 @@ def node_state_of(snapshot: Snapshot, inputs: NodeInputs) -> NodeState:
     telemetry = inputs.telemetry
     age = snapshot.age(telemetry)
     return node_state(
-        telemetry.model.model_copy(
-            update={"spec": telemetry.model.spec.model_copy(update={"assignments": inputs.assignments})}
-        ),
-        replace(
-            node_without_devices(inputs.node, inputs.requested, inputs.not_ready),
-            holders=inputs.holders,
-        ),
+        telemetry.model,
+        node_without_devices(inputs.node, inputs.requested, inputs.not_ready, inputs.holders),
         age_seconds=age.total_seconds() if age is not None else 0.0,
         stale_after_seconds=snapshot.limits.stale_after.total_seconds(),
         stale_reason=inputs.stale_reason,
         now=snapshot.now,
         slots=snapshot.limits.resources.slots,
         reclaim_after=snapshot.limits.reclaim_after,
+        assignments=inputs.assignments,
     )
 
 

@@ -64,6 +64,7 @@ def node_state(
     now: datetime | None = None,
     slots: int = SHARED_SLOTS,
     reclaim_after: timedelta = RECLAIM_AFTER,
+    assignments: Sequence[Assignment] | None = None,
 ) -> NodeState:
     """Converts one node.
 
@@ -81,6 +82,7 @@ def node_state(
             clock is used, as for a saved file.
         slots: Maximum number of containers that share one device.
         reclaim_after: How long a holder must be observed before others get what it does not use.
+        assignments: The reservations that count; None: those of the telemetry.
     """
     status = telemetry.status
     devices: tuple[DeviceState, ...] = ()
@@ -89,7 +91,8 @@ def node_state(
     else:
         if age_seconds > stale_after_seconds:
             stale_reason = stale_reason or f"telemetry is {age_seconds:.0f} s old, limit {stale_after_seconds:.0f} s"
-        reserved, observed_at = by_device(telemetry.spec.assignments), timestamps.parse(status.observed_at)
+        reserved = by_device(telemetry.spec.assignments if assignments is None else assignments)
+        observed_at = timestamps.parse(status.observed_at)
         cordoned = cordons.active(telemetry.spec.cordoned, now or observed_at)
         observation = ObservationTime(observed_at, reclaim_after)
         # Most devices of a node are sampled together.

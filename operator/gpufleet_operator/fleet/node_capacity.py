@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Node
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.placement.model import NodeState, PodNeeds
+from gpufleet_operator.placement.model import HolderPod, NodeState, PodNeeds
 from gpufleet_operator.pods.requests import NATIVE_RESOURCES
 
 RequestedPerNode = Mapping[str, Mapping[str, int]]
@@ -28,7 +28,9 @@ def requested_per_node(snapshot: Snapshot, ledger: Ledger) -> RequestedPerNode:
     return total
 
 
-def node_without_devices(node: Node, requested: Mapping[str, int], not_ready: str | None = None) -> NodeState:
+def node_without_devices(
+    node: Node, requested: Mapping[str, int], not_ready: str | None = None, holders: tuple[HolderPod, ...] = ()
+) -> NodeState:
     """Returns a node with its free capacity; `not_ready` is the reason why no pod is placed on it now."""
     free = {name: amount - requested.get(name, 0) for name, amount in node.allocatable.items()}
     return NodeState(
@@ -41,6 +43,7 @@ def node_without_devices(node: Node, requested: Mapping[str, int], not_ready: st
         free_cpu_milli=free.get("cpu", 0),
         free_memory_bytes=free.get("memory", 0),
         free_pods=free.get("pods", 0),
+        holders=holders,
         free_extended={name: amount for name, amount in free.items() if name not in NATIVE_RESOURCES},
     )
 

@@ -68,7 +68,7 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
         gpus=counts.gpus(listed, context),
         nodes=nodes(context),
         placements=listed,
-        unassigned_items=unassigned(context),
+        unassigned_items=unassigned(context, listed),
         explanation=explained,
     )
 

@@ -159,7 +159,7 @@ def _degraded(snapshot: Snapshot, context: StatusContext) -> ConditionFinding:
             continue
         telemetry = snapshot.telemetry.get(reservation.node)
         stale = snapshot.stale_reason(reservation.node)
-        if not snapshot.is_stale_by_itself(reservation.node) and not _is_stale_already(context):
+        if stale is not None and not snapshot.is_stale_by_itself(reservation.node) and not _is_stale_already(context):
             stale = None
         place = f"replica {replica.index} on {reservation.node}"
         if telemetry is None or stale is not None:

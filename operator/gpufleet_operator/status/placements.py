@@ -42,15 +42,18 @@ def with_notes(context: StatusContext, message: str) -> str:
     return "; ".join(filter(None, (message, *_notes(context))))
 
 
-def unassigned(context: StatusContext) -> int | None:
-    """Returns the items that no replica has, once they are divided."""
+def unassigned(context: StatusContext, listed: Iterable[ReplicaPlacement]) -> int | None:
+    """Returns the items that no replica has, once they are divided.
+
+    Args:
+        context: The workload after this pass.
+        listed: Its placements.
+    """
     spec = context.assessed.spec if context.assessed else None
     if spec is None or spec.distribution is None:
         return None
     ranges = {
-        p.replica: (p.shard_start, p.shard_end)
-        for p in placements(context)
-        if p.shard_start is not None and p.shard_end is not None
+        p.replica: (p.shard_start, p.shard_end) for p in listed if p.shard_start is not None and p.shard_end is not None
     }
     return unassigned_items(spec.distribution.items, ranges) if len(ranges) == spec.replicas else None
 
