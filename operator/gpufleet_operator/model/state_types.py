@@ -348,7 +348,10 @@ class PassState:
     queued_creations: Mapping[str, QueuedCreation] = field(default_factory=dict)
     """By workload uid."""
     unsent_releases: Mapping[str, int] = field(default_factory=dict)
-    """Namespace -> releases that the last pass decided on and did not send, because others had not ended."""
+    """Namespace -> releases that the last pass decided on and dropped, because others had not ended.
+
+    Those that the executor keeps until their lane has room are not counted.
+    """
     full_creations: frozenset[str] = frozenset()
     """Namespaces in which so many creations have no response that no other one would be sent."""
     quota_tried: Mapping[str, datetime] = field(default_factory=dict)
