@@ -75,29 +75,29 @@ class AppliedDecisions:
             else:
                 number = int(entry["uid"].rpartition("-")[2])
                 body = {**self.fleet.workload(number), "status": entry["status"]}
-                body["metadata"]["resourceVersion"] = str(self._next())
+                body["metadata"]["resourceVersion"] = str(self.next_version())
                 self.cache.workloads.apply(body)
 
     def telemetry(self, node: str, *, celsius: int = 40, at: datetime | None = None) -> None:
-        """Applies a report of a node's agent, with the assignments that are stored."""
+        """Applies a report of a node's agent. The reservations and cordoned devices are those that are stored."""
         stored = next(t for t in self.cache.telemetry.items.values() if t.name == node)
-        body = self.fleet.telemetry(int(node.rpartition("-")[2]), version=self._next(), celsius=celsius, at=at)
+        body = self.fleet.telemetry(int(node.rpartition("-")[2]), version=self.next_version(), celsius=celsius, at=at)
         body["metadata"]["generation"] = stored.generation
-        body["spec"]["assignments"] = [patches.as_json(a) for a in stored.assignments]
+        body["spec"] = patches.as_json(stored.model.spec)
         self.cache.telemetry.apply(body)
 
     def lose_reservations(self, at: datetime) -> None:
         """Deletes the GPUTelemetry of all nodes; their agents, which report at `at`, create it again."""
         for number in range(self.fleet.nodes):
             body = self.fleet.telemetry(number, at=at)
-            self.cache.telemetry.remove(body["metadata"]["uid"], str(self._next()))
-            body["metadata"] |= {"generation": 1, "resourceVersion": str(self._next())}
+            self.cache.telemetry.remove(body["metadata"]["uid"], str(self.next_version()))
+            body["metadata"] |= {"generation": 1, "resourceVersion": str(self.next_version())}
             body["spec"]["assignments"] = []
             body["status"]["assignmentsGeneration"] = 1
             self.cache.telemetry.apply(body)
 
     def _reserve(self, action: Reserve) -> None:
-        body = self.fleet.telemetry(int(action.node.rpartition("-")[2]), version=self._next())
+        body = self.fleet.telemetry(int(action.node.rpartition("-")[2]), version=self.next_version())
         body["metadata"]["generation"] = action.generation + 1
         body["spec"]["assignments"] = [patches.as_json(a) for a in action.assignments]
         self.cache.telemetry.apply(body)
@@ -109,7 +109,7 @@ class AppliedDecisions:
         body = self._bodies.get(action.pod_uid) or self.fleet.pod(number, self.fleet.template_hash(self.cache, number))
         operations = [op for op in action.patch if op["op"] != "test"]
         body = jsonpatch.apply_patch(body, operations)
-        body["metadata"]["resourceVersion"] = str(self._next())
+        body["metadata"]["resourceVersion"] = str(self.next_version())
         self._bodies[action.pod_uid] = body
         self.cache.pods.apply(body)
 
@@ -122,9 +122,10 @@ class AppliedDecisions:
         spec = stored.model.model_dump(mode="json", by_alias=True, exclude_none=True)["spec"]
         body["spec"] = spec
         body["status"] = patches.as_json(action.status)
-        body["metadata"]["resourceVersion"] = str(self._next())
+        body["metadata"]["resourceVersion"] = str(self.next_version())
         self.cache.workloads.apply(body)
 
-    def _next(self) -> int:
+    def next_version(self) -> int:
+        """Returns a resource version above all others."""
         self.version += 1
         return self.version

@@ -23,6 +23,7 @@ from gpufleet_operator.decide.incremental.region_source import (
     WholeSource,
 )
 from gpufleet_operator.decide.incremental.region_state import merge, thawed
+from gpufleet_operator.decide.incremental.settled import is_settled
 from gpufleet_operator.decide.reports import MAX_PER_PASS
 from gpufleet_operator.decide.statuses import first_sendable
 from gpufleet_operator.fleet.kept_fleet import ContestedDeviceError
@@ -153,6 +154,9 @@ def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex
     state = kept.state
     seeds.workloads |= first_creations(state.queued_creations, snapshot.limits.max_creates, state)
     seeds.nodes.update(islice(kept.late_reports, MAX_PER_PASS))
+    for name in changes.measured:
+        settled = name not in kept.again.nodes and is_settled(name, snapshot, kept, index)
+        (seeds.rows if settled else seeds.nodes).add(name)
     _add_quota(seeds, snapshot, kept)
     return seeds
 

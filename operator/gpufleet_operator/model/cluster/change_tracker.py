@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from gpufleet_operator.model.claims.resource_claim import ResourceClaim
 from gpufleet_operator.model.cluster.changes import Changes
 from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
+from gpufleet_operator.model.cluster.measurements import measured_again
 from gpufleet_operator.model.kueue.objects import KueueWorkload
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, Service, Telemetry, Workload
 
@@ -67,6 +68,9 @@ class ChangeTracker:
             index.restricting_pods.discard(old.uid)
 
     def telemetry(self, old: Telemetry | None, new: Telemetry | None) -> None:
+        if new is not None and measured_again(old, new):
+            self._changes.measured.add(new.name)
+            return
         self._node_object(old, new)
         self._note_name(old, new)
         if old is not None and new is not None and old.model.spec.assignments == new.model.spec.assignments:

@@ -32,6 +32,8 @@ class Changes:
     """Uids."""
     nodes: set[str] = field(default_factory=set)
     """Names of nodes on which something changed that all pods there may depend on."""
+    measured: set[str] = field(default_factory=set)
+    """Names of nodes with new measurements: `measurements.measured_again`."""
     keys: set[str] = field(default_factory=set)
     """Keys of slow writes that got their response: see `model.actions`."""
     capacities: set[str] = field(default_factory=set)

@@ -42,7 +42,6 @@ class SmallFleet:
         self.fleet = SyntheticFleet(NODES, RUNNING, WAITING, self.now)
         self.fleet.fill(self.cache)
         self.applied = AppliedDecisions(self.fleet, self.cache)
-        self.version = 1000
         self.submitted = RUNNING + WAITING
         self.reconciler = Reconciler(
             self.cache,
@@ -86,12 +85,18 @@ class SmallFleet:
     def report(self, number: int) -> None:
         self.applied.telemetry(self.fleet.node_name(number % NODES), celsius=40 + number, at=self.now)
 
-    def cordoned(self, number: int) -> None:
+    def cordoned(self, number: int, *, drain: bool = False) -> None:
         name, uuid = self.fleet.node_name(number % NODES), self.fleet.uuid(number % NODES, number % 8)
         stored = self.cache.telemetry.by_name[name]
-        entries = [] if stored.model.spec.cordoned else [CordonedDevice(uuid=uuid, reason="fan")]
+        entries = [] if stored.model.spec.cordoned else [CordonedDevice(uuid=uuid, reason="fan", drain=drain)]
         spec = stored.model.spec.model_copy(update={"cordoned": entries})
         model = stored.model.model_copy(update={"spec": spec})
+        self.cache.telemetry.put(replace(stored, resource_version=self._next(), model=model))
+
+    def change_reservations(self, name: str, **fields: object) -> None:
+        stored = self.cache.telemetry.by_name[name]
+        changed = [one.model_copy(update=fields) for one in stored.assignments]
+        model = stored.model.model_copy(update={"spec": stored.model.spec.model_copy(update={"assignments": changed})})
         self.cache.telemetry.put(replace(stored, resource_version=self._next(), model=model))
 
     def node_unschedulable(self, number: int) -> None:
@@ -134,8 +139,7 @@ class SmallFleet:
         self.cache.tracker.note_everything()
 
     def _next(self) -> str:
-        self.version += 1
-        return str(200_000 + self.version)
+        return str(self.applied.next_version())
 
 
 def _placement(number: int) -> Mapping[str, Any]:
@@ -201,7 +205,7 @@ def test_change_of_a_pod_looks_at_its_workload_and_node(monkeypatch: pytest.Monk
     assert region.nodes == {"node-00001"}
 
 
-def test_report_looks_at_the_workloads_on_its_node_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_measurements_look_at_no_workload_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that wait are not asked again: the node has too little memory for any of them."""
     fleet = SmallFleet()
     found = regions(fleet, monkeypatch)
@@ -210,7 +214,48 @@ def test_report_looks_at_the_workloads_on_its_node_only(monkeypatch: pytest.Monk
     fleet.run_pass()
 
     (region,) = found
-    assert region.workloads == {"uid-job-000002", "uid-job-000005"}
+    assert region.nodes == {"node-00002"}
+    assert region.workloads == set()
+
+
+def silent(fleet: SmallFleet) -> None:
+    """The other nodes report, so that this one is stale by itself."""
+    for _ in range(4):
+        fleet.now += timedelta(seconds=30)
+        fleet.report(0)
+        fleet.report(1)
+        fleet.run_pass()
+
+
+def ends(fleet: SmallFleet) -> None:
+    """It does not change the report."""
+    fleet.cache.pods.remove(f"uid-{fleet.fleet.pod_name(2)}", "")
+    fleet.run_pass()
+
+
+def shared(fleet: SmallFleet) -> None:
+    fleet.change_reservations("node-00002", memory_mib=1000)
+    fleet.settle()
+
+
+def drained(fleet: SmallFleet) -> None:
+    fleet.cordoned(2, drain=True)
+    fleet.run_pass()
+
+
+@pytest.mark.parametrize("before", [silent, ends, shared, drained])
+def test_report_that_a_decision_may_wait_for_looks_at_workloads(
+    before: Callable[[SmallFleet], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = SmallFleet()
+    found = regions(fleet, monkeypatch)
+    before(fleet)
+    found.clear()
+
+    fleet.report(2)
+    fleet.run_pass()
+
+    assert {"uid-job-000002", "uid-job-000005"} <= found[-1].workloads
 
 
 def test_new_workload_gets_devices_of_a_node_outside_of_its_region(monkeypatch: pytest.MonkeyPatch) -> None:

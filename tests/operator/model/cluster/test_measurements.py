@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_operator.model.cluster.measurements import measurements_only
+from gpufleet_operator.model.cluster.measurements import measured_again, measurements_only
 from gpufleet_operator.model.objects import Telemetry
 from gpufleet_testing.operator import make
 
@@ -53,3 +53,10 @@ def test_other_changes_do_not_wait(after: Telemetry | None) -> None:
 
 def test_first_report_does_not_wait() -> None:
     assert not measurements_only(None, REPORT)
+
+
+@pytest.mark.parametrize(
+    ("covered", "alone"), [pytest.param(5, True, id="measured"), pytest.param(6, False, id="reservations read as well")]
+)
+def test_report_that_reservations_were_read_is_no_new_measurement(covered: int, alone: bool) -> None:
+    assert measured_again(REPORT, make.telemetry(covered=covered, age=0.0)) is alone
