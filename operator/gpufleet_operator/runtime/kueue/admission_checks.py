@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from operator import itemgetter
 
 import structlog
 
@@ -20,7 +21,7 @@ from gpufleet_operator.model.actions import Event
 from gpufleet_operator.model.kueue.names import CHECK_CONTROLLER
 from gpufleet_operator.model.kueue.objects import AdmissionCheck, CheckAnswer, KueueWorkload
 from gpufleet_operator.runtime.pacing.paused_writes import PausedWrites
-from gpufleet_operator.runtime.pacing.scoped_writes import ScopedWrites
+from gpufleet_operator.runtime.pacing.scoped_writes import ScopedWrites, Write
 
 _INTERVAL_SECONDS = 0.5
 _RETRY_SECONDS = 30.0
@@ -58,7 +59,7 @@ class AdmissionChecks:
         self._api, self._cache, self._clock, self._recorder = api, cache, clock, recorder
         self._may_write, self._scale_up, self._sleep = may_write, scale_up, sleep
         self._paused: PausedWrites[str] = PausedWrites()
-        """Paths of the writes that were rejected."""
+        """Paths of the writes that failed."""
         self._writes = ScopedWrites()
         checks, workloads = cache.admission_checks, cache.kueue_workloads
         self._checks: Informer[AdmissionCheck] = Informer(api, paths.ADMISSION_CHECKS, {}, checks)
@@ -82,33 +83,43 @@ class AdmissionChecks:
             await self._writes.close()
 
     async def answer(self) -> None:
-        """Writes the answers that are due. One that fails is decided again, after a pause if it was rejected.
+        """Writes the answers that are due. One that fails is decided again after a pause, and follows the others then.
 
         It does not wait for slow writes: an admission webhook may hang for one namespace.
         """
         cache, now = self._cache, self._clock.now()
         self._paused.start_round()
         own = {c.name: c for c in cache.admission_checks.items.values() if c.controller == CHECK_CONTROLLER}
+        writes: list[tuple[str, str, Write]] = []
         for check in own.values():
             if not check.active:
-                await self._apply(f"{paths.ADMISSION_CHECKS}/{check.name}/status", active_check(check, now), check.name)
-        if next(unanswered(cache.kueue_workloads.items.values(), own), None) is None:
-            return
-        due = answers(
-            tuple(cache.kueue_workloads.items.values()),
-            own,
-            cache.pods.items,
-            cache.workloads.items,
-            cache.tracker.index.nodes_reserved_for,
-            now=now,
-            scale_up=self._scale_up,
-        )
-        await self._writes.run((each.workload.namespace, partial(self._answer, each, now)) for each in due)
+                path = f"{paths.ADMISSION_CHECKS}/{check.name}/status"
+                writes.append((path, f"check/{check.name}", partial(self._activate, path, check, now)))
+        if next(unanswered(cache.kueue_workloads.items.values(), own), None) is not None:
+            due = answers(
+                tuple(cache.kueue_workloads.items.values()),
+                own,
+                cache.pods.items,
+                cache.workloads.items,
+                cache.tracker.index.nodes_reserved_for,
+                now=now,
+                scale_up=self._scale_up,
+            )
+            for each in due:
+                namespace = each.workload.namespace
+                path = f"{paths.kueue_workload(namespace, each.workload.name)}/status"
+                writes.append((path, namespace, partial(self._answer, path, each, now)))
+        ready = [
+            (self._paused.failures(path), scope, write) for path, scope, write in writes if path not in self._paused
+        ]
+        ready.sort(key=itemgetter(0))
+        await self._writes.run((scope, write) for _, scope, write in ready)
 
-    async def _answer(self, answer: CheckAnswer, now: datetime) -> None:
-        one = answer.workload
-        path = f"{paths.kueue_workload(one.namespace, one.name)}/status"
-        name = f"{one.namespace}/{one.name}"
+    async def _activate(self, path: str, check: AdmissionCheck, now: datetime) -> None:
+        await self._apply(path, active_check(check, now), check.name)
+
+    async def _answer(self, path: str, answer: CheckAnswer, now: datetime) -> None:
+        name = f"{answer.workload.namespace}/{answer.workload.name}"
         if await self._apply(path, check_answer(answer, now), name, state=str(answer.state)):
             await self._explain(answer)
 
@@ -125,15 +136,18 @@ class AdmissionChecks:
 
     async def _apply(self, path: str, body: dict[str, object], name: str, **facts: str) -> bool:
         """Returns whether the apiserver stored it."""
-        if not self._may_write() or path in self._paused:
+        if not self._may_write():
             return False
         try:
             stored = await self._api.apply(path, body)
         except ApiError as error:
-            if not isinstance(error, (UnavailableError, ConflictError)):
+            if isinstance(error, UnavailableError):
+                self._paused.back_off(path)
+            elif not isinstance(error, ConflictError):
                 self._paused.pause(path, _RETRY_SECONDS)
             log.info("admission check not written", name=name, error=str(error))
             return False
+        self._paused.succeeded(path)
         store = self._cache.kueue_workloads if body["kind"] == "Workload" else self._cache.admission_checks
         store.apply(stored)
         log.info("admission check written", name=name, **facts)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 
 import structlog
 
@@ -61,7 +62,7 @@ class Autoscaler:
         self._refused: dict[str, str] = {}
         """Node whose annotation another client has set to another value -> version of the Node."""
         self._paused: PausedWrites[tuple[str, str]] = PausedWrites()
-        """Rejected writes, with the name of the object."""
+        """Failed writes, with the name of the object."""
         self._writes = ScopedWrites()
 
     async def run(self) -> None:
@@ -83,7 +84,7 @@ class Autoscaler:
             await self._writes.close()
 
     async def write(self) -> None:
-        """Writes what is due. A write that fails is decided again, after a pause if it was rejected.
+        """Writes what is due. A write that fails is decided again after a pause, and follows the others then.
 
         It does not wait for slow writes: an admission webhook may hang for one namespace.
         """
@@ -101,11 +102,11 @@ class Autoscaler:
             now=self._clock.now(),
         )
         due = placeholder_writes(context)
-        writes: list[tuple[str, Write]] = []
+        writes: list[tuple[int, str, Write]] = []
 
         def add(scope: str, done: str, name: str, write: Write) -> None:
             if (done, name) not in self._paused:
-                writes.append((scope, partial(self._try, done, name, write)))
+                writes.append((self._paused.failures((done, name)), scope, partial(self._try, done, name, write)))
 
         for one in due.deletes:
             add(one.namespace, "placeholder deleted", f"{one.namespace}/{one.name}", partial(self._delete, one))
@@ -124,7 +125,8 @@ class Autoscaler:
             add(f"node/{name}", "scale-down disabled", name, partial(self._mark, nodes[name], hold))
         for name in marks.to_remove:
             add(f"node/{name}", "scale-down enabled", name, partial(self._mark, nodes[name], {}))
-        await self._writes.run(writes)
+        writes.sort(key=itemgetter(0))
+        await self._writes.run((scope, write) for _, scope, write in writes)
 
     async def _try(self, done: str, name: str, write: Write) -> None:
         if not self._may_write():
@@ -132,10 +134,13 @@ class Autoscaler:
         try:
             await write()
         except ApiError as error:
-            if not isinstance(error, (UnavailableError, ConflictError)):
+            if isinstance(error, UnavailableError):
+                self._paused.back_off((done, name))
+            elif not isinstance(error, ConflictError):
                 self._paused.pause((done, name), _RETRY_SECONDS)
             log.info("write for cluster-autoscaler failed", write=done, name=name, error=str(error))
         else:
+            self._paused.succeeded((done, name))
             log.info(done, name=name)
 
     async def _create(self, create: CreatePlaceholder) -> None:

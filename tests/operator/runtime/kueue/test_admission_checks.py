@@ -1,7 +1,9 @@
 """Writing the answers to AdmissionChecks."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, cast
 
 from gpufleet_api.condition import Condition, ConditionStatus
@@ -10,10 +12,11 @@ from gpufleet_common import timestamps
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import ConflictError, InvalidWriteError
+from gpufleet_operator.kube.errors import ConflictError, InvalidWriteError, UnavailableError
 from gpufleet_operator.kube.events import ObjectEventRecorder, ObjectReference
 from gpufleet_operator.model.actions import Event
 from gpufleet_operator.runtime.kueue.admission_checks import AdmissionChecks
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 from gpufleet_testing.operator import make
 
 CHECK: Mapping[str, Any] = {
@@ -111,6 +114,37 @@ async def test_answer_that_a_policy_forbids_is_not_repeated_in_each_round() -> N
     await checks.answer()
 
     assert len(server.applied) == 2, "the condition of the check, and the answer"
+
+
+@in_virtual_time
+async def test_answer_without_a_response_is_written_again_after_longer_pauses() -> None:
+    server = Server(UnavailableError("no response"))
+    checks, loop = connected(server), asyncio.get_running_loop()
+    begin, attempts = loop.time(), dict[str, list[float]]()
+
+    while loop.time() - begin <= 32:
+        before = len(server.applied)
+        await checks.answer()
+        for path, _ in server.applied[before:]:
+            attempts.setdefault(path, []).append(loop.time())
+        await asyncio.sleep(0.5)
+
+    pauses = {path: [b - a for a, b in pairwise(times)] for path, times in attempts.items()}
+    assert list(pauses.values()) == [[0.5, 1, 2, 4, 8, 16]] * 2, "the condition of the check, and the answer"
+
+
+@in_virtual_time
+async def test_hanging_condition_of_a_check_delays_no_answer() -> None:
+    class Hanging(Server):
+        async def apply(self, path: str, body: Mapping[str, Any]) -> Any:
+            if body["kind"] == "AdmissionCheck":
+                await asyncio.Event().wait()
+            return await super().apply(path, body)
+
+    server = Hanging()
+    await connected(server).answer()
+
+    assert [path.rpartition("/workloads/")[2] for path, _ in server.applied] == ["job/status"]
 
 
 async def test_retry_evicts_the_workload_and_is_an_event() -> None:

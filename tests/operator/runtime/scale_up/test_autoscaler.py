@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -128,23 +129,50 @@ async def test_node_that_is_deleted_meanwhile_ends_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "attempts"), [(InvalidWriteError("exceeded quota", 403), 1), (UnavailableError("no response"), 2)]
+    ("error", "pauses"),
+    [(InvalidWriteError("exceeded quota", 403), [30, 30]), (UnavailableError("no response"), [1, 1, 2, 4, 8, 16, 32])],
 )
-async def test_rejected_placeholder_is_created_again_after_a_pause(
-    error: ApiError, attempts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loop, elapsed = asyncio.get_running_loop(), [0.0]
-    monkeypatch.setattr(loop, "time", lambda real=loop.time: real() + elapsed[0])
+@in_virtual_time
+async def test_failed_placeholder_is_created_again_after_a_pause(error: ApiError, pauses: list[int]) -> None:
     server = Server(error)
     autoscaler = connected(server, waiting())
+    loop, begin = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    attempts: list[float] = []
 
-    await autoscaler.write()
-    await autoscaler.write()
-    assert len(server.calls) == attempts
+    while loop.time() - begin <= sum(pauses):
+        before = len(server.calls)
+        await autoscaler.write()
+        attempts += [loop.time()] * (len(server.calls) - before)
+        await asyncio.sleep(1)
 
-    elapsed[0] = 31
-    await autoscaler.write()
-    assert len(server.calls) == attempts + 1
+    assert [round(b - a) for a, b in pairwise(attempts)] == pauses
+
+
+@in_virtual_time
+async def test_placeholder_that_fails_delays_no_other_of_its_namespace() -> None:
+    class Failing(Server):
+        async def create(self, path: str, body: Mapping[str, Any]) -> Any:
+            if not self.calls:
+                self.calls.append(body["metadata"]["name"])
+                await asyncio.sleep(15)
+                raise UnavailableError("no response")
+            return await super().create(path, body)
+
+    server, cache = Failing(), waiting()
+    other = make.workload("other", placement={"scaleUp": True}, status=WAITING.status)
+    cache.workloads.put(other)
+    cache.pods.put(make.pod(other))
+    autoscaler = connected(server, cache)
+
+    for _ in range(17):
+        await autoscaler.write()
+        await asyncio.sleep(1)
+
+    first, *then = server.calls
+    assert then[:2] == ["create /api/v1/namespaces/ml/pods", "patch status uid-p"]
+    names = [one.name for one in autoscaler.placeholders.items.values()]
+    assert names
+    assert names[0] != first
 
 
 @in_virtual_time
