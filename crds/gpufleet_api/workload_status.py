@@ -49,6 +49,8 @@ class PlacementState(StrEnum):
     """The kubelet rejected the pod, which never ran. The pod is being replaced."""
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    UNKNOWN = "Unknown"
+    """The pod no longer exists, and how it ended was not seen. A workload that completes does not run again."""
 
 
 class ScoreTerms(ApiModel):

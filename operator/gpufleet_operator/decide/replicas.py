@@ -14,11 +14,12 @@ from gpufleet_common import timestamps
 from gpufleet_operator.decide.adoption.adopted_pods import AdoptedPodAssessor
 from gpufleet_operator.decide.assessment.pod_assessor import PodAssessor
 from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
-from gpufleet_operator.decide.lifecycle import attempts
+from gpufleet_operator.decide.lifecycle import attempts, losses
 from gpufleet_operator.decide.lifecycle.attempts import ReplicaPods
 from gpufleet_operator.decide.lifecycle.losses import stored_restart
 from gpufleet_operator.decide.lifecycle.run_policy import apply_run_policy
 from gpufleet_operator.fleet.node_health import unreachable_reason
+from gpufleet_operator.ledger.kept import key_of
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.ledger.verify import nodes_with_device_status, rejected_by_kubelet
 from gpufleet_operator.model.objects import Pod, PodDeletion, PodPhase
@@ -159,6 +160,9 @@ class _ReplicaAssessor(PodAssessor):
             active.sort(key=lambda p: (bool(p.gates), p.uid not in self.ledger.active, p.created, p.uid))
             self.remove(active[1:], index, RemovalReason.SURPLUS, f"superseded by pod {active[0].name}")
             return self.gated(index, active[0]) if active[0].gates else self.released(index, active[0])
+        doubt = self._doubt(found)
+        if doubt:
+            return Replica(index, PlacementState.UNKNOWN, message=doubt)
         return ended or self._without_pod(found, start)
 
     def _has_gone_succeeded(self, found: ReplicaPods) -> bool:
@@ -169,6 +173,25 @@ class _ReplicaAssessor(PodAssessor):
         if attempts.is_service(self.spec):
             return False  # it never ends: its containers were stopped
         return self.snapshot.deleted_pods.get(stored.pod_uid) is PodDeletion.SUCCEEDED
+
+    def _doubt(self, found: ReplicaPods) -> str:
+        """Returns why the replica is not run again: it may have succeeded; empty: it has not, or may run twice.
+
+        Its pod is gone, and was deleted while no operator and no watch saw it. A service, and replicas that all restart
+        after the loss of one, run again in any case.
+        """
+        stored = self.workload.stored_placements.get(found.index)
+        if attempts.is_service(self.spec) or attempts.needs_all_replicas(self.spec) or found.current:
+            return ""
+        if not losses.may_have_ended_unseen(stored, found, self.snapshot.deleted_pods) or stored is None:
+            return ""
+        key = (self.workload.uid, found.index)
+        if any(r.assignment.keep_for_successor and key_of(r) == key for r in self.ledger.occupying):
+            return ""  # deleted by the operator, for a changed template
+        return (
+            f"pod {stored.pod} no longer exists, and it is not known whether it succeeded; to run the replica again, "
+            "set spec.suspend to true and then to false"
+        )
 
     def _unreachable(self, replica: Replica) -> str:
         """Returns why the node of a bound pod does not respond: its kubelet does not change the pod's conditions."""

@@ -29,7 +29,7 @@ from gpufleet_operator.status.unreachable import unreachable_replicas
 _MAX_MESSAGE_LENGTH = 4096
 _MAX_NODES_LENGTH = 512
 
-_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED)
+_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED, PlacementState.UNKNOWN)
 _WITH_DEVICES = (PlacementState.RESERVED, PlacementState.BOUND, PlacementState.ALLOCATED, PlacementState.MISMATCH)
 
 
@@ -112,6 +112,9 @@ def _stalled(context: StatusContext) -> ConditionFinding:
     rejected = classify(context.create_error)
     if _rejected_pods(context) and rejected is not CreateError.QUOTA:
         return is_true(rejected, f"cannot create pods: {context.create_error}")
+    unknown = [r for r in context.replicas if r.state is PlacementState.UNKNOWN]
+    if unknown:
+        return is_true("EndUnknown", "; ".join(f"replica {r.index}: {r.message}" for r in unknown))
     return is_false("AsExpected")
 
 

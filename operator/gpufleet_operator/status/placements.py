@@ -14,7 +14,7 @@ from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.status.context import StatusContext
 
-_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED)
+_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED, PlacementState.UNKNOWN)
 _MAX_NODES_LENGTH = 1024
 _MAX_MESSAGE_LENGTH = 1024
 

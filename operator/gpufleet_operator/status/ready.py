@@ -46,6 +46,8 @@ def allocated(context: StatusContext, placed: ConditionFinding) -> ConditionFind
     unlisted = [f"replica {r.index}: {r.message}" for r in context.replicas if r.unlisted]
     if held == total and unlisted:
         return is_unknown("NotListed", "; ".join(unlisted))
+    if unknown := [f"replica {r.index}: {r.message}" for r in context.replicas if r.state is PlacementState.UNKNOWN]:
+        return is_unknown("EndUnknown", "; ".join(unknown))
     if is_scaled_to_zero(context):
         return is_true(*no_replicas(context))
     if context.outcome is None and total and held == total:

@@ -11,7 +11,7 @@ from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.placements import joined
 
-_ENDED = (PlacementState.SUCCEEDED, PlacementState.FAILED)
+_ENDED = (PlacementState.SUCCEEDED, PlacementState.FAILED, PlacementState.UNKNOWN)
 
 
 def status_without_spec(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:

@@ -58,7 +58,7 @@ async def test_high_priority_evicts_one_low_pod_which_returns_when_there_is_room
     await world.passes(4)
 
     world.cluster.submit("high", priority=100)
-    await world.passes(8)
+    await world.passes(10)
 
     assert world.running() == ["high"]
     (victim,), (preemptor,) = world.events("Preempted"), world.events("Preempting")

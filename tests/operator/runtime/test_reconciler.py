@@ -90,7 +90,7 @@ async def test_new_measurements_are_collected_and_other_changes_are_not() -> Non
 
     def decide(snapshot: Snapshot, kept: Kept | None, changes: Changes, index: ClusterIndex) -> tuple[Actions, None]:
         del snapshot, kept, index
-        passes.append((loop.time(), frozenset(changes.nodes)))
+        passes.append((loop.time(), frozenset(changes.nodes | changes.measured)))
         return Actions(), None
 
     def report(node: str, version: int, **fields: Any) -> None:

@@ -41,6 +41,23 @@ def lost(workload: Workload, found: ReplicaPods, deletions: Mapping[str, PodDele
     return "" if never_ran or _is_replaced_alone(stored) else f"pod {stored.pod} is gone"
 
 
+def may_have_ended_unseen(
+    stored: ReplicaPlacement | None, found: ReplicaPods, deletions: Mapping[str, PodDeletion]
+) -> bool:
+    """Returns True when the pod that a replica had may have succeeded, and nothing shows how it ended.
+
+    Args:
+        stored: The status of the replica.
+        found: Its pods, of which none is of the current attempt.
+        deletions: How pods were deleted, if this process saw it.
+    """
+    if stored is None or stored.pod_uid is None or (stored.attempt or 0) != found.attempt:
+        return False
+    if stored.removal is not None or stored.pod_uid in deletions:
+        return False
+    return stored.state in RELEASED_STATES or stored.state is PlacementState.UNKNOWN
+
+
 def is_evicted(workload: Workload, index: int) -> bool:
     """Returns True when the operator evicted the replica's pod, or is about to: its loss ends no workload."""
     stored = workload.stored_placements.get(index)

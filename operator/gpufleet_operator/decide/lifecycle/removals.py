@@ -1,15 +1,16 @@
-"""Removals of pods whose replicas cannot go on without each other: decided durably, then carried out.
+"""Removals of pods of workloads that complete, or whose replicas need each other: recorded, then carried out.
 
 Without a record, a pod that the operator deleted or evicted looks like a loss, which starts all replicas again or fails
-the workload. A bound pod may have run: the next attempt of all replicas is recorded, to which the pods do not belong.
-Another pod is replaced alone: the reason is recorded in its placement. The pods are deleted in a later pass that reads
-the record, whether the operator was restarted in between or not.
+the workload, or like a pod that may have succeeded. A bound pod of replicas that need each other may have run: the next
+attempt of all replicas is recorded, to which the pods do not belong. Another pod is replaced alone: the reason is
+recorded in its placement. The pods are deleted in a later pass that reads the record, whether the operator was
+restarted in between or not.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gpufleet_operator.decide.lifecycle.attempts import needs_all_replicas
+from gpufleet_operator.decide.lifecycle.attempts import is_service, needs_all_replicas
 from gpufleet_operator.decide.lifecycle.losses import RELEASED_STATES
 from gpufleet_operator.decide.lifecycle.run_policy import restart_group
 from gpufleet_operator.model.objects import Workload
@@ -31,7 +32,7 @@ def restart_without_removed(snapshot: Snapshot, assessed: WorkloadReplicas) -> W
 
 def record_removals(assessed: WorkloadReplicas) -> WorkloadReplicas:
     """Defers the deletion of pods that the stored status has as released, until it has the reason or not the pod."""
-    if not _reacts_to_losses(assessed):
+    if not _needs_record(assessed):
         return assessed
     # A rolled pod is recorded in its reservation: see `rolling.rollout`.
     reasons = {r.pod.uid: str(r.reason) for r in assessed.removals if r.reason is not RemovalReason.OUTDATED}
@@ -49,14 +50,21 @@ def record_evictions(assessed: WorkloadReplicas, evicted: Mapping[str, RemovalRe
         assessed: One workload.
         evicted: Uids of pods that are evicted as soon as PodDisruptionBudgets and the record allow it, and the reason.
     """
-    if not _reacts_to_losses(assessed):
+    if not _needs_record(assessed):
         return assessed
     return _with_reasons(assessed, {uid: str(reason) for uid, reason in evicted.items()})
 
 
 def may_evict(assessed: WorkloadReplicas | None, pod_uid: str) -> bool:
     """Returns True when the eviction of a pod is recorded, or needs no record."""
-    return assessed is None or not _reacts_to_losses(assessed) or is_recorded(assessed.workload, pod_uid)
+    return assessed is None or not _needs_record(assessed) or is_recorded(assessed.workload, pod_uid)
+
+
+def _needs_record(assessed: WorkloadReplicas) -> bool:
+    """Returns True also for a workload that completes: a pod that is gone without a record may have succeeded."""
+    if assessed.outcome is not None or assessed.spec.adopts:
+        return False
+    return needs_all_replicas(assessed.spec) or not is_service(assessed.spec)
 
 
 def _reacts_to_losses(assessed: WorkloadReplicas) -> bool:

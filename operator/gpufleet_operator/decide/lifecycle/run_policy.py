@@ -133,7 +133,8 @@ def _missing_member(assessed: WorkloadReplicas) -> Replica | None:
 
     A pod whose containers cannot be created does not run, though it is bound: its node may never be able to start it.
     """
-    open_ones = [r for r in assessed.replicas if r.state is not PlacementState.SUCCEEDED]
+    ended = (PlacementState.SUCCEEDED, PlacementState.UNKNOWN)
+    open_ones = [r for r in assessed.replicas if r.state not in ended]
     if not assessed.spec.placement.gang or not any(r.pod is not None and r.pod.ran for r in open_ones):
         return None
     return next((r for r in open_ones if r.pod is None or not _has_started(r.pod)), None)

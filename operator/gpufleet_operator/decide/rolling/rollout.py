@@ -21,7 +21,7 @@ from gpufleet_operator.model.objects import Pod, Reservation
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 
-_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED)
+_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED, PlacementState.UNKNOWN)
 _MESSAGE = "spec.template changed"
 
 
