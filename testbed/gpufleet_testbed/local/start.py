@@ -1,6 +1,7 @@
 """Starts a local cluster; steps overlap. On any failure the lifeline is closed, and the monitor cleans up."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from gpufleet_testbed.errors import ClusterError
 from gpufleet_testbed.images.store import copy_store
 from gpufleet_testbed.local.api import ApiClient
-from gpufleet_testbed.local.layout import Layout, NodeLayout
+from gpufleet_testbed.local.layout import Layout, NodeLayout, cgroup_name
 from gpufleet_testbed.local.processes import cgroups
 from gpufleet_testbed.local.processes.lock import Lock
 from gpufleet_testbed.local.processes.monitor import DETACH
@@ -72,14 +73,28 @@ def start(units: Units, images: NodeImages, lock: Lock) -> Lifeline:
     layout.root.mkdir(mode=0o700, parents=True)
     _make_folders(layout)
     lifeline = _start_monitor(layout, lock)
-    with ThreadPoolExecutor() as pool:
-        try:
-            _start_all(units, images, lifeline, pool)
-        except BaseException:  # KeyboardInterrupt included: no part of the cluster may stay
-            # Inside the pool's block, because its threads wait for parts of the cluster.
-            lifeline.cut()
-            raise
+    try:
+        with ThreadPoolExecutor() as pool:
+            try:
+                _start_all(units, images, lifeline, pool)
+            except BaseException:  # KeyboardInterrupt included: no part of the cluster may stay
+                # Inside the pool's block, because its threads wait for parts of the cluster.
+                lifeline.cut()
+                raise
+    except BaseException:
+        _remove_rest(layout, lock.path)
+        raise
     return lifeline
+
+
+def _remove_rest(layout: Layout, lock_path: Path) -> None:
+    """Removes what a thread created after the monitor had cleaned up, such as the cgroup of a node that it booted."""
+    lock = Lock.try_acquire(lock_path)
+    if lock is None:
+        return  # another process starts the cluster, and has removed the rest
+    cgroups.remove(cgroups.all_hierarchies(), cgroup_name(layout.root))
+    shutil.rmtree(layout.root, ignore_errors=True)
+    lock.remove()
 
 
 def _make_folders(layout: Layout) -> None:
