@@ -232,9 +232,10 @@ class _Planner:
         """Returns when the earmarks or evictions of each workload change without a change of the cluster."""
         limits, now = self.snapshot.limits, self.snapshot.now
         found = {
-            one.uid: reserved_from(one, limits)
+            one.uid: moment
             for one in (QueuedWorkload.of(a, self.state) for a in waiting)
-            if one.uid in self.unplaced and one.needs_several and reserved_from(one, limits) > now
+            if one.uid in self.unplaced and one.needs_several
+            if (moment := reserved_from(one, limits)) is not None and moment > now
         }
         for uid, moment in self.contention.moments.items():
             found[uid] = min(moment, found.get(uid, moment))

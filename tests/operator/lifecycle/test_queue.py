@@ -218,6 +218,29 @@ async def test_gang_that_can_never_fit_does_not_stop_the_next_one() -> None:
     assert world.status("big")["explanation"]["earmark"]["devices"] == 2
 
 
+async def test_workload_waits_since_it_was_resumed() -> None:
+    """Not since it was created: the others would give up GPUs for it at once."""
+    world = World(1, 2)
+    world.cluster.submit("small")
+    world.cluster.submit("big", replicas=2, placement={"gang": True}, suspend=True)
+    await world.passes(4)
+    world.cluster.advance(3600)
+    await world.passes(2)
+
+    world.cluster.edit("big", suspend=False)
+    await world.passes(4)
+    world.cluster.submit("next")
+    await world.passes(1)
+    assert world.running() == ["next", "small"], "nothing is earmarked yet"
+
+    world.cluster.remove("workloads", "ml/next")
+    await world.passes(12)
+    world.cluster.submit("late")
+    await world.passes(12)
+    assert world.running() == ["small"]
+    assert world.status("big")["explanation"]["earmark"]["devices"] == 2
+
+
 async def test_earmarked_device_is_lent_to_a_workload_that_ends_in_time() -> None:
     world = World(1, 2)
     world.cluster.submit("first", runPolicy={"activeDeadlineSeconds": 600})

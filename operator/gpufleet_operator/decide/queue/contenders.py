@@ -6,7 +6,10 @@ Both depend only on priority, age and name, so that neither use nor chance chang
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
+from gpufleet_api.condition import ConditionStatus
+from gpufleet_common import timestamps
 from gpufleet_operator.decide.queue.order import Precedence, precedence, priority_of
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
@@ -28,7 +31,8 @@ class QueuedWorkload:
     uid: str
     precedence: Precedence
     priority: int
-    created: datetime
+    waits_since: datetime | None
+    """When it began to wait: it was created or resumed, or lost its devices; None: its status does not have it yet."""
     needs_several: bool
     """It needs several devices together, so a single freed device is not enough."""
     preempts: bool
@@ -44,7 +48,7 @@ class QueuedWorkload:
             workload.uid,
             precedence(assessed),
             priority_of(assessed),
-            workload.created,
+            _waits_since(workload) if several else workload.created,
             several,
             preempts(assessed.replicas),
             workload.uid in state.preempting,
@@ -56,7 +60,8 @@ class QueuedWorkload:
         order = (-request.priority, workload.created, workload.full_name)
         several = request.gang or request.devices.count > 1
         evicted = workload.uid in state.preempting
-        return cls(workload.uid, order, request.priority, workload.created, several, request.may_preempt, evicted)
+        since = _waits_since(workload) if several else workload.created
+        return cls(workload.uid, order, request.priority, since, several, request.may_preempt, evicted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ def choose(
     low = lowest() if limits.preemption and any(one.preempts for one in everything) else None
 
     def may_be_head(one: QueuedWorkload) -> bool:
-        return one.needs_several and reserved_from(one, limits) <= now
+        return one.needs_several and (moment := reserved_from(one, limits)) is not None and moment <= now
 
     def may_preempt(one: QueuedWorkload) -> bool:
         return low is not None and one.preempts and (one.has_evicted or one.priority > low)
@@ -116,6 +121,31 @@ def choose(
     return Contenders(tuple(heads), frozenset(preemptors))
 
 
-def reserved_from(one: QueuedWorkload, limits: Limits) -> datetime:
-    """Returns when a workload has waited long enough for devices to be earmarked."""
-    return one.created + limits.reserve_after
+def reserved_from(one: QueuedWorkload, limits: Limits) -> datetime | None:
+    """Returns when a workload has waited long enough for devices to be earmarked; None: its status is not written."""
+    return None if one.waits_since is None else one.waits_since + limits.reserve_after
+
+
+def _waits_since(workload: Workload) -> datetime | None:
+    """Returns when a workload began to wait: it may be older, and have had its devices or been suspended until then.
+
+    `Complete` is False since the first status, which may be late. A condition that is False for longer never changed.
+    """
+    conditions = {one.type: one for one in workload.status.conditions} if workload.status is not None else {}
+    changed = [workload.created]
+    first = _moment(conditions["Complete"].last_transition_time) if "Complete" in conditions else workload.created
+    for kind in ("Placed", "Suspended"):
+        condition = conditions.get(kind)
+        if condition is None:
+            continue
+        if condition.status is ConditionStatus.TRUE:
+            return None
+        since = _moment(condition.last_transition_time)
+        if since > first:
+            changed.append(since)
+    return max(changed)
+
+
+@lru_cache(maxsize=4096)
+def _moment(text: str) -> datetime:
+    return timestamps.parse(text)
