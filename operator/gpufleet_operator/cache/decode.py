@@ -188,6 +188,7 @@ def service(body: Json) -> Service:
     meta, spec = body["metadata"], as_map(body.get("spec"))
     return Service(
         uid=meta["uid"],
+        namespace=meta["namespace"],
         resource_version=meta.get("resourceVersion", ""),
         owner_uid=text(_controller(meta).get("uid")),
         deleting="deletionTimestamp" in meta,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from gpufleet_operator.model.actions import CreateService, RestoreService
-from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.objects import Service, Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.pods import network
@@ -17,8 +17,8 @@ def collect_services(snapshot: Snapshot, state: PassState) -> tuple[CreateServic
 
     The garbage collector deletes a Service with its workload.
     """
-    owners = {service.owner_uid for service in snapshot.services.values() if not service.deleting}
-    missing = (w for w in _with_service(snapshot) if w.uid not in owners)
+    owned = _by_owner(snapshot)
+    missing = (w for w in _with_service(snapshot) if (w.namespace, w.uid) not in owned)
     created = (CreateService(workload.uid, network.service(workload)) for workload in missing)
     return tuple(action for action in created if not state.is_backing_off(action.key, snapshot.now))
 
@@ -29,15 +29,23 @@ def collect_restored_services(snapshot: Snapshot, state: PassState) -> tuple[Res
     A client that changes them again and again is answered every half minute.
     """
     recent = _recently_restored(snapshot, state)
-    owned = {service.owner_uid: service for service in snapshot.services.values() if not service.deleting}
+    owned = _by_owner(snapshot)
     restored = (
         RestoreService(workload.uid, workload.name, service.uid, network.service(workload))
         for workload in _with_service(snapshot)
         if workload.uid not in recent
-        and (service := owned.get(workload.uid)) is not None
+        and (service := owned.get((workload.namespace, workload.uid))) is not None
         and network.differs(service, workload)
     )
     return tuple(action for action in restored if not state.is_backing_off(action.key, snapshot.now))
+
+
+def _by_owner(snapshot: Snapshot) -> dict[tuple[str, str], Service]:
+    """Returns the Services by namespace and uid of their owner.
+
+    An owner is in the namespace of its Service: users can write the uid of any object into one of their own namespace.
+    """
+    return {(one.namespace, one.owner_uid): one for one in snapshot.services.values() if not one.deleting}
 
 
 def next_restored(snapshot: Snapshot, state: PassState, restored: Iterable[RestoreService]) -> dict[str, datetime]:

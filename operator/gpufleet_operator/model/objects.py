@@ -349,6 +349,7 @@ class Service:
     """A Service with the workload label. `owner_uid` is that of the object that controls it; empty if none does."""
 
     uid: str
+    namespace: str
     resource_version: str
     owner_uid: str = ""
     deleting: bool = False

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from gpufleet_api.demand.gpu_demand import DemandStatus
 from gpufleet_api.names import Transport
-from gpufleet_operator.model.claims.resource_claim import ResourceClaim
+from gpufleet_operator.model.claims.resource_claim import PodKey, ResourceClaim
 from gpufleet_operator.model.cluster.telemetry_outage import TelemetryOutage
 from gpufleet_operator.model.demands.template import TemplateKey
 from gpufleet_operator.model.node_leases import NodeLeases
@@ -51,8 +51,8 @@ class Snapshot:
     """By name."""
     services: Mapping[str, Service] = field(default_factory=dict)
     """Services with the workload label, by uid."""
-    claims: Mapping[str, Mapping[str, ResourceClaim]] = field(default_factory=dict)
-    """ResourceClaims with the workload label: uid of the pod that owns them -> name -> claim."""
+    claims: Mapping[PodKey, Mapping[str, ResourceClaim]] = field(default_factory=dict)
+    """ResourceClaims with the workload label: key of the pod that owns them -> name -> claim."""
     with_quota: AbstractSet[str] = frozenset()
     """Uids of the pods for which Kueue reserves quota, so that they may reserve devices before it admits them."""
     quotas: Mapping[str, ResourceQuota] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Snapshot:
 
     def claim_of(self, pod: Pod) -> ResourceClaim | None:
         """Returns the claim with the devices of a pod."""
-        return None if pod.device_claim is None else self.claims.get(pod.uid, {}).get(pod.claim_name)
+        return None if pod.device_claim is None else self.claims.get((pod.namespace, pod.uid), {}).get(pod.claim_name)
 
     def stale_reason(self, name: str) -> str | None:
         """Returns why a node's telemetry may not be used, as a message; None: it may."""

@@ -49,7 +49,7 @@ class ClaimWriter:
         with creation_again_if_missing():
             body = await self._writer.create_claim(action.body)
         self._cache.claims.apply(body)
-        found = self._cache.claims.by_pod.get(action.pod_uid, {}).get(action.name)
+        found = self._cache.claims.by_pod.get((action.namespace, action.pod_uid), {}).get(action.name)
         if found is not None and found.requests != action.requests and found.requests == _whole(action.requests):
             # Deleted here and not by a later pass, because a successful write ends the backoff of the pod's claim.
             await self._writer.delete_claim(found.namespace, found.name, found.uid, found.resource_version)

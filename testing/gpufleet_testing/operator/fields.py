@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from gpufleet_api.demand.gpu_demand import DemandStatus
-from gpufleet_operator.model.claims.resource_claim import ClaimReference, ResourceClaim
+from gpufleet_operator.model.claims.resource_claim import ClaimReference, PodKey, ResourceClaim
 from gpufleet_operator.model.demands.template import TemplateKey
 from gpufleet_operator.model.node_leases import NodeLeases
 from gpufleet_operator.model.objects import (
@@ -124,7 +124,7 @@ class SnapshotFields(TypedDict, total=False):
     deleted_pods: Mapping[str, PodDeletion]
     other_requests: Mapping[str, Mapping[str, int]]
     services: Mapping[str, Service]
-    claims: Mapping[str, Mapping[str, ResourceClaim]]
+    claims: Mapping[PodKey, Mapping[str, ResourceClaim]]
     with_quota: AbstractSet[str]
     other_pods: Mapping[str, BoundPod]
     quotas: Mapping[str, ResourceQuota]

@@ -25,7 +25,9 @@ def services(*objects: Workload, existing: tuple[Service, ...] = ()) -> list[str
 def stored(workload: Workload, **changes: object) -> Service:
     """The Service of a workload as the operator made it, except for these fields of its spec."""
     body = network.service(workload)
-    return Service("s", "1", workload.uid, labels=body["metadata"]["labels"], spec={**body["spec"], **changes})
+    return Service(
+        "s", workload.namespace, "1", workload.uid, labels=body["metadata"]["labels"], spec={**body["spec"], **changes}
+    )
 
 
 def test_missing_service_is_created_with_the_pods() -> None:
@@ -54,13 +56,25 @@ def test_owned_service_is_not_created_again() -> None:
 
 
 def test_service_of_an_earlier_workload_of_the_name_does_not_count() -> None:
-    assert services(make.workload(network=DNS), existing=(Service("s", "1", owner_uid="uid-earlier"),)) == ["train"]
+    assert services(make.workload(network=DNS), existing=(Service("s", "ml", "1", owner_uid="uid-earlier"),)) == [
+        "train"
+    ]
+
+
+def test_service_in_another_namespace_that_names_the_workload_is_ignored() -> None:
+    """Users know the uids of others, and can write them as an owner into a Service of their own."""
+    workload = make.workload(network=DNS)
+    forged = replace(stored(workload, clusterIP="10.0.0.1"), uid="forged", namespace="other")
+
+    assert services(workload, existing=(forged,)) == ["train"]
+    both = {"s": stored(workload), "forged": forged}
+    assert decide(make.snapshot(workload, services=both)).restored_services == ()
 
 
 def test_service_that_is_being_deleted_is_created_again() -> None:
     workload = make.workload(network=DNS)
 
-    assert services(workload, existing=(Service("s", "1", owner_uid=workload.uid, deleting=True),)) == ["train"]
+    assert services(workload, existing=(Service("s", "ml", "1", owner_uid=workload.uid, deleting=True),)) == ["train"]
 
 
 def test_service_of_another_owner_is_named_in_degraded_and_retried() -> None:

@@ -43,10 +43,10 @@ async def test_created_claim_is_in_the_cache_until_it_is_deleted() -> None:
     writer = claim_writer(cluster, cache)
     await writer.create(create(pod, "GPU-1-0"))
     await writer.create(create(pod, "GPU-1-0"))  # its response was lost
-    found = cache.claims.by_pod[pod.uid][pod.name]
+    found = cache.claims.by_pod[pod.namespace, pod.uid][pod.name]
     assert len(cluster.of("claims")) == 1
     await writer.delete(delete(found))
-    assert cache.claims.by_pod[pod.uid][pod.name].deleting
+    assert cache.claims.by_pod[pod.namespace, pod.uid][pod.name].deleting
     await writer.delete(delete(found))
     assert cache.claims.by_pod == {}
 
@@ -63,7 +63,7 @@ async def test_claim_that_was_allocated_meanwhile_is_not_deleted() -> None:
     cluster, cache, pod = FakeCluster(1, 1), Cache(), claims.claiming(make.pod())
     writer = claim_writer(cluster, cache)
     await writer.create(create(pod, "GPU-1-0"))
-    found = cache.claims.by_pod[pod.uid][pod.name]
+    found = cache.claims.by_pod[pod.namespace, pod.uid][pod.name]
     cluster.change("claims", f"ml/{pod.name}", allocation={"devices": {"results": []}})
     with pytest.raises(ConflictError):
         await writer.delete(delete(found))
@@ -74,5 +74,5 @@ async def test_deletion_for_a_pod_that_gets_other_devices_is_an_event() -> None:
     cluster, cache, pod = FakeCluster(1, 1), Cache(), claims.claiming(make.pod())
     writer = claim_writer(cluster, cache)
     await writer.create(create(pod, "GPU-1-0"))
-    await writer.delete(delete(cache.claims.by_pod[pod.uid][pod.name], "GPU-1-0 became unhealthy"))
+    await writer.delete(delete(cache.claims.by_pod[pod.namespace, pod.uid][pod.name], "GPU-1-0 became unhealthy"))
     assert cluster.events == ["Reassigned: pod train-0 gets other devices: GPU-1-0 became unhealthy"]

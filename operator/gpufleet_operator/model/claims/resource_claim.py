@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+PodKey = tuple[str, str]
+"""Namespace and uid of a pod. Users can write the uid of any pod as the owner of a claim in their own namespace."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
@@ -39,6 +42,10 @@ class ResourceClaim:
     requests: tuple[ClaimRequest, ...] = ()
     allocated: tuple[DeviceAllocation, ...] | None = None
     """Devices that kube-scheduler has allocated; None: none yet."""
+
+    @property
+    def pod_key(self) -> PodKey:
+        return self.namespace, self.pod_uid
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 from gpufleet_api.names import DRA_DRIVER, Transport
 from gpufleet_api.telemetry.spec import Assignment
 from gpufleet_common.device_ids import device_name
-from gpufleet_operator.model.claims.resource_claim import ClaimReference, DeviceAllocation, ResourceClaim
+from gpufleet_operator.model.claims.resource_claim import ClaimReference, DeviceAllocation, PodKey, ResourceClaim
 from gpufleet_operator.model.objects import Pod, Telemetry, Workload
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.pods.claims.claim_body import claim_body, claim_requests
@@ -41,9 +41,9 @@ def claim(pod: Pod, reserved: Assignment, *, allocated_on: str | None = None, de
     )
 
 
-def by_pod(*claims: ResourceClaim) -> Mapping[str, Mapping[str, ResourceClaim]]:
+def by_pod(*claims: ResourceClaim) -> Mapping[PodKey, Mapping[str, ResourceClaim]]:
     """Groups claims as a snapshot has them."""
-    return {one.pod_uid: {one.name: one} for one in claims}
+    return {one.pod_key: {one.name: one} for one in claims}
 
 
 def stored_claim(workload: Workload, pod: Pod, reserved: Assignment) -> dict[str, Any]:

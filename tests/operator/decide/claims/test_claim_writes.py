@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.state import record_results
 from gpufleet_operator.kube.patches import as_json
@@ -67,6 +69,19 @@ def test_claim_that_is_being_deleted_is_waited_for() -> None:
     assert not actions.claims
     assert not actions.deleted_claims
     assert not actions.releases
+
+
+@pytest.mark.parametrize("deleting", [False, True])
+def test_claim_in_another_namespace_that_names_the_pod_is_ignored(deleting: bool) -> None:
+    """Users know the uids of others' pods, and a finalizer keeps their claim from the garbage collector."""
+    pod = gated()
+    reserved = claims.assignment(pod)
+    found = replace(claims.claim(pod, reserved, deleting=deleting), namespace="other", requests=())
+    telemetry = claims.dra_telemetry("node-1", reserved)
+    actions = decide(make.snapshot(make.workload(), pod, telemetry, claims=claims.by_pod(found)))
+    assert [create.name for create in actions.claims] == [pod.name]
+    assert not actions.deleted_claims
+    assert [release.after_claims for release in actions.releases] == [{pod.uid}]
 
 
 def test_claim_of_a_dropped_reservation_is_deleted() -> None:

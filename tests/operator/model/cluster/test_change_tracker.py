@@ -39,7 +39,7 @@ def put(cache: Cache, kind: str, identity: int, form: int, version: int) -> None
     elif form == 0:
         cache.services.remove(f"s{identity}", str(version))
     else:
-        cache.services.put(Service(f"s{identity}", str(version), owner_uid=workload))
+        cache.services.put(Service(f"s{identity}", "ml", str(version), owner_uid=workload))
 
 
 def without_empty(groups: Mapping[str, Any] | set[str]) -> Any:
