@@ -31,7 +31,7 @@ from gpufleet_operator.pods.network import SERVICE_FIELDS
 
 T = TypeVar("T")
 
-_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What decoding a malformed document can raise; pydantic's ValidationError is a ValueError."""
 
 _KUEUE_LABELS = (QUEUE_LABEL, PRIORITY_CLASS_LABEL)

@@ -27,6 +27,7 @@ from gpufleet_operator.model.lenient_json import Json, as_list, as_map, index, m
 from gpufleet_operator.model.objects import (
     DEFAULT_SCHEDULER,
     DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS,
+    MAX_GRACE_PERIOD_SECONDS,
     AffinityShape,
     Pod,
     PodPhase,
@@ -109,8 +110,11 @@ def _deletion_requested(meta: Json) -> datetime | None:
 
 
 def _grace_period_seconds(spec: Json) -> int:
+    """Returns the grace period; at most what a reservation can record, which is 68 years."""
     seconds = spec.get("terminationGracePeriodSeconds")
-    return seconds if isinstance(seconds, int) and seconds >= 0 else DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS
+    if not isinstance(seconds, int) or seconds < 0:
+        return DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS
+    return min(seconds, MAX_GRACE_PERIOD_SECONDS)
 
 
 def _phase(name: str) -> PodPhase:
@@ -169,7 +173,7 @@ def _assigned_node(annotation: str) -> str | None:
     """Returns the node of the operator's annotation; None: there is none."""
     try:
         return text(as_map(json.loads(annotation)).get("node")) or None if annotation else None
-    except ValueError:
+    except (RecursionError, ValueError):  # with admission policies, only the operator can write it
         return None
 
 

@@ -5,6 +5,9 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
+_MAX_DIGITS = 18
+"""An index has a few digits. Python converts no text of more than 4,300, and annotations may have 262,144."""
+
 
 def as_map(value: Any) -> Json:
     """Returns the value if it is a map, else an empty one."""
@@ -29,9 +32,9 @@ def text(value: Any) -> str:
 
 
 def index(value: Any) -> int | None:
-    """Returns the number that a label or annotation has in decimal digits; None if it has anything else."""
+    """Returns the number that a label or annotation has in up to 18 decimal digits; None if it has anything else."""
     digits = text(value)
-    return int(digits) if digits.isascii() and digits.isdigit() else None
+    return int(digits) if len(digits) <= _MAX_DIGITS and digits.isascii() and digits.isdigit() else None
 
 
 def number(value: Any) -> int:

@@ -24,6 +24,8 @@ from gpufleet_operator.placement.model import PodNeeds, Taint
 
 DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS = 30
 """Of a pod whose spec has none, by the API."""
+MAX_GRACE_PERIOD_SECONDS = 2**31 - 1
+"""Maximum that a reservation records: 68 years. The apiserver accepts up to 2^63 - 1 in a pod."""
 
 
 DEFAULT_SCHEDULER = "default-scheduler"

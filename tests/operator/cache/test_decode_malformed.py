@@ -191,6 +191,13 @@ def test_an_object_without_identity_is_counted_once_and_skipped() -> None:
     assert reported == ["pod", "bound_pod"]
 
 
+def test_an_object_that_is_nested_too_deeply_is_skipped() -> None:
+    def convert(body: object) -> object:
+        return convert(body)
+
+    assert Decoder().decode(convert, POD) is None
+
+
 def test_an_object_that_becomes_malformed_keeps_its_last_state() -> None:
     """A pod whose last state cannot be decoded still holds its devices."""
     cache = Cache()
