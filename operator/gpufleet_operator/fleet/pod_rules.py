@@ -12,7 +12,7 @@ from typing import NamedTuple
 from gpufleet_api.workload import Requirements
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Pod
-from gpufleet_operator.model.pod_traits import LabelSelector, PodTerm, PodTraits, SpreadConstraint
+from gpufleet_operator.model.pod_traits import HostPort, LabelSelector, PodTerm, PodTraits, SpreadConstraint
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement.model import DomainRule, FilterReason, PodNeeds, Request, RuleKind, Taint
 from gpufleet_operator.placement.search.constraints import matches, selected, untolerated
@@ -51,6 +51,8 @@ class PlacedPods:
         self._pods: list[PlacedPod] = []
         self._nodes: tuple[DomainNode, ...] = ()
         self._by_namespace: dict[str, list[PlacedPod]] = {}
+        self._ports_in_use: dict[tuple[int, str], list[tuple[int, HostPort]]] = {}
+        """Number and protocol -> host ports, each with the position of its pod."""
         self._indexed = 0
         """Number of pods in the index."""
         if restrict:
@@ -91,8 +93,10 @@ class PlacedPods:
     def _index(self) -> None:
         self._read()
         self._nodes = self._nodes or tuple(self._given_nodes)
-        for pod in self._pods[self._indexed :]:
+        for at, pod in enumerate(self._pods[self._indexed :], self._indexed):
             self._by_namespace.setdefault(pod.traits.namespace, []).append(pod)
+            for port in pod.traits.ports:
+                self._ports_in_use.setdefault((port.port, port.protocol), []).append((at, port))
         self._indexed = len(self._pods)
 
     def restrict(self, requested: Request, requirements: Requirements | None, pod: Pod) -> Request:
@@ -129,13 +133,16 @@ class PlacedPods:
         )
 
     def _ports(self, pod: PodTraits) -> Iterator[DomainRule]:
+        domains = {node.name: node.name for node in self._nodes} if pod.ports else {}
         for wanted in pod.ports:
+            in_use = self._ports_in_use.get((wanted.port, wanted.protocol), ())
+            pods = dict.fromkeys(at for at, port in in_use if wanted.conflicts(port))
             yield DomainRule(
                 RuleKind.APART,
                 FilterReason.HOST_PORT,
                 f"host port {wanted} is in use on the node",
-                {node.name: node.name for node in self._nodes},
-                _total(p.node for p in self._pods if any(wanted.conflicts(port) for port in p.traits.ports)),
+                domains,
+                _total(self._pods[at].node for at in pods),
                 counts_replicas=True,
             )
 

@@ -50,6 +50,9 @@ def _parse(text: Any) -> Fraction:
     if not found:
         raise ValueError(f"{text!r} is not a resource quantity")
     sign, digits, exponent, suffix = found.groups()
+    if exponent is None and digits.isdigit() and len(digits) <= _MAX_EXPONENT:
+        scale, amount = _SUFFIXES[suffix], int(f"{sign}{digits}")
+        return Fraction(amount * scale.numerator) if scale.denominator == 1 else Fraction(amount, scale.denominator)
     number, power = Decimal(digits), int(exponent or 0)
     if not number:
         return Fraction(0)
