@@ -27,6 +27,10 @@ def duplicate(path: str, value: Any) -> str:
     return f"{path}: Duplicate value: {show(value)}"
 
 
+def too_many(path: str, most: int, what: str = "items") -> str:
+    return f"{path}: Too many: must have at most {most:,} {what}"
+
+
 def forbidden(path: str, detail: str) -> str:
     return f"{path}: Forbidden: {detail}"
 

@@ -28,6 +28,7 @@ from gpufleet_operator.model.objects import BoundPod, Node, NodeCondition, Servi
 from gpufleet_operator.model.scale_up.objects import SCALE_DOWN_DISABLED
 from gpufleet_operator.pods import requests, traits
 from gpufleet_operator.pods.network import SERVICE_FIELDS
+from gpufleet_operator.pods.size_limits import template_error
 
 T = TypeVar("T")
 
@@ -91,13 +92,16 @@ class Decoder:
 def workload(body: Json) -> Workload:
     """Decodes a GPUWorkload. An invalid one (stored by another version) keeps its identity, with the reason."""
     meta = body["metadata"]
-    model, invalid = None, ""
+    model, invalid = None, template_error(as_map(body.get("spec")).get("template"))
     try:
-        model = compact(GPUWorkload.model_validate(body))
-        status = model.status
-        # Both are stored in separate fields, and the status may be held back.
-        metadata = model.metadata.model_copy(update={"resource_version": None})
-        model = model.model_copy(update={"status": None, "metadata": metadata})
+        if invalid:
+            status = _status(body)
+        else:
+            model = compact(GPUWorkload.model_validate(body))
+            status = model.status
+            # Both are stored in separate fields, and the status may be held back.
+            metadata = model.metadata.model_copy(update={"resource_version": None})
+            model = model.model_copy(update={"status": None, "metadata": metadata})
     except ValidationError as error:
         invalid = _first_error(error)
         status = _status(body)

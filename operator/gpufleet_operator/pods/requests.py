@@ -7,13 +7,16 @@ values count against the pod: a malformed quantity exceeds every node, a malform
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
-from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, text
+from gpufleet_operator.model.lenient_json import Json, as_map, maps, text
 from gpufleet_operator.placement.model import PodNeeds, Taint
-from gpufleet_operator.placement.node_rules import MatchExpression, NodeSelectorTerm, Toleration
+from gpufleet_operator.placement.node_rules import NodeSelectorTerm, Toleration
 from gpufleet_operator.pods.node_affinity import node_selector_terms
 from gpufleet_operator.pods.quantities import MAX_AMOUNT, milli, whole
+from gpufleet_operator.pods.size_limits import MAX_RESOURCES, MAX_RULES, MAX_TOLERATIONS
+from gpufleet_operator.pods.traits import expressions
 
 NATIVE_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})
 """Resources of Kubernetes itself; all others are extended resources."""
@@ -71,8 +74,7 @@ def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, with
                 value=text(t.get("value")),
                 effect=text(t.get("effect")),
             )
-            for t in maps(spec.get("tolerations"))
-            if t
+            for t in islice(filter(None, maps(spec.get("tolerations"))), MAX_TOLERATIONS + 1)
         ),
     )
 
@@ -111,7 +113,14 @@ def allocatable(resources: Json) -> dict[str, int]:
 def container_requests(container: Json) -> dict[str, int]:
     """Returns the requests of one container; what has only a limit requests that much."""
     resources = as_map(container.get("resources"))
-    return _amounts({**as_map(resources.get("limits")), **as_map(resources.get("requests"))})
+    found = {**as_map(resources.get("limits")), **as_map(resources.get("requests"))}
+    if len(found) > MAX_RESOURCES:
+        found = dict(islice(sorted(found.items(), key=_is_extended), MAX_RESOURCES + 1 + len(NATIVE_RESOURCES)))
+    return _amounts(found)
+
+
+def _is_extended(resource: tuple[str, Any]) -> bool:
+    return resource[0] not in NATIVE_RESOURCES
 
 
 def _amounts(resources: Json, *, malformed: int = MAX_AMOUNT) -> dict[str, int]:
@@ -137,13 +146,6 @@ def _affinity_terms(spec: Json) -> tuple[NodeSelectorTerm, ...] | None:
     if terms is None:
         return None
     return tuple(
-        NodeSelectorTerm(_expressions(term.get("matchExpressions")), _expressions(term.get("matchFields")))
-        for term in terms
-    )
-
-
-def _expressions(given: Any) -> tuple[MatchExpression, ...]:
-    return tuple(
-        MatchExpression(text(e.get("key")), text(e.get("operator")), tuple(map(text, as_list(e.get("values")))))
-        for e in maps(given)
+        NodeSelectorTerm(expressions(term.get("matchExpressions")), expressions(term.get("matchFields")))
+        for term in terms[: MAX_RULES + 1]
     )

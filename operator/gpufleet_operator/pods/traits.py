@@ -1,12 +1,14 @@
 """Reads the traits of a pod from its JSON, by the rules of kube-scheduler.
 
-Malformed fields are ignored; nothing raises.
+Malformed fields are ignored; nothing raises. Of each list, at most one entry more than its limit is read, see
+`size_limits`.
 """
 
 import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
 from gpufleet_operator.model.pod_traits import (
@@ -20,7 +22,9 @@ from gpufleet_operator.model.pod_traits import (
 )
 from gpufleet_operator.placement.node_rules import MatchExpression
 from gpufleet_operator.pods.node_affinity import REQUIRED
+from gpufleet_operator.pods.size_limits import MAX_EXPRESSIONS, MAX_HOST_PORTS, MAX_RULES, MAX_VALUES
 
+T = TypeVar("T")
 _SHARED_LABELS = 8192
 
 
@@ -30,18 +34,19 @@ def pod_traits(namespace: str, labels: Any, spec: Any) -> PodTraits:
     return PodTraits(
         namespace=namespace,
         labels=own,
-        ports=tuple(_ports(spec)),
-        anti_affinity=tuple(_terms(spec, "podAntiAffinity", namespace, own)),
-        affinity=tuple(_terms(spec, "podAffinity", namespace, own)),
-        spread=tuple(_spread(spec, own)),
+        ports=_first(MAX_HOST_PORTS, _ports(spec)),
+        anti_affinity=_first(MAX_RULES, _terms(spec, "podAntiAffinity", namespace, own)),
+        affinity=_first(MAX_RULES, _terms(spec, "podAffinity", namespace, own)),
+        spread=_first(MAX_RULES, _spread(spec, own)),
     )
 
 
 def bound_traits(namespace: str, labels: Any, spec: Any) -> PodTraits:
     """Returns the traits of a pod on a node that other pods can conflict with. Pods with equal labels share them."""
     spec, pairs = as_map(spec), _pairs(labels)
-    own, ports = _shared_labels(pairs), tuple(_ports(spec))
-    return _shared_traits(namespace, pairs, ports, tuple(_terms(spec, "podAntiAffinity", namespace, own)))
+    own, ports = _shared_labels(pairs), _first(MAX_HOST_PORTS, _ports(spec))
+    terms = _first(MAX_RULES, _terms(spec, "podAntiAffinity", namespace, own))
+    return _shared_traits(namespace, pairs, ports, terms)
 
 
 @lru_cache(maxsize=_SHARED_LABELS)
@@ -49,6 +54,10 @@ def _shared_traits(
     namespace: str, labels: tuple[tuple[str, str], ...], ports: tuple[HostPort, ...], anti_affinity: tuple[PodTerm, ...]
 ) -> PodTraits:
     return PodTraits(sys.intern(namespace), _shared_labels(labels), ports=ports, anti_affinity=anti_affinity)
+
+
+def _first(most: int, found: Iterable[T]) -> tuple[T, ...]:
+    return tuple(islice(found, most + 1))
 
 
 def _labels(given: Any) -> Labels:
@@ -114,9 +123,18 @@ def _selector(given: Any, *more: MatchExpression) -> LabelSelector | None:
     if given is None:
         return None
     given = as_map(given)
-    exact = [MatchExpression(str(key), "In", (text(value),)) for key, value in as_map(given.get("matchLabels")).items()]
-    listed = [
-        MatchExpression(text(e.get("key")), text(e.get("operator")), tuple(map(text, as_list(e.get("values")))))
-        for e in maps(given.get("matchExpressions"))
-    ]
-    return LabelSelector((*exact, *listed, *more))
+    labels = islice(as_map(given.get("matchLabels")).items(), MAX_EXPRESSIONS + 1)
+    exact = [MatchExpression(str(key), "In", (text(value),)) for key, value in labels]
+    return LabelSelector((*exact, *expressions(given.get("matchExpressions")), *more))
+
+
+def expressions(given: Any) -> tuple[MatchExpression, ...]:
+    """Returns the expressions of a selector or a node selector term."""
+    return tuple(
+        MatchExpression(
+            text(one.get("key")),
+            text(one.get("operator")),
+            tuple(map(text, as_list(one.get("values"))[: MAX_VALUES + 1])),
+        )
+        for one in islice(maps(given), MAX_EXPRESSIONS + 1)
+    )

@@ -10,10 +10,12 @@ from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.pod_state.device_containers import counts
 from gpufleet_operator.model.pod_state.owner import DeviceRequest
 from gpufleet_operator.model.state_types import Limits
+from gpufleet_operator.pods.size_limits import rule_errors
 
 
 def pod_errors(workload: Workload, spec: WorkloadSpec, pod: Pod, limits: Limits) -> Iterator[str]:
     """Yields the errors of a gated pod, in the grammar of field.Error."""
+    yield from rule_errors(pod.traits, pod.needs, "spec")
     if pod.scheduler not in limits.pod_policy.schedulers:
         yield unsupported("spec.schedulerName", pod.scheduler, limits.pod_policy.schedulers)
     if pod.device_claim is not None:
