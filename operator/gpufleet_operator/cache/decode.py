@@ -27,8 +27,8 @@ from gpufleet_operator.model.node_leases import NodeLease
 from gpufleet_operator.model.objects import BoundPod, Node, NodeCondition, Service, Telemetry, Workload
 from gpufleet_operator.model.scale_up.objects import SCALE_DOWN_DISABLED
 from gpufleet_operator.pods import requests, traits
+from gpufleet_operator.pods.limits.size_limits import template_error
 from gpufleet_operator.pods.network import SERVICE_FIELDS
-from gpufleet_operator.pods.size_limits import template_error
 
 T = TypeVar("T")
 

@@ -19,7 +19,6 @@ from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
 from gpufleet_operator.model.state_types import TemplateCheck
 from gpufleet_operator.placement.packing import PodType
 from gpufleet_operator.pods import build, validate
-from gpufleet_operator.pods.size_limits import rule_errors
 from gpufleet_operator.pods.template_hash import template_hash
 from gpufleet_operator.pods.traits import pod_traits
 
@@ -80,9 +79,7 @@ def check_template(
     try:
         errors = validate.validate_template(model.spec, resources, policy)
         checked = not errors and not model.spec.adopts
-        pod_type, built_from = None, ""
-        if checked:
-            pod_type, built_from, errors = _build_once(workload, model, resources, policy)
+        pod_type, built_from = _build_once(workload, model, resources, policy) if checked else (None, "")
     except Exception as error:  # noqa: BLE001 - any exception fails this workload only
         message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
         return TemplateCheck(workload.generation, (message,), unexpected_error=traceback.format_exc())
@@ -99,17 +96,16 @@ def _hash(model: GPUWorkload) -> str:
 
 def _build_once(
     workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy
-) -> tuple[PodType | None, str, tuple[str, ...]]:
+) -> tuple[PodType | None, str]:
     """Runs all code that reads the template later.
 
-    Returns what a replica requests, None for shares, the hash of the template, and what it has too many of.
+    Returns what a replica requests, None for shares, and the hash of the template.
     """
     body = build.build(workload, model.spec, 0, workload.name, resources, policy=policy)
     # Only these fields refer to the pod's own labels, and the labels of each pod differ.
     compares = any(body["spec"].get(name) for name in _WITH_OWN_LABELS)
-    traits = pod_traits(workload.namespace, body["metadata"]["labels"] if compares else {}, body["spec"])
+    pod_traits(workload.namespace, body["metadata"]["labels"] if compares else {}, body["spec"])
     requested = request(model, replicas=(0,), resources=resources)
     pod_type = PodType.of(requested, 1)
     built_from: str = body["metadata"]["labels"][TEMPLATE_HASH_LABEL]
-    errors = tuple(rule_errors(traits, requested.pod, f"{_PATH}.spec"))
-    return pod_type if requested.devices.share is None else None, built_from, errors
+    return pod_type if requested.devices.share is None else None, built_from

@@ -13,9 +13,9 @@ from typing import Any
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, text
 from gpufleet_operator.placement.model import PodNeeds, Taint
 from gpufleet_operator.placement.node_rules import NodeSelectorTerm, Toleration
+from gpufleet_operator.pods.limits.size_limits import MAX_RESOURCES, MAX_RULES, MAX_TOLERATIONS
 from gpufleet_operator.pods.node_affinity import node_selector_terms
 from gpufleet_operator.pods.quantities import MAX_AMOUNT, milli, whole
-from gpufleet_operator.pods.size_limits import MAX_RESOURCES, MAX_RULES, MAX_TOLERATIONS
 from gpufleet_operator.pods.traits import expressions
 
 NATIVE_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})

@@ -21,8 +21,8 @@ from gpufleet_operator.model.pod_traits import (
     SpreadConstraint,
 )
 from gpufleet_operator.placement.node_rules import MatchExpression
+from gpufleet_operator.pods.limits.size_limits import MAX_EXPRESSIONS, MAX_HOST_PORTS, MAX_RULES, MAX_VALUES
 from gpufleet_operator.pods.node_affinity import REQUIRED
-from gpufleet_operator.pods.size_limits import MAX_EXPRESSIONS, MAX_HOST_PORTS, MAX_RULES, MAX_VALUES
 
 T = TypeVar("T")
 _SHARED_LABELS = 8192

@@ -13,7 +13,10 @@ from gpufleet_common.field_errors import duplicate, forbidden, invalid, not_foun
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
 from gpufleet_operator.model.pod_state.device_containers import counts, sidecars
+from gpufleet_operator.pods.limits.size_limits import rule_errors, template_error
 from gpufleet_operator.pods.node_affinity import PATH
+from gpufleet_operator.pods.requests import pod_needs
+from gpufleet_operator.pods.traits import pod_traits
 from gpufleet_operator.pods.validate_policy import validate_policy
 from gpufleet_operator.pods.validate_spec import (
     Errors,
@@ -29,7 +32,8 @@ _CONTAINER = "spec.devices.container"
 
 def validate_template(spec: WorkloadSpec, resources: Resources, policy: PodPolicy = DEFAULT_POLICY) -> tuple[str, ...]:
     """Returns all errors of the template; empty if pods can be created from it, or if the pods have other owners."""
-    return tuple(_errors(spec, resources, policy))
+    too_large = template_error(spec.pod_template)
+    return (too_large,) if too_large else tuple(_errors(spec, resources, policy))
 
 
 def _errors(spec: WorkloadSpec, resources: Resources, policy: PodPolicy) -> Errors:
@@ -56,6 +60,7 @@ def _errors(spec: WorkloadSpec, resources: Resources, policy: PodPolicy) -> Erro
     yield from malformed
     if malformed:
         return
+    yield from rule_errors(pod_traits("", None, pod), pod_needs(pod), _SPEC)
     names = [str(c["name"]) for c in pod["containers"]]
     available = [*names, *(str(c["name"]) for c in sidecars(pod))]
     yield from _device_container(spec.devices, names, available)

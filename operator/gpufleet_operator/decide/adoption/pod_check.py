@@ -10,7 +10,7 @@ from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.pod_state.device_containers import counts
 from gpufleet_operator.model.pod_state.owner import DeviceRequest
 from gpufleet_operator.model.state_types import Limits
-from gpufleet_operator.pods.size_limits import rule_errors
+from gpufleet_operator.pods.limits.size_limits import rule_errors
 
 
 def pod_errors(workload: Workload, spec: WorkloadSpec, pod: Pod, limits: Limits) -> Iterator[str]:

@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 
 from gpufleet_api.names import RESOURCE
+from gpufleet_api.workload import GPUWorkload
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.decide.adoption.pod_check import pod_errors
+from gpufleet_operator.model.extended_resources import DEFAULTS
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.pods.node_affinity import REQUIRED
+from gpufleet_operator.pods.validate import validate_template
 from gpufleet_testing.operator import make
 from gpufleet_testing.operator.synthetic import SyntheticFleet
 
@@ -148,6 +151,8 @@ def test_template_with_too_many_values_is_not_decoded(volume: Any) -> None:
     found = decode.workload(body)
 
     assert found.model is None
+    spec = GPUWorkload.model_validate(body).spec
+    assert validate_template(spec, DEFAULTS) == (found.invalid,), "the command line reads no cluster"
     assert found.invalid == "spec.template: Too many: must have at most 20,000 values"
 
 
