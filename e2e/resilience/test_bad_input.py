@@ -186,3 +186,24 @@ def test_template_with_thousands_of_levels(namespace: TestNamespace, fleet: Flee
     print(message)
     assert 'unknown field "spec.volumes[0].emptyDir.a"' in message, message
     assert fleet.operator_pod()["metadata"]["uid"] == operator
+
+
+def test_extreme_templates_stop_no_other_workload(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: pods with an index of thousands of digits are read, and what would slow down passes is rejected."""
+    operator = fleet.operator_pod()["metadata"]["uid"]
+    indexed = gpuworkload("indexed")
+    annotations = {"batch.kubernetes.io/job-completion-index": "1" * 5000}
+    indexed["spec"]["template"].setdefault("metadata", {})["annotations"] = annotations
+    ports = [{"containerPort": 80, "hostPort": port + 1} for port in range(3000)]
+    namespace.apply(indexed)
+    namespace.apply(gpuworkload("ports", template=pod_spec(container(ports=ports))))
+    lists: list[list[object]] = [[]] * 100_000
+    namespace.apply(gpuworkload("lists", template=pod_spec(volumes=[{"name": "x", "emptyDir": lists}])))
+    namespace.apply(gpuworkload("good"))
+    namespace.verify("good")
+    namespace.verify("indexed")
+    message = namespace.wait_condition("ports", "Stalled", "True", "InvalidTemplate")
+    assert "hostPort: Too many: must have at most 128 items" in message, message
+    message = namespace.wait_condition("lists", "Stalled", "True", "InvalidObject")
+    assert message == "spec.template: Too many: must have at most 20,000 values", message
+    assert fleet.operator_pod()["metadata"]["uid"] == operator
