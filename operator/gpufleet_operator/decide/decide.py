@@ -49,27 +49,27 @@ def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
     ledger = read_ledger(snapshot, state)
     state = replace(state, device_use=update_use(snapshot, state.device_use, ledger))
     assessed = _assess(snapshot, state, ledger, source, guard=guard)
-    creations = due_creations(snapshot, state, assessed, source.creations_elsewhere())
+    creations = due_creations(snapshot, state, assessed, source.creations_elsewhere(), guard=guard)
     source.require(creations.elsewhere)
     if (creations.held, creations.queued) != (state.held_creations, state.queued_creations):
         state = replace(state, held_creations=creations.held, queued_creations=creations.queued)
-    assessed = remove_incomplete_gangs(state, assessed, {*creations.due, *creations.queued})
+    assessed = remove_incomplete_gangs(state, assessed, {*creations.due, *creations.queued}, guard=guard)
 
     # 3. Choose the pods of an older template to replace now, and pass their devices on to their successors.
-    ledger, assessed = apply_update_strategy(snapshot, ledger, assessed)
-    ledger, assessed = pass_on(snapshot, state, ledger, assessed, source)
-    assessed = tuple(with_methods(each) for each in assessed)
+    ledger, assessed = apply_update_strategy(snapshot, ledger, assessed, guard=guard)
+    ledger, assessed = pass_on(snapshot, state, ledger, assessed, source, guard=guard)
+    assessed = guard.workloads(with_methods, assessed)
 
     # 4. Find out for which transport the missing pods are created, before the devices that they may get are picked.
     by_uid = {each.workload.uid: each for each in assessed}
-    due = [by_uid[uid] for uid in creations.due]
+    due = [by_uid[uid] for uid in creations.due if uid in by_uid]
     expected = transports_of_new_pods(snapshot, state, ledger, due, source, guard=guard)
     creations = replace(creations, transports=expected)
 
     # 5. Pick devices for the replicas that wait for them.
     plan = place_waiting(snapshot, state, ledger, assessed, source, guard=guard)
     state = with_picks(state, plan)
-    assessed = tuple(replace_pods(each, plan.switched) for each in assessed)
+    assessed = guard.workloads(partial(replace_pods, switched=plan.switched), assessed)
     return _collect(snapshot, state, assessed, creations, plan, guard=guard)
 
 
@@ -99,18 +99,19 @@ def _collect(
 ) -> Actions:
     """Returns everything to write after the devices are picked, and the state for the next pass."""
     # 6. Collect the writes to Services, pods and reservations, without those that are backing off.
-    services = collect_services(snapshot, state)
-    restored_services = collect_restored_services(snapshot, state)
-    assessed = tuple(record_removals(each) for each in assessed)
+    services = collect_services(snapshot, state, guard=guard)
+    restored_services = collect_restored_services(snapshot, state, guard=guard)
+    assessed = guard.workloads(record_removals, assessed)
     writes = collect_writes(snapshot, state, assessed, plan, creations, guard=guard)
-    assessed = tuple(record_evictions(each, writes.evicted) for each in assessed)
+    assessed = guard.workloads(partial(record_evictions, evicted=writes.evicted), assessed)
+    deletions = expired(snapshot, guard)
 
-    # 7. Count the rejections of this pass, and collect the statuses that explain them.
-    rejections = count_rejections(snapshot, state.rejections, assessed)
+    # 7. Collect the reports to people: conditions of nodes, explanations of gated pods.
+    reports = collect_reports(snapshot, state, assessed, plan, writes, guard=guard)
+
+    # 8. Count the rejections of this pass, and collect the statuses that explain them, and the exceptions until here.
+    rejections = count_rejections(snapshot, state.rejections, assessed, guard=guard)
     statuses = collect_statuses(snapshot, state, rejections, assessed, plan, guard=guard)
-
-    # 8. Collect the reports to people: conditions of nodes, explanations of gated pods.
-    reports = collect_reports(snapshot, state, assessed, plan, writes)
 
     # 9. Build the state for the next pass.
     after = next_state(
@@ -123,7 +124,7 @@ def _collect(
         statuses=statuses,
         reports=reports,
     )
-    moments = due_moments(snapshot, after, assessed, plan.moments, reports.later)
+    moments = due_moments(snapshot, after, assessed, plan.moments, reports.later, guard=guard)
     return Actions(
         services=services,
         restored_services=restored_services,
@@ -138,7 +139,7 @@ def _collect(
         statuses=statuses.to_write,
         reports=reports.to_write,
         late_reports=reports.late,
-        expired=tuple(e for e in expired(snapshot) if not state.is_backing_off(e.key, snapshot.now)),
+        expired=tuple(e for e in deletions if not state.is_backing_off(e.key, snapshot.now)),
         state=after,
         due=earliest(moments),
         moments=moments,

@@ -1,9 +1,11 @@
 """Evicts the pods of drained devices. The eviction API honors PodDisruptionBudgets and deletes the pod."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
-from gpufleet_api.telemetry.spec import CordonedDevice
+from gpufleet_api.telemetry.spec import Assignment, CordonedDevice
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import EvictPod
@@ -11,7 +13,7 @@ from gpufleet_operator.model.objects import Pod, Telemetry
 from gpufleet_operator.model.snapshot import Snapshot
 
 
-def collect_evictions(snapshot: Snapshot, ledger: Ledger) -> Iterator[EvictPod]:
+def collect_evictions(snapshot: Snapshot, ledger: Ledger, guard: WorkloadGuard) -> Iterator[EvictPod]:
     """Yields the evictions of pods that have a device which is cordoned with `drain`.
 
     These are the released pods of GPUWorkloads, and the other pods that the agent reports as holders, as long as their
@@ -21,13 +23,19 @@ def collect_evictions(snapshot: Snapshot, ledger: Ledger) -> Iterator[EvictPod]:
     Args:
         snapshot: The cluster.
         ledger: After this pass.
+        guard: Gets the workloads and nodes on which this fails.
     """
-    for node, telemetry in snapshot.telemetry.items():
-        drained = cordons.drained(snapshot, node)
-        if drained:
-            found = _Holders(snapshot, ledger, telemetry, drained)
-            yield from found.reserved()
-            yield from found.reported()
+
+    def of_node(telemetry: Telemetry) -> Sequence[EvictPod]:
+        drained = cordons.drained(snapshot, telemetry.name)
+        if not drained:
+            return ()
+        found = _Holders(snapshot, ledger, telemetry, drained)
+        reserved = guard.each(found.reserved, telemetry.assignments, attrgetter("workload_uid"))
+        return (*(one for one in reserved if one is not None), *found.reported())
+
+    for evictions in guard.each(of_node, snapshot.telemetry.values(), attrgetter("name")):
+        yield from evictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +47,12 @@ class _Holders:
     telemetry: Telemetry
     drained: Mapping[str, CordonedDevice]
 
-    def reserved(self) -> Iterator[EvictPod]:
-        for assignment in self.telemetry.assignments:
-            pod = self.snapshot.pods.get(assignment.pod_uid)
-            uuid = next((uuid for uuid in assignment.devices if uuid in self.drained), None)
-            if uuid is not None and pod is not None and pod.uid in self.ledger.active and _may_run(pod):
-                yield self._eviction(pod, uuid, assignment.workload_uid, assignment.workload)
+    def reserved(self, assignment: Assignment) -> EvictPod | None:
+        pod = self.snapshot.pods.get(assignment.pod_uid)
+        uuid = next((uuid for uuid in assignment.devices if uuid in self.drained), None)
+        if uuid is None or pod is None or pod.uid not in self.ledger.active or not _may_run(pod):
+            return None
+        return self._eviction(pod, uuid, assignment.workload_uid, assignment.workload)
 
     def reported(self) -> Iterator[EvictPod]:
         """Yields pods without a reservation; a report may be older than the pod of a name, so it has to be fresh."""

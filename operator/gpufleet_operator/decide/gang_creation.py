@@ -8,9 +8,12 @@ import heapq
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
+from typing import NamedTuple
 
 from gpufleet_api.names import Transport
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.queue.order import precedence
 from gpufleet_operator.decide.queue.unplaced import has_started
 from gpufleet_operator.ledger.kept import ReplicaKey
@@ -73,6 +76,8 @@ def due_creations(
     state: PassState,
     assessed: Sequence[WorkloadReplicas],
     elsewhere: Mapping[str, QueuedCreation] = MappingProxyType({}),
+    *,
+    guard: WorkloadGuard,
 ) -> Creations:
     """Returns the workloads whose missing pods are created now.
 
@@ -88,29 +93,26 @@ def due_creations(
         state: That of this pass.
         assessed: The workloads that parse.
         elsewhere: Those of earlier passes that this one does not look at.
+        guard: Gets the workloads on which this fails.
     """
     in_flight = _gangs_in_flight(snapshot, state)
-    missing = [
-        a for a in sorted(assessed, key=precedence) if any(_is_missing(r) and not r.retry_paused for r in a.replicas)
-    ]
+    found = guard.workloads(partial(_incomplete, snapshot, state), assessed)
+    missing = sorted((one for one in found if one is not None), key=lambda one: one.creation.order)
     due: list[str] = []
     held: set[str] = set()
     later_gangs: set[str] = set()
     for each in reversed(missing):
-        workload, gang = each.workload, each.spec.placement.gang
-        key = create_key(workload.uid)
-        own = not state.is_backing_off(key, snapshot.now)
-        waits_for_quota = key not in state.in_flight and _quota_backoff(state, workload.uid) is not None
-        forced = gang and workload.namespace in later_gangs and waits_for_quota
-        if gang and (own or forced) and in_flight.get(workload.namespace, set()) - {workload.uid}:
-            held.add(workload.uid)
-        elif own or forced:
-            due.append(workload.uid)
-        if own and gang:
-            later_gangs.add(workload.namespace)
+        uid, namespace = each.uid, each.creation.namespace
+        forced = each.gang and namespace in later_gangs and each.waits_for_quota
+        if each.gang and (each.due or forced) and in_flight.get(namespace, set()) - {uid}:
+            held.add(uid)
+        elif each.due or forced:
+            due.append(uid)
+        if each.due and each.gang:
+            later_gangs.add(namespace)
     due.reverse()
-    by_uid = {each.workload.uid: each for each in missing}
-    ready = {uid: _queued(by_uid[uid]) for uid in due if not by_uid[uid].spec.placement.gang}
+    by_uid = {each.uid: each for each in missing}
+    ready = {uid: by_uid[uid].creation for uid in due if not by_uid[uid].gang}
     first = first_creations({**elsewhere, **ready}, snapshot.limits.max_creates, state)
     queued = {uid: one for uid, one in ready.items() if uid not in first}
     now = tuple(uid for uid in due if uid not in queued)
@@ -143,9 +145,31 @@ def first_creations(queued: Mapping[str, QueuedCreation], limit: int, state: Pas
     return found
 
 
-def _queued(assessed: WorkloadReplicas) -> QueuedCreation:
+class _Incomplete(NamedTuple):
+    """A workload whose missing pods may be created."""
+
+    uid: str
+    creation: QueuedCreation
+    gang: bool
+    due: bool
+    """It is not backing off."""
+    waits_for_quota: bool
+
+
+def _incomplete(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> _Incomplete | None:
+    """Returns what decides when the missing pods of a workload are created; None: none is missing."""
     pods = sum(_is_missing(replica) and not replica.retry_paused for replica in assessed.replicas)
-    return QueuedCreation(assessed.workload.namespace, precedence(assessed), pods)
+    if not pods:
+        return None
+    workload = assessed.workload
+    key = create_key(workload.uid)
+    return _Incomplete(
+        workload.uid,
+        QueuedCreation(workload.namespace, precedence(assessed), pods),
+        gang=assessed.spec.placement.gang,
+        due=not state.is_backing_off(key, snapshot.now),
+        waits_for_quota=key not in state.in_flight and _quota_backoff(state, workload.uid) is not None,
+    )
 
 
 def _gangs_in_flight(snapshot: Snapshot, state: PassState) -> dict[str, set[str]]:
@@ -159,13 +183,15 @@ def _gangs_in_flight(snapshot: Snapshot, state: PassState) -> dict[str, set[str]
 
 
 def remove_incomplete_gangs(
-    state: PassState, assessed: Sequence[WorkloadReplicas], due: Collection[str]
+    state: PassState, assessed: Sequence[WorkloadReplicas], due: Collection[str], *, guard: WorkloadGuard
 ) -> tuple[WorkloadReplicas, ...]:
     """Adds the removal of the pods of gangs whose other pods were rejected and are not about to be created."""
-    return tuple(each if each.workload.uid in due else _without_pods(state, each) for each in assessed)
+    return guard.workloads(partial(_without_pods, state, due), assessed)
 
 
-def _without_pods(state: PassState, assessed: WorkloadReplicas) -> WorkloadReplicas:
+def _without_pods(state: PassState, due: Collection[str], assessed: WorkloadReplicas) -> WorkloadReplicas:
+    if assessed.workload.uid in due:
+        return assessed
     backoff = state.rejection(create_key(assessed.workload.uid))
     if backoff is None or not assessed.spec.placement.gang or has_started(assessed):
         return assessed

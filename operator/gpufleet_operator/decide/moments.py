@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
+from operator import attrgetter
 from types import MappingProxyType
 
 from gpufleet_operator.decide.assessment.pod_assessor import unschedulable_grace
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.lifecycle.run_policy import expiry, next_moments
 from gpufleet_operator.decide.queue.namespace_use import WINDOW
 from gpufleet_operator.decide.retries.stuck_pods import scheduling_timeout
@@ -14,6 +16,7 @@ from gpufleet_operator.fleet import cordons, rejecting_nodes
 from gpufleet_operator.ledger.ledger import exit_delay, reservations
 from gpufleet_operator.ledger.move_target import deadline, origin_of
 from gpufleet_operator.model.cluster.changes import Subject, SubjectKind
+from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import BACKOFF_RESET, Limits, PassState, Rejections
@@ -26,6 +29,8 @@ def due_moments(
     assessed: Sequence[WorkloadReplicas],
     queue: Mapping[str, datetime] = MappingProxyType({}),
     reports: Mapping[str, datetime] = MappingProxyType({}),
+    *,
+    guard: WorkloadGuard,
 ) -> dict[Subject, datetime]:
     """Returns the next time of each object at which its decision may change although the cluster does not.
 
@@ -35,11 +40,12 @@ def due_moments(
         assessed: The workloads that parse.
         queue: By workload UID: when the earmarks and evictions for a waiting workload change.
         reports: By node: when a message may be written that was held back.
+        guard: Gets the workloads on which this fails.
     """
     found: dict[Subject, datetime] = {}
     waits = ((SubjectKind.WORKLOAD, uid, moment) for uid, moment in queue.items())
     messages = ((SubjectKind.NODE, name, moment) for name, moment in reports.items())
-    for kind, identity, moment in chain(_moments(snapshot, state, assessed), waits, messages):
+    for kind, identity, moment in chain(_moments(snapshot, state, assessed, guard), waits, messages):
         subject = kind, identity
         if moment > snapshot.now and (subject not in found or moment < found[subject]):
             found[subject] = moment
@@ -47,14 +53,14 @@ def due_moments(
 
 
 def _moments(
-    snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]
+    snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas], guard: WorkloadGuard
 ) -> Iterator[tuple[SubjectKind, str, datetime]]:
-    for uid, workload in snapshot.workloads.items():
-        if not workload.deleting and (end := expiry(workload)) is not None:
+    for uid, end in guard.each(_expiry, snapshot.workloads.values(), attrgetter("uid")):
+        if end is not None:
             yield SubjectKind.WORKLOAD, uid, end
-    for one in assessed:
-        for moment in next_moments(one):
-            yield SubjectKind.WORKLOAD, one.workload.uid, moment
+    for uid, moments in guard.workloads(_next_moments, assessed):
+        for moment in moments:
+            yield SubjectKind.WORKLOAD, uid, moment
     for key, backoff in state.write_backoffs.items():
         # Its message is reported until it is dropped.
         yield SubjectKind.KEY, key, backoff.until if backoff.until > snapshot.now else backoff.until + BACKOFF_RESET
@@ -68,6 +74,14 @@ def _moments(
     for uid, use in state.device_use.items():
         if use.until is not None:
             yield SubjectKind.POD, uid, use.until + WINDOW
+
+
+def _expiry(workload: Workload) -> tuple[str, datetime | None]:
+    return workload.uid, None if workload.deleting else expiry(workload)
+
+
+def _next_moments(assessed: WorkloadReplicas) -> tuple[str, list[datetime]]:
+    return assessed.workload.uid, next_moments(assessed)
 
 
 def _rejection_moments(rejections: Rejections, limits: Limits) -> Iterator[tuple[SubjectKind, str, datetime]]:

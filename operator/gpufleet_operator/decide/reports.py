@@ -3,17 +3,27 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
 
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.plan import Plan
 from gpufleet_operator.decide.writes import Writes
+from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.report_actions import ExplainPod, Reports, WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState, Reported, UpToDateNode
-from gpufleet_operator.report.gated_pods import GateContext, explained, explanations, unreplaced
-from gpufleet_operator.report.node_reports import MESSAGE_INTERVAL, node_reports
+from gpufleet_operator.report.gated_pods import (
+    Explainer,
+    GateContext,
+    explained,
+    gated_pods,
+    pods_without_claim,
+    unreplaced,
+)
+from gpufleet_operator.report.node_reports import MESSAGE_INTERVAL, NodeReports, report_node
 
 MAX_PER_PASS = 32
 """Of each kind, so that reports do not delay the next pass. The responses start it."""
@@ -35,22 +45,51 @@ class CollectedReports:
 
 
 def collect_reports(
-    snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas], plan: Plan, writes: Writes
+    snapshot: Snapshot,
+    state: PassState,
+    assessed: Sequence[WorkloadReplicas],
+    plan: Plan,
+    writes: Writes,
+    *,
+    guard: WorkloadGuard,
 ) -> CollectedReports:
+    """Returns the reports to write.
+
+    Args:
+        snapshot: The cluster.
+        state: That of this pass.
+        assessed: The workloads that parse.
+        plan: The devices picked in this pass.
+        writes: The pods that are released.
+        guard: Gets the nodes, and the workloads of the pods, on which this fails; the pod if it has no workload.
+    """
 
     def due(reports: Iterable[Report]) -> Iterator[Report]:
         return (r for r in reports if not state.is_backing_off(r.key, snapshot.now))
 
     context = GateContext(
-        assessed={a.workload.uid: a for a in assessed},
+        replicas={r.pod.uid: (a, r) for a in assessed for r in a.replicas if r.pod is not None},
         ledger=plan.ledger,
         unplaced=plan.unplaced,
         without_replica={one.pod.uid: one for a in assessed for one in a.unplaced},
         releases=frozenset(r.pod_uid for r in writes.releases),
     )
-    nodes = node_reports(snapshot)
+    nodes = NodeReports()
+    tuple(guard.each(partial(report_node, snapshot, nodes), snapshot.node_names(), str))
     telemetry, conditions = tuple(due(nodes.telemetry)), tuple(due(nodes.nodes))
-    pods = due(chain(explanations(snapshot, state, context), unreplaced(state, snapshot.now, assessed)))
+
+    def owner_or_pod(pod: Pod) -> str:
+        member = context.replicas.get(pod.uid)
+        uid = member[0].workload.uid if member is not None else pod.workload_uid
+        return uid if uid in snapshot.workloads else pod.uid
+
+    explain = Explainer(snapshot, state, context)
+    found = chain(
+        guard.each(explain.gated, gated_pods(snapshot), owner_or_pod),
+        guard.each(explain.without_claim, pods_without_claim(snapshot), owner_or_pod),
+        chain.from_iterable(guard.each(partial(unreplaced, state, snapshot.now), assessed, lambda a: a.workload.uid)),
+    )
+    pods = due(action for action in found if action is not None)
     reports = Reports(telemetry[:MAX_PER_PASS], conditions[:MAX_PER_PASS], tuple(islice(pods, MAX_PER_PASS)))
     late = {write.node for write in telemetry[MAX_PER_PASS:]} | {write.node for write in conditions[MAX_PER_PASS:]}
     return CollectedReports(

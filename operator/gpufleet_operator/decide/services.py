@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.model.actions import CreateService, RestoreService
 from gpufleet_operator.model.objects import Service, Workload
 from gpufleet_operator.model.snapshot import Snapshot
@@ -12,32 +13,42 @@ from gpufleet_operator.pods import network
 RESTORE_INTERVAL = timedelta(seconds=30)
 
 
-def collect_services(snapshot: Snapshot, state: PassState) -> tuple[CreateService, ...]:
+def collect_services(snapshot: Snapshot, state: PassState, *, guard: WorkloadGuard) -> tuple[CreateService, ...]:
     """Returns the Services that are missing, without those that are backing off.
 
     The garbage collector deletes a Service with its workload.
     """
     owned = _by_owner(snapshot)
-    missing = (w for w in _with_service(snapshot) if (w.namespace, w.uid) not in owned)
-    created = (CreateService(workload.uid, network.service(workload)) for workload in missing)
-    return tuple(action for action in created if not state.is_backing_off(action.key, snapshot.now))
+
+    def missing(uid: str) -> CreateService | None:
+        workload = _with_service(snapshot, uid)
+        if workload is None or (workload.namespace, uid) in owned:
+            return None
+        return CreateService(uid, network.service(workload))
+
+    found = guard.each(missing, snapshot.templates, str)
+    return tuple(a for a in found if a is not None and not state.is_backing_off(a.key, snapshot.now))
 
 
-def collect_restored_services(snapshot: Snapshot, state: PassState) -> tuple[RestoreService, ...]:
+def collect_restored_services(
+    snapshot: Snapshot, state: PassState, *, guard: WorkloadGuard
+) -> tuple[RestoreService, ...]:
     """Returns the Services that another client changed, without those that are backing off.
 
     A client that changes them again and again is answered every half minute.
     """
     recent = _recently_restored(snapshot, state)
     owned = _by_owner(snapshot)
-    restored = (
-        RestoreService(workload.uid, workload.name, service.uid, network.service(workload))
-        for workload in _with_service(snapshot)
-        if workload.uid not in recent
-        and (service := owned.get((workload.namespace, workload.uid))) is not None
-        and network.differs(service, workload)
-    )
-    return tuple(action for action in restored if not state.is_backing_off(action.key, snapshot.now))
+
+    def changed(uid: str) -> RestoreService | None:
+        workload = _with_service(snapshot, uid) if uid not in recent else None
+        service = owned.get((workload.namespace, uid)) if workload is not None else None
+        if service is None or workload is None or not network.differs(service, workload):
+            return None
+        return RestoreService(uid, workload.name, service.uid, network.service(workload))
+
+    found = guard.each(changed, snapshot.templates, str)
+    return tuple(a for a in found if a is not None and not state.is_backing_off(a.key, snapshot.now))
 
 
 def _by_owner(snapshot: Snapshot) -> dict[tuple[str, str], Service]:
@@ -58,14 +69,13 @@ def _recently_restored(snapshot: Snapshot, state: PassState) -> dict[str, dateti
     return {uid: at for uid, at in state.services_restored.items() if snapshot.now - at < RESTORE_INTERVAL}
 
 
-def _with_service(snapshot: Snapshot) -> Iterable[Workload]:
-    """Yields the workloads that have, or will have, pods with host names."""
-    for uid, check in snapshot.templates.items():
-        workload = snapshot.workloads[uid]
-        if workload.model is None or workload.deleting or workload.model.spec.adopts:
-            continue
-        if not workload.model.spec.network.enable_dns_hostnames:
-            continue
-        # With an invalid template no pods are created, but those of an earlier template need their names.
-        if not check.errors or any(pod.workload_uid == uid for pod in snapshot.pods.values()):
-            yield workload
+def _with_service(snapshot: Snapshot, uid: str) -> Workload | None:
+    """Returns the workload if it has, or will have, pods with host names."""
+    workload = snapshot.workloads[uid]
+    if workload.model is None or workload.deleting or workload.model.spec.adopts:
+        return None
+    if not workload.model.spec.network.enable_dns_hostnames:
+        return None
+    # With an invalid template no pods are created, but those of an earlier template need their names.
+    needed = not snapshot.templates[uid].errors or any(pod.workload_uid == uid for pod in snapshot.pods.values())
+    return workload if needed else None

@@ -81,19 +81,20 @@ def collect_writes(
     ready = {
         w.workload.uid: guard.call(w.workload.uid, partial(_ready, w, plan, unwritten, state)) or () for w in assessed
     }
-    claims = collect_claims(snapshot, state, assessed, plan.ledger, ready)
+    claims = collect_claims(snapshot, state, assessed, plan.ledger, ready, guard=guard)
     released = (_all(guard, w.workload.uid, partial(_releases, w, ready[w.workload.uid], claims)) for w in assessed)
     releases = tuple(r for each in released for r in each if is_due(r.key))
     proofs = tuple(p for p in _proofs(snapshot, releases, reserves) if is_due(p.key))
     written = {r.node for r in (*reserves, *proofs)}
-    deletes = tuple(d for w in assessed for d in _deletes(w))
-    evictions = _evictions(snapshot, plan, deletes)
-    created = (_all(guard, uid, partial(_creates, snapshot, state, by_uid[uid], creations)) for uid in creations.due)
+    deletes = tuple(chain.from_iterable(guard.workloads(_deletes, assessed)))
+    evictions = _evictions(snapshot, plan, deletes, guard)
+    due = [uid for uid in creations.due if uid in by_uid]
+    created = (_all(guard, uid, partial(_creates, snapshot, state, by_uid[uid], creations)) for uid in due)
     return Writes(
         creates=tuple(chain.from_iterable(created)),
         deletes=tuple(d for d in deletes if is_due(d.key)),
-        evictions=tuple(e for e in evictions if is_due(e.key) and may_evict(by_uid.get(e.workload_uid), e.uid)),
-        restores=tuple(r for r in restored_finalizers(assessed) if is_due(r.key)),
+        evictions=tuple(e for e in evictions if is_due(e.key) and _may_evict(by_uid, guard, e)),
+        restores=tuple(r for r in restored_finalizers(assessed, guard) if is_due(r.key)),
         reserves=(*reserves, *proofs),
         claims=tuple(c for c in claims.creates if c.after <= written),
         deleted_claims=claims.deletes,
@@ -131,31 +132,46 @@ def _creates(
             yield CreatePod(workload.uid, workload.namespace, name, replica.index, body, gang=gang)
 
 
-def _deletes(assessed: WorkloadReplicas) -> Iterable[DeletePod]:
+def _may_evict(by_uid: Mapping[str, WorkloadReplicas], guard: WorkloadGuard, eviction: EvictPod) -> bool:
+    """Returns False also if nothing is known of the workload because of an exception: it may need a record."""
+    assessed = by_uid.get(eviction.workload_uid)
+    if assessed is None and eviction.workload_uid in guard.errors:
+        return False
+    return may_evict(assessed, eviction.uid)
+
+
+def _deletes(assessed: WorkloadReplicas) -> Sequence[DeletePod]:
+    found: list[DeletePod] = []
     for removal in assessed.removals:
         if removal.deferred:
             continue
         pod, workload = removal.pod, assessed.workload
         if removal.method in (RemovalMethod.NONE, RemovalMethod.REPLACE_CLAIM):
             continue
-        yield DeletePod(
-            workload_uid=workload.uid,
-            workload=workload.name,
-            namespace=pod.namespace,
-            name=pod.name,
-            uid=pod.uid,
-            resource_version=pod.resource_version,
-            reason=removal.reason,
-            message=removal.message,
-            patch=uncount(pod, removal.reason) if removal.method is RemovalMethod.DELETE_UNCOUNTED else (),
+        found.append(
+            DeletePod(
+                workload_uid=workload.uid,
+                workload=workload.name,
+                namespace=pod.namespace,
+                name=pod.name,
+                uid=pod.uid,
+                resource_version=pod.resource_version,
+                reason=removal.reason,
+                message=removal.message,
+                patch=uncount(pod, removal.reason) if removal.method is RemovalMethod.DELETE_UNCOUNTED else (),
+            )
         )
+    return found
 
 
-def _evictions(snapshot: Snapshot, plan: Plan, deletes: Iterable[DeletePod]) -> Sequence[EvictPod]:
+def _evictions(
+    snapshot: Snapshot, plan: Plan, deletes: Iterable[DeletePod], guard: WorkloadGuard
+) -> Sequence[EvictPod]:
     """Returns the pods to evict, without those that are deleted; a pod with several reasons has the first one."""
     deleted = {delete.uid for delete in deletes}
     found: dict[str, EvictPod] = {}
-    for group in (collect_evictions(snapshot, plan.ledger), plan.preemptions, collect_moves(snapshot, plan.ledger)):
+    drained, moved = collect_evictions(snapshot, plan.ledger, guard), collect_moves(snapshot, plan.ledger, guard)
+    for group in (drained, plan.preemptions, moved):
         settled = deleted | found.keys()
         found |= {eviction.uid: eviction for eviction in group if eviction.uid not in settled}
     return tuple(found.values())

@@ -344,7 +344,7 @@ class Actions:
     inconsistencies: tuple[str, ...] = ()
     """Contradictions in the telemetry, such as one UUID on two nodes."""
     failed_decisions: Mapping[str, str] = field(default_factory=dict)
-    """Uids of workloads on which nothing was decided because of an exception -> traceback."""
+    """Uids of workloads or pods, and names of nodes, that a step left out because of an exception -> traceback."""
     unexpected_errors: Mapping[str, str] = field(default_factory=dict)
     """Workloads whose template failed with an unexpected error -> traceback, in the pass that checked it."""
 

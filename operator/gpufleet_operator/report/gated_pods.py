@@ -83,8 +83,8 @@ class _Wait:
 class GateContext:
     """The results of this pass that explain why pods are gated."""
 
-    assessed: Mapping[str, WorkloadReplicas]
-    """By workload uid."""
+    replicas: Mapping[str, tuple[WorkloadReplicas, Replica]]
+    """By the UID of their pod."""
     ledger: Ledger
     """After this pass."""
     unplaced: Mapping[str, Diagnosis] = field(default_factory=dict)
@@ -95,15 +95,32 @@ class GateContext:
     """Uids of the pods that this pass releases."""
 
 
-def explanations(snapshot: Snapshot, state: PassState, found: GateContext) -> Iterator[ExplainPod]:
-    """Yields the explanations to record, oldest pods first."""
-    replicas = {r.pod.uid: (a, r) for a in found.assessed.values() for r in a.replicas if r.pod is not None}
-    for pod in sorted(_gated(snapshot), key=lambda p: p.created):
+def gated_pods(snapshot: Snapshot) -> Sequence[Pod]:
+    """Returns the gated pods, the oldest first."""
+    return sorted(_gated(snapshot), key=lambda p: p.created)
+
+
+def pods_without_claim(snapshot: Snapshot) -> Sequence[Pod]:
+    """Returns the released pods that kube-scheduler cannot bind, because their claim is missing, the oldest first."""
+    return sorted(_without_claim(snapshot), key=lambda p: p.created)
+
+
+@dataclass(frozen=True, slots=True)
+class Explainer:
+    """Explains pods, one after the other."""
+
+    snapshot: Snapshot
+    state: PassState
+    found: GateContext
+
+    def gated(self, pod: Pod) -> ExplainPod | None:
+        """Returns the explanation to record of a gated pod; None: there is none, or it is recorded."""
+        snapshot, found = self.snapshot, self.found
         if pod.uid in found.releases or snapshot.now - pod.created < DELAY:
-            continue
-        wait = _wait(snapshot, state, found, pod, replicas.get(pod.uid))
+            return None
+        wait = _wait(snapshot, self.state, found, pod, found.replicas.get(pod.uid))
         if wait is None:
-            continue
+            return None
         known = pod.waiting_for == wait.reason
         action = ExplainPod(
             pod_uid=pod.uid,
@@ -114,35 +131,39 @@ def explanations(snapshot: Snapshot, state: PassState, found: GateContext) -> It
             warning=wait.problem and wait.reason not in _EXPECTED,
             patch=() if known else explain(pod, wait.reason),
         )
-        if not known or _is_due(snapshot, state.reported.get(action.key), action):
-            yield action
-    for pod in sorted(_without_claim(snapshot), key=lambda p: p.created):
-        member = replicas.get(pod.uid)
-        wait = _wait_for_claim(state, found, *member) if member is not None and pod.uid not in found.releases else None
+        due = not known or _is_due(snapshot, self.state.reported.get(action.key), action)
+        return action if due else None
+
+    def without_claim(self, pod: Pod) -> ExplainPod | None:
+        """Returns the explanation to record of a pod whose claim is missing; None: there is none, or it is recorded."""
+        member = self.found.replicas.get(pod.uid)
+        if member is None or pod.uid in self.found.releases:
+            return None
+        wait = _wait_for_claim(self.state, self.found, *member)
         if wait is None:
-            continue
+            return None
         action = ExplainPod(
             pod.uid, pod.namespace, pod.name, f"WaitingFor{wait.reason}", note=wait.message, warning=True
         )
+        reported = self.state.reported.get(action.key)
+        return action if reported is None or _is_due(self.snapshot, reported, action) else None
+
+
+def unreplaced(state: PassState, now: datetime, assessed: WorkloadReplicas) -> Sequence[ExplainPod]:
+    """Returns the explanations to record of pods without an owner that cannot start: they stay."""
+    found: list[ExplainPod] = []
+    for removal in assessed.removals:
+        pod = removal.pod
+        if removal.method is not RemovalMethod.NONE or pod.owner is not None:
+            continue
+        note = f"{removal.message}; no controller replaces the pod: delete it and create it again"
+        action = ExplainPod(pod.uid, pod.namespace, pod.name, CANNOT_START, note, warning=True)
         reported = state.reported.get(action.key)
-        if reported is None or _is_due(snapshot, reported, action):
-            yield action
-
-
-def unreplaced(state: PassState, now: datetime, assessed: Iterable[WorkloadReplicas]) -> Iterator[ExplainPod]:
-    """Yields the explanations to record of pods without an owner that cannot start: they stay."""
-    for one in assessed:
-        for removal in one.removals:
-            pod = removal.pod
-            if removal.method is not RemovalMethod.NONE or pod.owner is not None:
-                continue
-            note = f"{removal.message}; no controller replaces the pod: delete it and create it again"
-            action = ExplainPod(pod.uid, pod.namespace, pod.name, CANNOT_START, note, warning=True)
-            reported = state.reported.get(action.key)
-            # While it was gated, something else was reported of it.
-            known = reported is not None and reported.note == action.note_without_numbers
-            if not known or (reported is not None and now - reported.at >= _REPEAT_INTERVAL):
-                yield action
+        # While it was gated, something else was reported of it.
+        known = reported is not None and reported.note == action.note_without_numbers
+        if not known or (reported is not None and now - reported.at >= _REPEAT_INTERVAL):
+            found.append(action)
+    return found
 
 
 def explained(snapshot: Snapshot) -> dict[str, Reported]:

@@ -49,25 +49,23 @@ class NodeReports:
         return False
 
 
-def node_reports(snapshot: Snapshot) -> NodeReports:
-    """Compares the stored conditions of all nodes with those that they should have.
+def report_node(snapshot: Snapshot, found: NodeReports, name: str) -> None:
+    """Compares the stored conditions of a node with those that it should have, and adds the reports.
 
     A node whose objects have not changed since nothing was to be written is skipped: of thousands of nodes, only a few
     change from one pass to the next.
     """
-    found, before = NodeReports(), snapshot.previous_state.up_to_date_nodes
-    for name in snapshot.node_names():
-        telemetry, node = snapshot.telemetry.get(name), snapshot.nodes.get(name)
-        up_to_date = UpToDateNode(
-            telemetry.resource_version if telemetry else "",
-            node.resource_version if node else "",
-            stale=snapshot.is_stale_by_itself(name),
-            drained=frozenset(cordons.drained(snapshot, name)),
-            excluded_until=rejecting_nodes.active(snapshot.previous_state.rejections.by_node, snapshot.now).get(name),
-        )
-        if before.get(name) == up_to_date or not _differs(snapshot, found, telemetry, node):
-            found.up_to_date[name] = up_to_date
-    return found
+    telemetry, node = snapshot.telemetry.get(name), snapshot.nodes.get(name)
+    up_to_date = UpToDateNode(
+        telemetry.resource_version if telemetry else "",
+        node.resource_version if node else "",
+        stale=snapshot.is_stale_by_itself(name),
+        drained=frozenset(cordons.drained(snapshot, name)),
+        excluded_until=rejecting_nodes.active(snapshot.previous_state.rejections.by_node, snapshot.now).get(name),
+    )
+    before = snapshot.previous_state.up_to_date_nodes.get(name)
+    if before == up_to_date or not _differs(snapshot, found, telemetry, node):
+        found.up_to_date[name] = up_to_date
 
 
 def _differs(snapshot: Snapshot, found: NodeReports, telemetry: Telemetry | None, node: Node | None) -> bool:

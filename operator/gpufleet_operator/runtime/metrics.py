@@ -263,7 +263,7 @@ class Metrics:
         )
         self.unexpected_errors = Counter(
             "gpufleet_operator_unexpected_errors",
-            "Unexpected errors, by kind (template: in its validation, decision: in the decision on a workload).",
+            "Unexpected errors, by kind (template: in its validation, decision: on a workload, node or pod).",
             ["kind"],
             registry=registry,
         )

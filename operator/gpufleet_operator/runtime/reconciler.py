@@ -224,11 +224,21 @@ class Reconciler:
             log.error("unexpected error in template validation", workload=workload, traceback=trace)
         failed = {uid: trace for uid, trace in actions.failed_decisions.items() if self._failed.get(uid) != trace}
         for uid, trace in failed.items():
-            workload = self._cache.workloads.items[uid].full_name
-            log.error("unexpected error in the decision on a workload", workload=workload, traceback=trace)
+            log.error("unexpected error in a decision", about=self._name_of(uid), traceback=trace)
         self._metrics.unexpected_errors.labels("decision").inc(len(failed))
-        self._failed = {uid: trace for uid, trace in {**self._failed, **failed}.items() if uid in snapshot.workloads}
+        self._failed |= failed
+        if self._failed:
+            # Of pods and nodes as well, of which a report failed.
+            known = (snapshot.workloads, snapshot.pods, snapshot.telemetry, snapshot.nodes)
+            self._failed = {uid: trace for uid, trace in self._failed.items() if any(uid in each for each in known)}
         return actions
+
+    def _name_of(self, identity: str) -> str:
+        """Returns the name of the object with this uid, or name."""
+        workload, pod = self._cache.workloads.items.get(identity), self._cache.pods.items.get(identity)
+        if workload is not None:
+            return f"GPUWorkload {workload.full_name}"
+        return f"pod {pod.namespace}/{pod.name}" if pod is not None else identity
 
     def _observe_outage(self, changes: Changes) -> None:
         """Marks everything as changed when stale telemetry starts or stops to count as a fault of its node."""

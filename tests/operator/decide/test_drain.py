@@ -8,11 +8,13 @@ import pytest
 
 from gpufleet_api.telemetry.spec import CordonedDevice
 from gpufleet_common import timestamps
+from gpufleet_operator.decide import drain
 from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.replicas import _ReplicaAssessor
 from gpufleet_operator.decide.state import record_results
 from gpufleet_operator.kube import patches
 from gpufleet_operator.model.actions import Actions
-from gpufleet_operator.model.objects import BoundPod
+from gpufleet_operator.model.objects import BoundPod, Pod
 from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_testing.operator import make, results
 from gpufleet_testing.operator.fields import PodFields
@@ -91,6 +93,46 @@ def test_all_sharers_of_a_drained_device_are_evicted() -> None:
     actions = decide(make.snapshot(make.workload("one"), make.workload("two"), *pods, telemetry))
 
     assert [e.workload for e in actions.evictions] == ["one", "two"]
+
+
+def test_exception_about_one_sharer_of_a_drained_device_evicts_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("poison", "good")
+    pods = [make.released_pod(name) for name in names]
+    assignments = [make.assignment(pod, workload=name, memory_mib=10) for name, pod in zip(names, pods, strict=True)]
+    telemetry = make.telemetry(assignments=assignments, cordoned=[cordon(drain=True)])
+    may_run, new, gated = drain._may_run, make.workload("new"), make.pod("new")
+    poison = make.workload("poison")
+
+    def failing(pod: Pod) -> bool:
+        if pod is pods[0]:
+            raise KeyError("surprise")
+        return may_run(pod)
+
+    monkeypatch.setattr(drain, "_may_run", failing)
+    actions = decide(
+        make.snapshot(poison, make.workload("good"), new, *pods, gated, telemetry, make.telemetry("node-2"))
+    )
+
+    assert [e.workload for e in actions.evictions] == ["good"]
+    assert [r.pod_uid for r in actions.releases] == [gated.uid], "placed in the same pass"
+    assert list(actions.failed_decisions) == [poison.uid]
+    (status,) = (write.status for write in actions.statuses if write.workload_uid == poison.uid)
+    assert {c.type: c.reason for c in status.conditions}["Stalled"] == "InternalError"
+
+
+def test_pod_of_a_workload_that_cannot_be_assessed_is_not_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its eviction may need a record in the status, which is not written."""
+    pod = make.running_pod()
+    telemetry = make.telemetry(assignments=[make.assignment(pod)], cordoned=[cordon(drain=True)])
+
+    def failing(*_: object) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(_ReplicaAssessor, "assess_all", failing)
+    actions = decide(make.snapshot(make.workload(), pod, telemetry))
+
+    assert list(actions.failed_decisions) == [pod.workload_uid]
+    assert not actions.evictions
 
 
 class BareFields(TypedDict, total=False):

@@ -35,7 +35,7 @@ def assessed(snapshot: Snapshot) -> Sequence[WorkloadReplicas]:
 
 
 def due(snapshot: Snapshot) -> tuple[str, ...]:
-    return due_creations(snapshot, snapshot.previous_state, assessed(snapshot)).due
+    return due_creations(snapshot, snapshot.previous_state, assessed(snapshot), guard=WorkloadGuard()).due
 
 
 def test_gang_that_waits_for_quota_is_tried_before_a_younger_one() -> None:
@@ -53,7 +53,7 @@ def test_gang_is_held_while_another_one_has_no_response() -> None:
     single = make.workload("single", created=YOUNG)
     state = PassState(in_flight=frozenset({"create/uid-first", "create/uid-single", "status/uid-second"}))
     snapshot = make.snapshot(first, second, single, state=state)
-    found = due_creations(snapshot, state, assessed(snapshot))
+    found = due_creations(snapshot, state, assessed(snapshot), guard=WorkloadGuard())
     assert not found.due
     assert found.held == {"uid-second"}
 
@@ -69,7 +69,7 @@ def test_pass_creates_the_first_pods_of_each_namespace_and_queues_the_others() -
     later = gang("gang", YOUNG)
     snapshot = make.snapshot(young, three, old, other, later, limits=Limits(max_creates=2))
 
-    found = due_creations(snapshot, snapshot.previous_state, assessed(snapshot))
+    found = due_creations(snapshot, snapshot.previous_state, assessed(snapshot), guard=WorkloadGuard())
 
     assert set(found.due) == {"uid-old", "uid-three", "uid-other", "uid-gang"}, "gangs have an order of their own"
     assert found.queued == {"uid-young": QueuedCreation("ml", (0, young.created, "ml/young"), 1)}
@@ -83,7 +83,7 @@ def test_fewer_pods_are_created_while_releases_of_the_namespace_wait(unsent: int
     state = PassState(unsent_releases={"ml": unsent})
     snapshot = make.snapshot(*workloads, other, limits=Limits(max_creates=16), state=state)
 
-    found = due_creations(snapshot, state, assessed(snapshot))
+    found = due_creations(snapshot, state, assessed(snapshot), guard=WorkloadGuard())
 
     assert len(set(found.due) - {"uid-other"}) == expected
     assert "uid-other" in found.due
@@ -97,7 +97,7 @@ def test_no_pod_is_created_where_creations_would_not_be_sent() -> None:
     state = PassState(full_creations=frozenset({"ml"}))
     snapshot = make.snapshot(*workloads, other, limits=Limits(max_creates=16), state=state)
 
-    found = due_creations(snapshot, state, assessed(snapshot))
+    found = due_creations(snapshot, state, assessed(snapshot), guard=WorkloadGuard())
 
     assert set(found.due) == {"uid-other"}
     assert len(found.queued) == 20
@@ -108,7 +108,7 @@ def test_workload_that_is_not_looked_at_is_required_when_its_turn_comes() -> Non
     elsewhere = {"uid-between": QueuedCreation("ml", (0, OLD + timedelta(minutes=1), "ml/between"), 1)}
     snapshot = make.snapshot(old, young, limits=Limits(max_creates=2))
 
-    found = due_creations(snapshot, snapshot.previous_state, assessed(snapshot), elsewhere)
+    found = due_creations(snapshot, snapshot.previous_state, assessed(snapshot), elsewhere, guard=WorkloadGuard())
 
     assert found.elsewhere == {"uid-between"}
     assert found.due == ("uid-old",)
@@ -176,7 +176,9 @@ def test_backoff_remains_when_the_gang_gave_the_room_back() -> None:
 def test_pods_of_an_incomplete_gang_are_taken_back() -> None:
     waiting = gang("waiting")
     snapshot = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=backing_off(waiting))
-    (found,) = remove_incomplete_gangs(snapshot.previous_state, assessed(snapshot), due(snapshot))
+    (found,) = remove_incomplete_gangs(
+        snapshot.previous_state, assessed(snapshot), due(snapshot), guard=WorkloadGuard()
+    )
     (removal,) = found.removals
     assert (removal.pod.name, removal.reason) == ("waiting-0-a", RemovalReason.INCOMPLETE_GANG)
     assert QUOTA in removal.message
@@ -185,7 +187,9 @@ def test_pods_of_an_incomplete_gang_are_taken_back() -> None:
 def test_pods_are_not_taken_back_in_the_pass_that_tries_again() -> None:
     waiting = gang("waiting")
     snapshot = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=backing_off(waiting, seconds=0))
-    (found,) = remove_incomplete_gangs(snapshot.previous_state, assessed(snapshot), due(snapshot))
+    (found,) = remove_incomplete_gangs(
+        snapshot.previous_state, assessed(snapshot), due(snapshot), guard=WorkloadGuard()
+    )
     assert not found.removals
 
 
@@ -194,7 +198,9 @@ def test_pods_of_a_gang_that_has_started_stay() -> None:
     pod = make.running_pod(started)
     telemetry = make.telemetry(assignments=[make.assignment(pod, workload="started")])
     snapshot = make.snapshot(started, pod, telemetry, state=backing_off(started))
-    (found,) = remove_incomplete_gangs(snapshot.previous_state, assessed(snapshot), due(snapshot))
+    (found,) = remove_incomplete_gangs(
+        snapshot.previous_state, assessed(snapshot), due(snapshot), guard=WorkloadGuard()
+    )
     assert not found.removals
 
 
@@ -203,5 +209,5 @@ def test_pods_of_a_gang_stay_when_a_response_was_lost() -> None:
     lost = Backoff(1, make.NOW, make.NOW + timedelta(seconds=1), "no response", "network")
     state = PassState(write_backoffs={"create/uid-waiting": lost})
     snapshot = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=state)
-    (found,) = remove_incomplete_gangs(state, assessed(snapshot), due(snapshot))
+    (found,) = remove_incomplete_gangs(state, assessed(snapshot), due(snapshot), guard=WorkloadGuard())
     assert not found.removals

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.moments import due_moments, earliest
 from gpufleet_operator.decide.state import record_results
 from gpufleet_operator.model.cluster.changes import SubjectKind
@@ -16,7 +17,7 @@ from gpufleet_testing.operator import make
 def test_failed_write_is_due_when_its_backoff_ends() -> None:
     state = record_results(PassState(), [("reserve/n", "away", "network")], make.NOW)
 
-    moments = due_moments(make.snapshot(), state, ())
+    moments = due_moments(make.snapshot(), state, (), guard=WorkloadGuard())
 
     assert moments == {(SubjectKind.KEY, "reserve/n"): make.NOW + timedelta(seconds=0.5)}
 
@@ -24,7 +25,7 @@ def test_failed_write_is_due_when_its_backoff_ends() -> None:
 def test_message_of_a_failed_write_is_due_when_it_is_dropped() -> None:
     state = record_results(PassState(), [("create/w", "quota", "apiserver")], make.NOW)
 
-    moments = due_moments(make.snapshot(now=make.NOW + timedelta(seconds=1)), state, ())
+    moments = due_moments(make.snapshot(now=make.NOW + timedelta(seconds=1)), state, (), guard=WorkloadGuard())
 
     assert moments == {(SubjectKind.KEY, "create/w"): make.NOW + timedelta(minutes=10, seconds=0.5)}
 
@@ -38,7 +39,7 @@ def test_rejections_are_due_when_the_status_forgets_them() -> None:
         allocated_since={pod.uid: make.NOW - timedelta(seconds=20)},
     )
 
-    moments = due_moments(make.snapshot(workload, pod), PassState(rejections=rejections), ())
+    moments = due_moments(make.snapshot(workload, pod), PassState(rejections=rejections), (), guard=WorkloadGuard())
 
     assert moments == {
         (SubjectKind.POD, pod.uid): make.NOW + timedelta(seconds=40),
@@ -50,7 +51,7 @@ def test_restart_of_all_replicas_is_due_when_it_is_forgotten() -> None:
     workload, restart = make.workload(), GroupRestart(1, make.NOW - timedelta(minutes=4))
     assessed = WorkloadReplicas(workload, make.spec(workload), (), group_restart=restart)
 
-    moments = due_moments(make.snapshot(workload), PassState(), [assessed])
+    moments = due_moments(make.snapshot(workload), PassState(), [assessed], guard=WorkloadGuard())
 
     assert moments == {(SubjectKind.WORKLOAD, workload.uid): make.NOW + timedelta(minutes=6)}
 
@@ -62,7 +63,7 @@ def test_gated_pod_is_due_when_it_may_be_explained_again(minutes: int, next_minu
     at = make.NOW - timedelta(minutes=minutes)
     state = PassState(reported={explain_key(pod.uid): Reported(at)})
 
-    moments = due_moments(make.snapshot(pod), state, ())
+    moments = due_moments(make.snapshot(pod), state, (), guard=WorkloadGuard())
 
     assert moments == {(SubjectKind.POD, pod.uid): at + timedelta(minutes=next_minutes)}
 
@@ -71,7 +72,7 @@ def test_earliest_of_several_times_of_an_object_counts() -> None:
     pod = make.pod(created=make.NOW)
     state = PassState(unanswered_since={pod.uid: make.NOW})
 
-    moments = due_moments(make.snapshot(pod), state, ())
+    moments = due_moments(make.snapshot(pod), state, (), guard=WorkloadGuard())
 
     assert moments == {(SubjectKind.POD, pod.uid): make.NOW + timedelta(seconds=2)}
     assert earliest(moments) == make.NOW + timedelta(seconds=2)

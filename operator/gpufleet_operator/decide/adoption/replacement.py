@@ -7,9 +7,12 @@ pod without an owner is left alone: nothing would make another one.
 """
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import partial
 
 from gpufleet_operator.decide.adoption.job_tracking import count_again
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.model.actions import RestoreFinalizer
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.model.pod_state.owner import JOB_TRACKING_FINALIZER
@@ -40,11 +43,12 @@ def method_for(pod: Pod, reason: RemovalReason) -> RemovalMethod:
     return RemovalMethod.DELETE if pod.node else RemovalMethod.DELETE_UNCOUNTED
 
 
-def restored_finalizers(assessed: Sequence[WorkloadReplicas]) -> Iterator[RestoreFinalizer]:
+def restored_finalizers(assessed: Sequence[WorkloadReplicas], guard: WorkloadGuard) -> Iterator[RestoreFinalizer]:
     """Yields the pods of Jobs that lost their finalizer and were not deleted: they may run now, and must be counted.
 
     Args:
         assessed: With the removals of this pass.
+        guard: Gets the workloads on which this fails.
     """
     leaving = {
         removal.pod.uid
@@ -52,7 +56,14 @@ def restored_finalizers(assessed: Sequence[WorkloadReplicas]) -> Iterator[Restor
         for removal in one.removals
         if removal.method is RemovalMethod.DELETE_UNCOUNTED
     }
-    for pod in (r.pod for one in assessed for r in one.replicas if r.pod is not None):
+    for found in guard.workloads(partial(_restored, leaving), assessed):
+        yield from found
+
+
+def _restored(leaving: AbstractSet[str], assessed: WorkloadReplicas) -> Sequence[RestoreFinalizer]:
+    found: list[RestoreFinalizer] = []
+    for pod in (r.pod for r in assessed.replicas if r.pod is not None):
         ours = pod.replaced and pod.owner is not None and pod.owner.is_job
         if ours and not pod.deleting and pod.uid not in leaving and JOB_TRACKING_FINALIZER not in pod.finalizers:
-            yield RestoreFinalizer(pod.uid, pod.namespace, pod.name, count_again(pod))
+            found.append(RestoreFinalizer(pod.uid, pod.namespace, pod.name, count_again(pod)))
+    return found

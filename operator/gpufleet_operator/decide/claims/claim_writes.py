@@ -8,6 +8,7 @@ reservation is deleted first: its pod is gated, so it is not allocated.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.ledger.ledger import Ledger, is_stored
 from gpufleet_operator.model.claims.claim_actions import CreateClaim, DeleteClaim, claim_key
 from gpufleet_operator.model.claims.resource_claim import ResourceClaim
@@ -34,14 +35,19 @@ class ClaimWrites:
         return frozenset(create.pod_uid for create in self.creates)
 
 
+_NO_WRITES = ClaimWrites()
+
+
 def collect_claims(
     snapshot: Snapshot,
     state: PassState,
     assessed: Sequence[WorkloadReplicas],
     ledger: Ledger,
     ready: Mapping[str, Sequence[Released]],
+    *,
+    guard: WorkloadGuard,
 ) -> ClaimWrites:
-    """Returns the writes to claims.
+    """Returns the writes to claims. The pods of workloads on which this fails are blocked.
 
     Args:
         snapshot: The cluster.
@@ -49,24 +55,45 @@ def collect_claims(
         assessed: The workloads that parse.
         ledger: After this pass.
         ready: By workload uid, the pods to release.
+        guard: Gets the workloads on which this fails.
     """
+
+    def of_workload(workload: WorkloadReplicas) -> tuple[str, ClaimWrites]:
+        uid = workload.workload.uid
+        return uid, _of_workload(snapshot, state, workload, ledger, ready.get(uid, ()))
+
+    found = dict(guard.workloads(of_workload, assessed))
+    blocked = {uid for writes in found.values() for uid in writes.blocked}
+    if len(found) < len(assessed):
+        blocked |= {pod.uid for uid, pods in ready.items() if uid not in found for pod, _ in pods}
+    return ClaimWrites(
+        tuple(c for writes in found.values() for c in writes.creates),
+        tuple(d for writes in found.values() for d in writes.deletes),
+        frozenset(blocked),
+    )
+
+
+def _of_workload(
+    snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas, ledger: Ledger, ready: Sequence[Released]
+) -> ClaimWrites:
     creates: list[CreateClaim] = []
     deletes: list[DeleteClaim] = []
     blocked: set[str] = set()
-    for workload in assessed:
-        for pod, reservation in ready.get(workload.workload.uid, ()):
-            if pod.device_claim is None or not pod.gates:
-                continue  # a reassigned pod gets its claim when its annotation names the devices
-            found = snapshot.claim_of(pod)
-            if found is None and not state.is_backing_off(claim_key(pod.uid), snapshot.now):
-                creates.append(_create(workload.workload, pod, reservation, after=frozenset({reservation.node})))
-            elif found is None or found.deleting:
-                blocked.add(pod.uid)
-            elif found.requests != claim_requests(reservation.assignment):
-                blocked.add(pod.uid)
-                deletes.append(_delete(workload.workload, pod, found))
-        creates += _lost(snapshot, workload, ledger)
-        deletes += _unreserved(snapshot, workload, ledger)
+    for pod, reservation in ready:
+        if pod.device_claim is None or not pod.gates:
+            continue  # a reassigned pod gets its claim when its annotation names the devices
+        found = snapshot.claim_of(pod)
+        if found is None and not state.is_backing_off(claim_key(pod.uid), snapshot.now):
+            creates.append(_create(assessed.workload, pod, reservation, after=frozenset({reservation.node})))
+        elif found is None or found.deleting:
+            blocked.add(pod.uid)
+        elif found.requests != claim_requests(reservation.assignment):
+            blocked.add(pod.uid)
+            deletes.append(_delete(assessed.workload, pod, found))
+    creates += _lost(snapshot, assessed, ledger)
+    deletes += _unreserved(snapshot, assessed, ledger)
+    if not (creates or deletes or blocked):
+        return _NO_WRITES
     return ClaimWrites(
         tuple(c for c in creates if not state.is_backing_off(c.key, snapshot.now)),
         tuple(d for d in deletes if not state.is_backing_off(d.key, snapshot.now)),

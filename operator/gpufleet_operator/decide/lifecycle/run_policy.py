@@ -7,11 +7,13 @@ the stored status has them.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.workload_policies import OnReplicaFailure, UpdateStrategyType
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.lifecycle import attempts, losses
 from gpufleet_operator.decide.lifecycle.attempts import ReplicaPods
 from gpufleet_operator.ledger.kept import key_of
@@ -109,13 +111,16 @@ def next_moments(assessed: WorkloadReplicas) -> list[datetime]:
     return [moment for moment in moments if moment is not None]
 
 
-def expired(snapshot: Snapshot) -> tuple[DeleteWorkload, ...]:
+def expired(snapshot: Snapshot, guard: WorkloadGuard) -> tuple[DeleteWorkload, ...]:
     """Returns the finished workloads whose `runPolicy.ttlSecondsAfterFinished` is over."""
-    return tuple(
-        DeleteWorkload(uid, workload.namespace, workload.name)
-        for uid, workload in snapshot.workloads.items()
-        if not workload.deleting and (end := expiry(workload)) is not None and end <= snapshot.now
-    )
+
+    def is_expired(workload: Workload) -> DeleteWorkload | None:
+        if workload.deleting or (end := expiry(workload)) is None or end > snapshot.now:
+            return None
+        return DeleteWorkload(workload.uid, workload.namespace, workload.name)
+
+    found = guard.each(is_expired, snapshot.workloads.values(), attrgetter("uid"))
+    return tuple(deletion for deletion in found if deletion is not None)
 
 
 def expiry(workload: Workload) -> datetime | None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.retries.observed_node import NodeObserver
 from gpufleet_operator.decide.retries.pause_rules import GANG, by_plugin, next_pause, pause_key
 from gpufleet_operator.decide.retries.restored import REJECTION_BASE_SECONDS, restored
@@ -72,26 +73,33 @@ def kept_rejections(snapshot: Snapshot) -> Rejections:
     )
 
 
-def count_rejections(snapshot: Snapshot, rejections: Rejections, assessed: Iterable[WorkloadReplicas]) -> Rejections:
+def count_rejections(
+    snapshot: Snapshot, rejections: Rejections, assessed: Iterable[WorkloadReplicas], *, guard: WorkloadGuard
+) -> Rejections:
     """Excludes nodes for the replicas that they rejected, and drops rejections of replicas that hold their devices."""
     now, since, observer = snapshot.now, dict(rejections.allocated_since), NodeObserver(snapshot)
     rejected = {key[0] for key in (*rejections.pauses, *rejections.backoffs)}
-    for workload in assessed:
-        uid = workload.workload.uid
-        if again := _countable_again(workload) & rejections.counted_pods:
-            rejections = replace(rejections, counted_pods=rejections.counted_pods - again)
+    counted = rejections
+
+    def add(workload: WorkloadReplicas) -> None:
+        """After an exception, the rejections of a workload are as before."""
+        nonlocal counted
+        uid, after = workload.workload.uid, counted
+        if again := _countable_again(workload) & after.counted_pods:
+            after = replace(after, counted_pods=after.counted_pods - again)
         for removal in workload.removals:
             if removal.reason in REJECTED_BY and removal.node is not None:
-                rejections = _count(observer, rejections, uid, removal, removal.node)
-        rejections = _without_accepting_nodes(rejections, workload.replicas)
-        if uid not in rejected:
-            continue
-        lasting = {r.index for r in workload.replicas if _holds_since(r, since, now, snapshot.limits)}
-        if workload.spec.placement.gang and len(lasting) < len(workload.replicas):
-            continue
-        for index in {GANG, *lasting}:
-            rejections = drop_rejections(rejections, uid, index)
-    return replace(rejections, allocated_since=since)
+                after = _count(observer, after, uid, removal, removal.node)
+        after = _without_accepting_nodes(after, workload.replicas)
+        if uid in rejected:
+            lasting = {r.index for r in workload.replicas if _holds_since(r, since, now, snapshot.limits)}
+            if not workload.spec.placement.gang or len(lasting) == len(workload.replicas):
+                for index in {GANG, *lasting}:
+                    after = drop_rejections(after, uid, index)
+        counted = after
+
+    guard.workloads(add, assessed)
+    return replace(counted, allocated_since=since)
 
 
 def _countable_again(workload: WorkloadReplicas) -> frozenset[str]:

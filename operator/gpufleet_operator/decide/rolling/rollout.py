@@ -11,9 +11,11 @@ anyway are first, then those with the highest index. No pod is replaced while th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gpufleet_api.workload_policies import UpdateStrategy, UpdateStrategyType
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.lifecycle.attempts import needs_all_replicas
 from gpufleet_operator.ledger.kept import marked
 from gpufleet_operator.ledger.ledger import Ledger
@@ -34,10 +36,10 @@ class _Updated:
 
 
 def apply_update_strategy(
-    snapshot: Snapshot, ledger: Ledger, assessed: Sequence[WorkloadReplicas]
+    snapshot: Snapshot, ledger: Ledger, assessed: Sequence[WorkloadReplicas], *, guard: WorkloadGuard
 ) -> tuple[Ledger, tuple[WorkloadReplicas, ...]]:
     """Returns the ledger with the marks to write, and the workloads with the additional removals."""
-    updated = [_update(snapshot, ledger, workload) for workload in assessed]
+    updated = guard.workloads(partial(_update, snapshot, ledger), assessed)
     marks = {m.assignment.pod_uid: m for one in updated for m in one.marks}
     if marks:
         ledger = replace(ledger, active={**ledger.active, **marks})

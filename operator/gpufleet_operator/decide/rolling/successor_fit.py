@@ -85,6 +85,7 @@ class SuccessorFit:
         self.snapshot, self.state = snapshot, state
         self._fleet: Fleet = build(snapshot, ledger).fleet
         self._pods = source.pods(snapshot, ledger)
+        self._held: list[_Deduction] = []
 
     def check(self, assessed: WorkloadReplicas, replica: Replica, kept: Reservation) -> Fit:
         """Returns whether exactly these devices can serve the replica's pod."""
@@ -104,6 +105,7 @@ class SuccessorFit:
             part = placed_share(self.snapshot, workload, workload.model.spec, [replica.pod])
             deducted = _Deduction(pick.node, pick.devices, replica.pod.needs, part)
             self._fleet.hold(deducted.node, deducted.devices, deducted.pod, deducted.share)
+            self._held.append(deducted)
             self._pods.add(deducted.node, replica.pod.traits)
             return Fit(FitResult.FITS, deducted=deducted)
         why = decision.diagnosis
@@ -121,6 +123,18 @@ class SuccessorFit:
     def undo(self, fits: Iterable[Fit]) -> None:
         """Credits what these fits deducted."""
         for d in (fit.deducted for fit in fits if fit.deducted is not None):
+            self._fleet.release(d.node, d.devices, d.pod, d.share)
+            self._held.remove(d)
+
+    @property
+    def number_held(self) -> int:
+        """Number of fits that are deducted."""
+        return len(self._held)
+
+    def undo_to(self, number: int) -> None:
+        """Credits all but this number of the first fits."""
+        while len(self._held) > number:
+            d = self._held.pop()
             self._fleet.release(d.node, d.devices, d.pod, d.share)
 
     def _is_excluded(self, model: GPUWorkload, workload_uid: str, index: int, kept: Reservation) -> bool:

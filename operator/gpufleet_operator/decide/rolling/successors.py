@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.assignment import new_assignment
 from gpufleet_operator.decide.plan import FleetSource
 from gpufleet_operator.decide.queue.unplaced import has_started
@@ -42,11 +43,25 @@ class _Changes:
     expected: dict[str, str] = field(default_factory=dict)
     """Uid of a successor that waits -> node."""
 
+    def add(self, other: "_Changes") -> None:
+        self.passed += other.passed
+        self.ended |= other.ended
+        self.expected |= other.expected
+
 
 def pass_on(
-    snapshot: Snapshot, state: PassState, ledger: Ledger, assessed: Sequence[WorkloadReplicas], source: FleetSource
+    snapshot: Snapshot,
+    state: PassState,
+    ledger: Ledger,
+    assessed: Sequence[WorkloadReplicas],
+    source: FleetSource,
+    *,
+    guard: WorkloadGuard,
 ) -> tuple[Ledger, tuple[WorkloadReplicas, ...]]:
-    """Returns the ledger after passing on and releasing devices, and the replicas with what they wait for."""
+    """Returns the ledger after passing on and releasing devices, and the replicas with what they wait for.
+
+    Devices that are kept for a workload on which this fails stay as they are.
+    """
     found = predecessors(snapshot, ledger)
     if not found:
         return ledger, tuple(assessed)
@@ -54,15 +69,17 @@ def pass_on(
     newest = {key: reservations[0] for key, reservations in found.items()}
     free = {r.assignment.pod_uid for r in ledger.kept if not _waits_for_eviction(snapshot, r)}
     fit = SuccessorFit(snapshot, state, replace(ledger, kept=()), source)
-    result = []
-    for workload in assessed:
+
+    def passed_on(workload: WorkloadReplicas) -> WorkloadReplicas:
         mine = {index: r for (uid, index), r in newest.items() if uid == workload.workload.uid}
-        result.append(_Passing(fit, workload, mine, free).run(changes) if mine else workload)
+        return _Passing(fit, workload, mine, free).run(changes) if mine else workload
+
+    result = guard.workloads(passed_on, assessed)
     known = {workload.workload.uid for workload in assessed}
     for (uid, _), reservation in newest.items():
         if uid not in known and _expired(snapshot, state, [reservation], free):
             changes.ended.add(reservation.assignment.pod_uid)
-    return _applied(ledger, changes), tuple(result)
+    return _applied(ledger, changes), result
 
 
 class _Passing:
@@ -76,7 +93,17 @@ class _Passing:
         self.together = assessed.spec.placement.gang and not has_started(assessed)
 
     def run(self, changes: _Changes) -> WorkloadReplicas:
-        """Adds to the changes, and returns the replicas."""
+        """Adds to the changes, and returns the replicas. After an exception nothing is changed."""
+        mine, before = _Changes(), self.fit.number_held
+        try:
+            found = self._passed_on(mine)
+        except Exception:
+            self.fit.undo_to(before)
+            raise
+        changes.add(mine)
+        return found
+
+    def _passed_on(self, changes: _Changes) -> WorkloadReplicas:
         waiting = {r.index: r for r in self.assessed.replicas if self._is_waiting(r)}
         fits = self._fits(waiting)
         replicas = []

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import pytest
 
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.decide.assessment.workload_guard import WorkloadGuard
 from gpufleet_operator.decide.retries.observed_node import NodeObserver
 from gpufleet_operator.decide.retries.pause_rules import PLUGIN_ERROR, active_pause, excluded_nodes
 from gpufleet_operator.decide.retries.rejections import (
@@ -49,7 +50,7 @@ def rejected(
         pod = make.pod(suffix=f"{number}", reason=pod_reason)
         replicas = (Replica(0, PlacementState.PENDING, pod=pod),)
         assessed = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), replicas, (Removal(pod, 0, reason, message, node),))
-        rejections = count_rejections(at, rejections, [assessed])
+        rejections = count_rejections(at, rejections, [assessed], guard=WorkloadGuard())
     return rejections
 
 
@@ -79,9 +80,9 @@ def test_a_pod_counts_once_while_it_is_being_deleted() -> None:
     removal = Removal(pod, 0, RemovalReason.REJECTED, "no", "node-1")
     assessed = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), (), (removal,))
 
-    once = count_rejections(fleet(), Rejections(), [assessed])
+    once = count_rejections(fleet(), Rejections(), [assessed], guard=WorkloadGuard())
 
-    assert count_rejections(fleet(), once, [assessed]) == once
+    assert count_rejections(fleet(), once, [assessed], guard=WorkloadGuard()) == once
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_plugin_errors_of_a_gang_at_the_same_time_are_one_try() -> None:
     removals = tuple(Removal(p, i, RemovalReason.REJECTED, "Allocate failed", "node-1") for i, p in enumerate(pods))
     assessed = WorkloadReplicas(gang, make.spec(gang), (), removals)
 
-    rejections = count_rejections(fleet(workload=gang), Rejections(), [assessed])
+    rejections = count_rejections(fleet(workload=gang), Rejections(), [assessed], guard=WorkloadGuard())
 
     (pause,) = rejections.pauses.values()
     assert pause.count == 1
@@ -192,7 +193,7 @@ def test_a_node_is_tried_during_a_pause_if_what_the_rejection_names_changed(mess
     for number, node in enumerate(THREE_NODES[: 2 if named else 3]):
         removal = Removal(make.pod(suffix=f"{number}"), 0, RemovalReason.UNSCHEDULABLE, message, node)
         assessed = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), (), (removal,))
-        rejections = count_rejections(occupied, rejections, [assessed])
+        rejections = count_rejections(occupied, rejections, [assessed], guard=WorkloadGuard())
     kinds = {"l": [LABEL], "t": [TAINT], "a": [ALLOCATABLE], "d": [DEVICES], "D": [ENDED]}
     expected = [change[0] for letter in named for change in kinds[letter]]
 
@@ -232,7 +233,9 @@ def test_pods_of_a_gang_that_were_created_together_are_one_try() -> None:
     replicas = tuple(Replica(index, PlacementState.PENDING) for index in range(3))
     for number, removal in enumerate(removals):
         assessed = WorkloadReplicas(gang, make.spec(gang), replicas, (removal,))
-        rejections = count_rejections(replace(began, now=make.NOW + timedelta(seconds=number)), rejections, [assessed])
+        rejections = count_rejections(
+            replace(began, now=make.NOW + timedelta(seconds=number)), rejections, [assessed], guard=WorkloadGuard()
+        )
 
     (pause,) = rejections.pauses.values()
     assert (pause.count, pause.earlier) == (3, ())
@@ -272,9 +275,9 @@ def test_changed_spec_drops_rejections() -> None:
 def test_lasting_allocation_drops_rejections(seconds: float, dropped: bool) -> None:
     pod = make.running_pod()
     assessed = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), (Replica(0, PlacementState.ALLOCATED, pod=pod),))
-    rejections = count_rejections(fleet(pod), rejected(*THREE_NODES), [assessed])
+    rejections = count_rejections(fleet(pod), rejected(*THREE_NODES), [assessed], guard=WorkloadGuard())
 
-    after = count_rejections(fleet(pod, seconds=seconds), rejections, [assessed])
+    after = count_rejections(fleet(pod, seconds=seconds), rejections, [assessed], guard=WorkloadGuard())
 
     assert (not after.pauses, not after.backoffs) == (dropped, dropped)
 
@@ -283,11 +286,11 @@ def test_an_allocation_that_is_taken_back_starts_the_minute_again() -> None:
     pod = make.running_pod()
     good = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), (Replica(0, PlacementState.ALLOCATED, pod=pod),))
     bad = WorkloadReplicas(WORKLOAD, make.spec(WORKLOAD), (Replica(0, PlacementState.MISMATCH, pod=pod),))
-    rejections = count_rejections(fleet(pod), rejected(*THREE_NODES), [good])
-    rejections = count_rejections(fleet(pod, seconds=30), rejections, [bad])
-    rejections = count_rejections(fleet(pod, seconds=31), rejections, [good])
+    rejections = count_rejections(fleet(pod), rejected(*THREE_NODES), [good], guard=WorkloadGuard())
+    rejections = count_rejections(fleet(pod, seconds=30), rejections, [bad], guard=WorkloadGuard())
+    rejections = count_rejections(fleet(pod, seconds=31), rejections, [good], guard=WorkloadGuard())
 
-    assert count_rejections(fleet(pod, seconds=90), rejections, [good]).pauses
+    assert count_rejections(fleet(pod, seconds=90), rejections, [good], guard=WorkloadGuard()).pauses
 
 
 def test_pods_are_read_once_for_all_rejections() -> None:
