@@ -73,11 +73,10 @@ def read_ledger(snapshot: Snapshot, state: PassState) -> Ledger:
                 occupancy.add(reservation)
             else:
                 to_release.append(reservation)
-        elif uid in state.pods_in_flight and pod.target_node is None:
-            # The release may be stored already, to the node of the younger one. Neither is removed before the response.
-            if uid in active:
-                terminating.append(active[uid])
-            active[uid] = reservation
+        elif uid in state.pods_in_flight and pod.node is None:
+            # The release, or the annotation with other devices, may be stored already. Until the response, neither of
+            # two reservations is removed.
+            terminating += _keep_both(active, reservation, pod)
             occupancy.add(reservation)
         elif uid in active or (pod.target_node is not None and pod.target_node != reservation.node):
             # A rollback that was not written: the pod can't run on this node (or has an older reservation).
@@ -92,6 +91,15 @@ def read_ledger(snapshot: Snapshot, state: PassState) -> Ledger:
     return Ledger(
         active, tuple(terminating), tuple(kept), tuple(to_release), frozenset(conflicting), occupancy=occupancy
     )
+
+
+def _keep_both(active: dict[str, Reservation], reservation: Reservation, pod: Pod) -> list[Reservation]:
+    """Makes a reservation the active one if its pod may run on the node, and returns the one that is not."""
+    if pod.target_node not in (None, reservation.node):
+        return [reservation]
+    before = active.get(pod.uid)
+    active[pod.uid] = reservation
+    return [before] if before is not None else []
 
 
 def reservations(snapshot: Snapshot) -> Iterator[Reservation]:

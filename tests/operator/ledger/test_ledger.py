@@ -272,3 +272,17 @@ def test_two_reservations_are_kept_until_the_response_to_the_release(in_flight: 
         assert found == ("node-2", {"node-1", "node-2"}, set())
     else:
         assert found == ("node-1", {"node-1"}, {"node-2"})
+
+
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_other_devices_are_kept_until_the_response_to_the_annotation_that_names_them(in_flight: bool) -> None:
+    """A released pod gets another claim. Its annotation names the first node until the patch is stored."""
+    pod = replace(make.released_pod(), node=None, pinned="node-1")
+    other = make.assignment(pod, "GPU-2-0", decided_at=timestamps.micros(make.NOW - timedelta(seconds=1)))
+    snapshot = make.snapshot(make.workload(), pod, make.telemetry(), make.telemetry("node-2", assignments=[other]))
+    state = PassState(pods_in_flight=frozenset({pod.uid} if in_flight else ()))
+
+    ledger = read_ledger(snapshot, state)
+
+    assert [r.node for r in ledger.occupying] == (["node-2"] if in_flight else [])
+    assert [r.node for r in ledger.to_release] == ([] if in_flight else ["node-2"])
