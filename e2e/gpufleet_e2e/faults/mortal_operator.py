@@ -40,6 +40,7 @@ class MortalOperator:
         self._own_flags = ("--leader-election=false", *flags)
         self._flags: list[str] = []
         self._process: OperatorProcess | None = None
+        self._started = threading.Condition()
         self._ended = threading.Event()
         self._port = 0
         self.ends: list[int] = []
@@ -86,22 +87,31 @@ class MortalOperator:
     def check(self) -> None:
         """Asserts that it was killed as planned, and never ended by itself."""
         assert not self.proxy.due(), f"not killed: {self.proxy.due()}"
-        assert self.ends == [-signal.SIGKILL] * len(self.proxy.kills), f"{self.ends}; see {self._log}"
+        assert self.ends == [-signal.SIGKILL] * len(self.proxy.kills), (
+            f"{self.ends} after {self.proxy.kills}; see {self._log}"
+        )
 
     def _keep(self) -> None:
         environment = {**os.environ, "KUBECONFIG": str(self._folder / "kubeconfig"), "NO_PROXY": "127.0.0.1"}
         with OperatorStarter(environment, self._log) as starter:
             while not self._ended.is_set():
-                self._process = starter.start(*self._flags)
-                status = self._process.wait()
+                process = starter.start(*self._flags)
+                with self._started:
+                    self._process = process
+                    self._started.notify_all()
+                status = process.wait()
                 asked, self._asked = self._asked, False
                 if not self._ended.is_set() and not (asked and status == 0):
                     self.ends.append(status)
 
     def _kill(self) -> None:
-        assert self._process is not None
-        self._process.send(signal.SIGKILL)
-        self._process.wait()
+        # The process that is to be killed may send a request before `_keep` has noted it.
+        with self._started:
+            assert self._started.wait_for(lambda: self._process is not None and not self._process.has_ended, 30)
+            process = self._process
+        assert process is not None
+        process.send(signal.SIGKILL)
+        process.wait()
 
     def _ready(self) -> None:
         try:

@@ -48,6 +48,10 @@ class OperatorProcess:
         self._status = 0
         Thread(target=self._read, args=(statuses,), daemon=True).start()
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
+
     def send(self, number: signal.Signals) -> None:
         """Sends a signal, if it has not ended."""
         if not self._ended.is_set():
