@@ -15,6 +15,8 @@ from gpufleet_e2e.support.polling import eventually, never
 from gpufleet_e2e.support.sandbox import TestNamespace
 
 SOON_SECONDS = 5
+READING_SECONDS = 10
+"""The agent reports a reading within five seconds; a decision, a reservation and a status follow."""
 ALLOCATABLE_SECONDS = 15
 """The kubelet publishes the node's allocatable every ten seconds."""
 
@@ -42,7 +44,7 @@ def test_too_hot_until_it_cools(namespace: TestNamespace, fleet: Fleet) -> None:
     assert "2" in message, "the condition does not count"
     _still_gated(namespace, "cool-only")
     fleet.gpus[node].report(warm, temperature_celsius=60)
-    _placed_within(namespace, "cool-only", SOON_SECONDS, lambda: None)
+    _placed_within(namespace, "cool-only", READING_SECONDS, lambda: None)
     assert namespace.devices("cool-only") == (warm,)
 
 
@@ -108,7 +110,7 @@ def test_too_full_or_too_busy_until_readings_change(namespace: TestNamespace, fl
     assert re.search(obstacle.words, message), "the condition does not name the nearest miss"
     _still_gated(namespace, "picky")
     fleet.gpus[node].report(near, **obstacle.good)
-    _placed_within(namespace, "picky", SOON_SECONDS, lambda: None)
+    _placed_within(namespace, "picky", READING_SECONDS, lambda: None)
     assert namespace.devices("picky") == (near,)
 
 
