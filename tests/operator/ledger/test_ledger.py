@@ -275,7 +275,7 @@ def test_two_reservations_are_kept_until_the_response_to_the_release(in_flight: 
 
 
 @pytest.mark.parametrize("in_flight", [True, False])
-def test_other_devices_are_kept_until_the_response_to_the_annotation_that_names_them(in_flight: bool) -> None:
+def test_other_devices_are_kept_until_the_annotation_names_them(in_flight: bool) -> None:
     """A released pod gets another claim. Its annotation names the first node until the patch is stored."""
     pod = replace(make.released_pod(), node=None, pinned="node-1")
     other = make.assignment(pod, "GPU-2-0", decided_at=timestamps.micros(make.NOW - timedelta(seconds=1)))
