@@ -9,6 +9,9 @@ from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.model.objects import Pod, Reservation, Workload
 from gpufleet_operator.model.outcome import Outcome
 
+ENDED_STATES = (PlacementState.SUCCEEDED, PlacementState.FAILED, PlacementState.UNKNOWN)
+"""States of a replica without a pod that runs or is to be created."""
+
 
 class WaitReason(StrEnum):
     """What a pending replica waits for."""

@@ -15,7 +15,7 @@ from gpufleet_api.workload_status import Explanation, PlacementState
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet.device_health import unhealthy_or_missing_devices
 from gpufleet_operator.model.create_errors import CreateError, classify
-from gpufleet_operator.model.replica import WaitReason
+from gpufleet_operator.model.replica import ENDED_STATES, WaitReason
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.pods.network import address_error
 from gpufleet_operator.status import adoption, outcome, rollout
@@ -23,13 +23,12 @@ from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.finding import ConditionFinding, is_false, is_true
 from gpufleet_operator.status.messages import message_or_default
 from gpufleet_operator.status.placements import with_notes
-from gpufleet_operator.status.ready import allocated, pods_not_ready, ready
+from gpufleet_operator.status.ready import allocated, pods_not_ready, ready, unknown_ends
 from gpufleet_operator.status.unreachable import unreachable_replicas
 
 _MAX_MESSAGE_LENGTH = 4096
 _MAX_NODES_LENGTH = 512
 
-_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED, PlacementState.UNKNOWN)
 _WITH_DEVICES = (PlacementState.RESERVED, PlacementState.BOUND, PlacementState.ALLOCATED, PlacementState.MISMATCH)
 
 
@@ -112,9 +111,8 @@ def _stalled(context: StatusContext) -> ConditionFinding:
     rejected = classify(context.create_error)
     if _rejected_pods(context) and rejected is not CreateError.QUOTA:
         return is_true(rejected, f"cannot create pods: {context.create_error}")
-    unknown = [r for r in context.replicas if r.state is PlacementState.UNKNOWN]
-    if unknown:
-        return is_true("EndUnknown", "; ".join(f"replica {r.index}: {r.message}" for r in unknown))
+    if unknown := unknown_ends(context):
+        return is_true("EndUnknown", unknown)
     return is_false("AsExpected")
 
 
@@ -129,7 +127,7 @@ def placed_finding(context: StatusContext, explained: Explanation | None) -> Con
         return is_true(*rollout.no_replicas(context))
     total = len(context.replicas)
     placed = sum(
-        r.state in _TERMINAL
+        r.state in ENDED_STATES
         or r.state in _WITH_DEVICES
         or r.wait_reason is WaitReason.PREDECESSOR
         or context.reservation(r) is not None

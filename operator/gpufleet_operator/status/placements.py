@@ -10,11 +10,10 @@ from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, Score
 from gpufleet_common import timestamps
 from gpufleet_operator.distribution import unassigned_items
 from gpufleet_operator.ledger.move_target import never_moved
-from gpufleet_operator.model.replica import Replica
+from gpufleet_operator.model.replica import ENDED_STATES, Replica
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.status.context import StatusContext
 
-_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED, PlacementState.UNKNOWN)
 _MAX_NODES_LENGTH = 1024
 _MAX_MESSAGE_LENGTH = 1024
 
@@ -62,7 +61,7 @@ def _placement(context: StatusContext, replica: Replica) -> ReplicaPlacement:
     stored = context.workload.stored_placements.get(replica.index)
     reservation, pod = context.reservation(replica), replica.pod
     message = replica.message[:_MAX_MESSAGE_LENGTH] or None
-    if replica.state in _TERMINAL and stored is not None and (pod is None or stored.pod_uid == pod.uid):
+    if replica.state in ENDED_STATES and stored is not None and (pod is None or stored.pod_uid == pod.uid):
         # The reservation ends with the pod; the status keeps what it had.
         gone = dict.fromkeys(("ready", "removal", "rejections", "last_rejection_time", "retry_time"))
         return stored.model_copy(update={"state": replica.state, "message": message, **gone, **_counts(replica)})

@@ -39,6 +39,11 @@ def _all_ready(count: int, succeeded: int, total: int) -> tuple[str, str]:
     return "AllReplicasReady", f"{message}; {succeeded} succeeded" if succeeded else message
 
 
+def unknown_ends(context: StatusContext) -> str:
+    """Returns the replicas whose end nobody saw, with their messages; empty: there is none."""
+    return "; ".join(f"replica {r.index}: {r.message}" for r in context.replicas if r.state is PlacementState.UNKNOWN)
+
+
 def allocated(context: StatusContext, placed: ConditionFinding) -> ConditionFinding:
     states = Counter(r.state for r in context.replicas)
     total = len(context.replicas)
@@ -46,8 +51,8 @@ def allocated(context: StatusContext, placed: ConditionFinding) -> ConditionFind
     unlisted = [f"replica {r.index}: {r.message}" for r in context.replicas if r.unlisted]
     if held == total and unlisted:
         return is_unknown("NotListed", "; ".join(unlisted))
-    if unknown := [f"replica {r.index}: {r.message}" for r in context.replicas if r.state is PlacementState.UNKNOWN]:
-        return is_unknown("EndUnknown", "; ".join(unknown))
+    if unknown := unknown_ends(context):
+        return is_unknown("EndUnknown", unknown)
     if is_scaled_to_zero(context):
         return is_true(*no_replicas(context))
     if context.outcome is None and total and held == total:

@@ -7,11 +7,10 @@ them once the object parses again. The counts are those of the pods that exist.
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadState, WorkloadStatus
 from gpufleet_operator.fleet.node_health import unreachable_reason
 from gpufleet_operator.model.objects import Pod, PodPhase
+from gpufleet_operator.model.replica import ENDED_STATES
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.placements import joined
-
-_ENDED = (PlacementState.SUCCEEDED, PlacementState.FAILED, PlacementState.UNKNOWN)
 
 
 def status_without_spec(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
@@ -43,12 +42,12 @@ def status_without_spec(snapshot: Snapshot, context: StatusContext) -> WorkloadS
 def _pod(snapshot: Snapshot, placement: ReplicaPlacement) -> Pod | None:
     """Returns the pod of a replica that has not ended."""
     pod = snapshot.pods.get(placement.pod_uid or "")
-    return None if pod is None or pod.deleting or pod.terminal or placement.state in _ENDED else pod
+    return None if pod is None or pod.deleting or pod.terminal or placement.state in ENDED_STATES else pod
 
 
 def _placement(snapshot: Snapshot, stored: ReplicaPlacement, pod: Pod | None) -> ReplicaPlacement:
     if pod is None:
-        gone = stored.pod is not None and stored.state not in _ENDED
+        gone = stored.pod is not None and stored.state not in ENDED_STATES
         return stored.model_copy(update={"ready": None, "message": f"pod {stored.pod} is gone"}) if gone else stored
     responds = pod.node is not None and unreachable_reason(snapshot, pod.node) is None
     return stored.model_copy(update={"ready": (stored.ready and pod.ready and responds) or None})

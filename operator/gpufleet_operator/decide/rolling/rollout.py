@@ -20,10 +20,9 @@ from gpufleet_operator.decide.lifecycle.attempts import needs_all_replicas
 from gpufleet_operator.ledger.kept import marked
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Pod, Reservation
-from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.replica import ENDED_STATES, Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 
-_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED, PlacementState.UNKNOWN)
 _MESSAGE = "spec.template changed"
 
 
@@ -121,7 +120,7 @@ def _released(ledger: Ledger, assessed: WorkloadReplicas, candidates: Sequence[R
     if needs_all_replicas(spec):
         return released if all(_may_delete(ledger, r) for r in released) else []
     going = {r.index for r in released}
-    unavailable = sum(r.index not in going and r.state not in _TERMINAL and not r.ready for r in assessed.replicas)
+    unavailable = sum(r.index not in going and r.state not in ENDED_STATES and not r.ready for r in assessed.replicas)
     budget = max_unavailable(spec.update_strategy, spec.replicas) - unavailable
     released.sort(key=lambda r: r.index, reverse=True)
     broken = [r for r in released if not r.ready]
