@@ -122,9 +122,8 @@ class SuccessorFit:
 
     def undo(self, fits: Iterable[Fit]) -> None:
         """Credits what these fits deducted."""
-        for d in (fit.deducted for fit in fits if fit.deducted is not None):
-            self._fleet.release(d.node, d.devices, d.pod, d.share)
-            self._held.remove(d)
+        for deducted in [fit.deducted for fit in fits if fit.deducted is not None]:
+            self._credit(deducted)
 
     @property
     def number_held(self) -> int:
@@ -133,9 +132,12 @@ class SuccessorFit:
 
     def undo_to(self, number: int) -> None:
         """Credits all but this number of the first fits."""
-        while len(self._held) > number:
-            d = self._held.pop()
-            self._fleet.release(d.node, d.devices, d.pod, d.share)
+        for deducted in reversed(self._held[number:]):
+            self._credit(deducted)
+
+    def _credit(self, deducted: _Deduction) -> None:
+        self._fleet.release(deducted.node, deducted.devices, deducted.pod, deducted.share)
+        self._held.remove(deducted)
 
     def _is_excluded(self, model: GPUWorkload, workload_uid: str, index: int, kept: Reservation) -> bool:
         """Returns True when requirements, health, a cordon or a rejection of the node exclude the devices."""

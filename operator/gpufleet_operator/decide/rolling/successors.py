@@ -97,7 +97,7 @@ class _Passing:
         mine, before = _Changes(), self.fit.number_held
         try:
             found = self._passed_on(mine)
-        except Exception:
+        except Exception:  # of any kind: the guard leaves this workload out
             self.fit.undo_to(before)
             raise
         changes.add(mine)
