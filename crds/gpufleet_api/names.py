@@ -87,6 +87,9 @@ WHOLE_DEVICE_PERCENT: Final = 100
 STALE_AFTER_SECONDS: Final = 90.0
 """Default age after which telemetry is stale and no longer used for placement."""
 
+REPORT_SECONDS: Final = 300.0
+"""Default maximum time between two reports of an agent, which renews its Lease in between if nothing has changed."""
+
 CDI_KIND: Final = f"{GROUP}/gpu"
 """Vendor and class of the devices in CDI, independent of the extended resource."""
 
@@ -128,6 +131,18 @@ AGENT_FIELD_MANAGER: Final = "gpufleet-agent"
 OPERATOR_FIELD_MANAGER: Final = "gpufleet-operator"
 OPERATOR_LEASE: Final = "gpufleet-operator"
 """Lease of the replica that decides, in the namespace of the operator."""
+
+AGENT_LEASE_PREFIX: Final = "gpufleet-agent."
+"""Of the name of an agent's Lease, before the name of its node. The Lease is in the namespace of the agents."""
+
+LEASE_LABEL: Final = f"{GROUP}/lease"
+"""On a Lease: what it is for."""
+
+AGENT_LEASE: Final = "agent"
+"""Value of `LEASE_LABEL` on the Lease of an agent."""
+
+OBSERVED_AT_ANNOTATION: Final = f"{GROUP}/observed-at"
+"""On the Lease of an agent: `status.observedAt` of the report that its renewals confirm."""
 
 READS_DENIED: Final = "ReadsDenied"
 """Reason of the operator's event about a read that the apiserver denies."""
