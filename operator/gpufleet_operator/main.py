@@ -6,8 +6,7 @@ import gc
 import platform
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TypeVar
 
 import structlog
@@ -21,28 +20,19 @@ from gpufleet_common.deep_documents import accept_deep_documents
 from gpufleet_common.trim_memory import release_file_pages, release_free_heap
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.decode import Decoder
-from gpufleet_operator.cache.store import Store, Stored
-from gpufleet_operator.kube import paths
-from gpufleet_operator.kube.api import Api, load_config, retry_forever
+from gpufleet_operator.cache.store import Stored
+from gpufleet_operator.kube.api import Api, load_config
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.demand_writer import ApiDemandWriter
 from gpufleet_operator.kube.errors import (
     ApiError,
     CredentialsRejectedError,
-    GoneError,
-    NotFoundError,
     UnauthorizedError,
-    UnavailableError,
 )
 from gpufleet_operator.kube.events import ObjectEventRecorder
-from gpufleet_operator.kube.informer import Informer
 from gpufleet_operator.kube.lease_poller import LeasePoller
 from gpufleet_operator.kube.rejected_requests import DeniedReads
 from gpufleet_operator.kube.writer import ApiWriter
-from gpufleet_operator.model.claims.resource_claim import ResourceClaim
-from gpufleet_operator.model.demands.gpu_demand import Demand
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, ResourceQuota, Service, Telemetry, Workload
-from gpufleet_operator.runtime.demands.demand_follower import follow_demands
 from gpufleet_operator.runtime.demands.demand_recorder import DemandRecorder
 from gpufleet_operator.runtime.demands.denied_read_events import DeniedReadEvents
 from gpufleet_operator.runtime.election_thread import ElectionThread
@@ -53,6 +43,8 @@ from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.pacing.token_bucket import TokenBucket
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_operator.runtime.scale_up.autoscaler import Autoscaler
+from gpufleet_operator.runtime.watches.informers import Informers
+from gpufleet_operator.runtime.watches.optional_informer import follow_optional
 from gpufleet_operator.runtime.watches.run_kopf import StopSignal, run_kopf
 from gpufleet_operator.settings import OperatorSettings, parse
 
@@ -96,105 +88,6 @@ def release_unused_memory() -> None:
     freeze_garbage_collector()
     release_file_pages()
     release_free_heap()
-
-
-@dataclass(slots=True)
-class Informers:
-    """The collections that decisions depend on."""
-
-    workloads: Informer[Workload]
-    telemetry: Informer[Telemetry]
-    pods: Informer[Pod]
-    nodes: Informer[Node]
-    other_pods: Informer[BoundPod]
-    services: Informer[Service]
-    claims: Informer[ResourceClaim]
-    demands: Informer[Demand]
-    """No decision waits for it."""
-    quotas: Informer[ResourceQuota]
-    pods_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    telemetry_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    nodes_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    other_pods_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    services_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    claims_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    demands_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    quotas_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    complete: bool = False
-    """Every collection was listed."""
-
-    @classmethod
-    def of(cls, api: Api, cache: Cache, failed: Callable[[], None]) -> "Informers":
-        """Connects each collection to its store; `failed` is called after each failed watch."""
-
-        def informer(path: str, params: Mapping[str, str], store: Store[T]) -> Informer[T]:
-            return Informer(api, path, params, store, failed=failed)
-
-        return cls(
-            workloads=informer(paths.WORKLOADS, {}, cache.workloads),
-            telemetry=informer(paths.TELEMETRIES, {}, cache.telemetry),
-            pods=informer(paths.PODS, paths.OF_WORKLOADS, cache.pods),
-            nodes=informer(paths.NODES, {}, cache.nodes),
-            other_pods=informer(paths.PODS, paths.OTHER_PODS, cache.other_pods),
-            services=informer(paths.SERVICES, paths.OF_WORKLOADS, cache.services),
-            claims=informer(paths.CLAIMS, paths.OF_WORKLOADS, cache.claims),
-            demands=informer(paths.DEMANDS, {}, cache.demands),
-            quotas=informer(paths.QUOTAS, {}, cache.quotas),
-        )
-
-    async def follow_devices(self) -> None:
-        """Lists and watches pods and GPUTelemetry until cancelled.
-
-        Pods come first: a released pod must never be seen before its reservation.
-
-        Raises:
-            ApiError: The apiserver rejects a list or a watch.
-        """
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.pods.run(self.pods_listed.set))
-            await self.pods_listed.wait()
-            with _installed_crds():
-                await self.telemetry.run(self.telemetry_listed.set)
-
-    async def fill(self) -> None:
-        """Returns when every collection is listed, GPUWorkloads last.
-
-        Raises:
-            ApiError: The apiserver rejects the list of GPUWorkloads.
-        """
-        await self.pods_listed.wait()
-        await self.telemetry_listed.wait()
-        await _list_until_complete(self.workloads)
-        await self.nodes_listed.wait()
-        await self.other_pods_listed.wait()
-        await self.services_listed.wait()
-        await self.claims_listed.wait()
-        await self.quotas_listed.wait()
-        self.complete = True
-
-    async def list_until_complete(self) -> None:
-        """Lists pods, GPUTelemetry and GPUWorkloads again, in this order, and retries while there is no response.
-
-        Raises:
-            ApiError: The apiserver rejects a list.
-        """
-        await _list_until_complete(self.pods, self.telemetry, self.workloads)
-
-
-async def _list_until_complete(*informers: Informer[Pod] | Informer[Telemetry] | Informer[Workload]) -> None:
-    """Lists collections one after the other, and all of them again after one had no response."""
-    async for attempt in retry_forever(UnavailableError, GoneError):
-        with attempt, _installed_crds():
-            for informer in informers:
-                await informer.list()
-
-
-@contextlib.contextmanager
-def _installed_crds() -> Iterator[None]:
-    try:
-        yield
-    except NotFoundError as error:
-        raise NotFoundError("the gpufleet.dev CRDs are not installed", error.code) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -269,7 +162,8 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
         resync_interval_seconds=settings.resync_interval_seconds,
         status_budget=TokenBucket(_STATUSES_PER_SECOND, _STATUS_BURST),
     )
-    informers = Informers.of(api, cache, metrics.watch_failures.inc)
+    namespace = settings.lease_namespace or config.namespace or ""
+    informers = Informers.of(api, cache, metrics.watch_failures.inc, namespace or "default")
     recorder = DemandRecorder(
         cache,
         ApiDemandWriter(api),
@@ -282,7 +176,6 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
     def may_write() -> bool:
         return reconciler.runs and (election is None or election.may_write())
 
-    namespace = settings.lease_namespace or config.namespace or ""
     denied = DeniedReadEvents(api, events, clock, namespace, platform.node(), may_write=may_write)
     health = ReconcilerHealth(
         lambda: reconciler.last_progress,
@@ -308,7 +201,9 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
                 tasks.create_task(informers.claims.run(informers.claims_listed.set))
             else:
                 informers.claims_listed.set()
-            tasks.create_task(follow_demands(informers.demands, informers.demands_listed.set, denied.record))
+            tasks.create_task(follow_optional(informers.demands, informers.demands_listed.set, denied.record))
+            listed = informers.agent_leases_listed.set
+            tasks.create_task(follow_optional(informers.agent_leases, listed, denied.record, unreadable=listed))
             tasks.create_task(_reconcile(reconciler, informers, election, metrics, leads))
             tasks.create_task(_record_demands(recorder, informers, leads))
             scale_up = settings.scale_up == "true"

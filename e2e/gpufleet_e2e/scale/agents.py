@@ -3,8 +3,9 @@
     python -m gpufleet_e2e.scale.agents KUBECONFIG NODES [HEARTBEAT_SECONDS]
 
 A device is reported as held by the pods that are assigned to it and run. As by its agent, a node is reported when a pod
-of it starts or ends, two seconds after its reservations changed unless it was since, and a heartbeat after its last
-report, but at most once a second.
+of it starts or ends, and two seconds after its reservations changed unless it was since, but at most once a second. A
+heartbeat after that its Lease is renewed, unless a pod has yet to get its devices or the last report is too old: then
+the node is reported again.
 """
 
 import asyncio
@@ -13,10 +14,21 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gpufleet_api.names import (
+    AGENT_FIELD_MANAGER,
+    AGENT_LEASE,
+    AGENT_LEASE_PREFIX,
+    LEASE_LABEL,
+    OBSERVED_AT_ANNOTATION,
+    REPORT_SECONDS,
+)
+from gpufleet_common import timestamps
 from gpufleet_e2e.scale.client import APPLY, AsyncApi, JsonObject, each
 from gpufleet_testing.operator.synthetic import SyntheticFleet
 
 TELEMETRY = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+"""Of the operator's namespace, which is the one of its kubeconfig."""
 _OF_WORKLOADS = "labelSelector=gpufleet.dev/workload"
 _HEARTBEAT_SECONDS = 30.0
 _MIN_INTERVAL_SECONDS = 1.0
@@ -30,7 +42,7 @@ class Agents:
     Args:
         api: The apiserver, which has a GPUTelemetry of each node.
         fleet: The nodes and their devices.
-        heartbeat_seconds: Longest time between two reports of a node.
+        heartbeat_seconds: Longest time between two reports of a node or renewals of its Lease.
     """
 
     def __init__(self, api: AsyncApi, fleet: SyntheticFleet, heartbeat_seconds: float) -> None:
@@ -42,6 +54,12 @@ class Agents:
         """Nodes to report, in the order in which they became due."""
         self._reported: dict[str, float] = {}
         """When each node was last reported, by the clock of the event loop."""
+        self._beaten: dict[str, float] = {}
+        """When each node was last reported or its Lease was renewed."""
+        self._reports: dict[str, JsonObject] = {}
+        """Last report of each node."""
+        self._resting: set[str] = set()
+        """Nodes whose heartbeat is due."""
         self._generations: dict[str, int] = {}
         """Generation that each node's last report has."""
         self._later: set[str] = set()
@@ -81,11 +99,12 @@ class Agents:
         loop, names = asyncio.get_running_loop(), [self._fleet.node_name(n) for n in range(self._fleet.nodes)]
         # Spread, as agents that have run for a while are.
         for number, name in enumerate(names):
-            self._reported[name] = loop.time() - self._heartbeat_seconds * (1 - number / len(names))
+            self._beaten[name] = loop.time() - self._heartbeat_seconds * (1 - number / len(names))
         while True:
             await asyncio.sleep(min(1.0, self._heartbeat_seconds / 10))  # the heartbeat itself
             for name in names:
-                if loop.time() - self._reported[name] >= self._heartbeat_seconds:
+                if loop.time() - self._beaten[name] >= self._heartbeat_seconds:
+                    self._resting.add(name)
                     self._note(name)
 
     def _note_unreported(self, node: str) -> None:
@@ -104,13 +123,19 @@ class Agents:
                 await self._wake.wait()
             node = next(iter(self._due))
             del self._due[node]
+            resting = node in self._resting
+            self._resting.discard(node)
+            if resting and self._is_steady(node):
+                self._beaten[node] = loop.time()
+                await self._renew(node)
+                continue
             wait = self._reported.get(node, 0.0) + _MIN_INTERVAL_SECONDS - loop.time()
             if wait > 0:
                 if node not in self._later:
                     self._later.add(node)
                     loop.call_later(wait, self._note_later, node)
             elif node in self._telemetry:
-                self._reported[node] = loop.time()
+                self._reported[node] = self._beaten[node] = loop.time()
                 await self.report(node)
 
     def _note_later(self, node: str) -> None:
@@ -141,6 +166,41 @@ class Agents:
             "status": status,
         }
         path = f"{TELEMETRY}/{node}/status?fieldManager=gpufleet-agent&force=true"
+        await self._api.call("PATCH", path, body, APPLY)
+        self._reports[node] = status
+
+    def _is_steady(self, node: str) -> bool:
+        """Returns whether the last report still holds, and nothing waits for another one."""
+        stored, report = self._telemetry.get(node), self._reports.get(node)
+        if stored is None or report is None:
+            return False
+        reported = {holder["podUID"] for device in report["devices"] for holder in device.get("allocatedTo", ())}
+        assigned = {one["podUID"] for one in stored.get("spec", {}).get("assignments", [])}
+        return (
+            asyncio.get_running_loop().time() - self._reported[node] < REPORT_SECONDS
+            and self._generations[node] == stored["metadata"]["generation"]
+            and assigned == reported
+            and assigned <= self._running.keys()
+        )
+
+    async def _renew(self, node: str) -> None:
+        """Renews the Lease of a node's agent."""
+        name = f"{AGENT_LEASE_PREFIX}{node}"
+        body = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {
+                "name": name,
+                "labels": {LEASE_LABEL: AGENT_LEASE},
+                "annotations": {OBSERVED_AT_ANNOTATION: self._reports[node]["observedAt"]},
+            },
+            "spec": {
+                "holderIdentity": node,
+                "leaseDurationSeconds": round(3 * self._heartbeat_seconds),
+                "renewTime": timestamps.micros(datetime.now(UTC)),
+            },
+        }
+        path = f"{LEASES}/{name}?fieldManager={AGENT_FIELD_MANAGER}&force=true"
         await self._api.call("PATCH", path, body, APPLY)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from gpufleet_api.names import Transport
 from gpufleet_api.workload_placement import DemandSource
 from gpufleet_operator.cache import decode, decode_claim, decode_demand, decode_kueue, decode_pod
 from gpufleet_operator.cache.claim_store import ClaimStore
@@ -15,14 +14,15 @@ from gpufleet_operator.cache.demand_store import DemandStore
 from gpufleet_operator.cache.kueue_store import KueueStore
 from gpufleet_operator.cache.quotas.quota_store import QuotaStore, resource_quota
 from gpufleet_operator.cache.store import NamedStore, SelectorStore, TombstoneStore
+from gpufleet_operator.cache.telemetry.decode_lease import agent_lease
+from gpufleet_operator.cache.telemetry.telemetry_store import AgentLeaseStore, TelemetryStore
 from gpufleet_operator.cache.workloads.workload_store import WorkloadStore
 from gpufleet_operator.model.cluster.change_tracker import ChangeTracker
-from gpufleet_operator.model.cluster.measurements import measurements_only
 from gpufleet_operator.model.cluster.telemetry_outage import TelemetryOutage
 from gpufleet_operator.model.kueue.objects import AdmissionCheck
 from gpufleet_operator.model.lenient_json import Json
 from gpufleet_operator.model.node_leases import NodeLeases
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, PodPhase, Service, Telemetry
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, PodPhase, Service
 from gpufleet_operator.model.snapshot import UNLIMITED, Snapshot
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
@@ -89,35 +89,6 @@ class OtherPodStore(SelectorStore[BoundPod]):
             self.requests.setdefault(new.node, Counter()).update(_requests(new))
 
 
-class TelemetryStore(NamedStore[Telemetry]):
-    """GPUTelemetries, and the names of those with devices by transport."""
-
-    def __init__(self, decode: Callable[[Json], Telemetry | None], changed: Callable[[], None]) -> None:
-        super().__init__(decode, changed)
-        self.measured: Callable[[], None] = changed
-        """Called instead of `changed` after a change of measurements only."""
-        self.nodes_with: dict[Transport, set[str]] = {transport: set() for transport in Transport}
-        self.newest: datetime | None = None
-        """Returns when the newest status seen so far was written."""
-
-    def on_replace(self, old: Telemetry | None, new: Telemetry | None) -> None:
-        super().on_replace(old, new)
-        if new is not None and new.written_at is not None:
-            self.newest = max(self.newest or new.written_at, new.written_at)
-        for name in {each.name for each in (old, new) if each is not None}:
-            for names in self.nodes_with.values():
-                names.discard(name)
-            current = self.by_name.get(name)
-            if current is not None and current.status is not None and current.status.devices:
-                self.nodes_with[current.transport].add(name)
-
-    def note_change(self, old: Telemetry | None, new: Telemetry | None) -> None:
-        if measurements_only(old, new):
-            self.measured()
-        else:
-            super().note_change(old, new)
-
-
 class Cache:
     """All stores. `dirty` is set by each change that can affect a decision, see also `TelemetryStore.measured`.
 
@@ -131,7 +102,8 @@ class Cache:
         changed = self.dirty.set
         self.tracker = ChangeTracker()
         self.workloads = WorkloadStore(decoder.bind(decode.workload), changed)
-        self.telemetry = TelemetryStore(decoder.bind(decode.telemetry), changed)
+        self.agent_leases = AgentLeaseStore(decoder.bind(agent_lease))
+        self.telemetry = TelemetryStore(decoder.bind(decode.telemetry), changed, self.agent_leases)
         self.nodes: NamedStore[Node] = NamedStore(decoder.bind(decode.node), changed)
         self.pods = PodStore(decoder.bind(decode_pod.pod), changed)
         self.services: SelectorStore[Service] = SelectorStore(decoder.bind(decode.service), changed)

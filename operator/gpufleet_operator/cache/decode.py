@@ -139,7 +139,7 @@ def telemetry(body: Json) -> Telemetry:
         resource_version=meta.get("resourceVersion", ""),
         deleting="deletionTimestamp" in meta,
         model=model,
-        written_at=written_at(meta),
+        confirmed_at=written_at(meta),
         decode_error=unreadable,
         conditions=conditions,
     )
@@ -225,10 +225,21 @@ def written_at(meta: Json) -> datetime | None:
 
     None: the agent has written no status.
     """
+    return managed_at(meta, AGENT_FIELD_MANAGER, "status")
+
+
+def managed_at(meta: Json, manager: str, subresource: str | None = None) -> datetime | None:
+    """Returns when the apiserver recorded the last write of a field manager.
+
+    Args:
+        meta: Metadata of the object.
+        manager: The field manager.
+        subresource: Of the writes; None: writes of the object itself.
+    """
     moments = [
         timestamps.parse(entry["time"])
         for entry in maps(meta.get("managedFields"))
-        if entry.get("manager") == AGENT_FIELD_MANAGER and entry.get("subresource") == "status" and entry.get("time")
+        if entry.get("manager") == manager and entry.get("subresource") == subresource and entry.get("time")
     ]
     return max(moments, default=None)
 

@@ -46,14 +46,18 @@ class NodeInputs:
     def same_state(self, earlier: "NodeInputs") -> bool:
         """Returns True if the state is the one at an earlier time, but for the ages of samples.
 
-        The caller must ensure that no sample has become stale since then.
+        The caller must ensure that no sample has become stale or fresh since then.
         """
-        telemetry = self.telemetry
-        if telemetry is not earlier.telemetry or self.node is not earlier.node:
+        telemetry, before = self.telemetry, earlier.telemetry
+        if telemetry.model is not before.model or self.node is not earlier.node:
             return False
         # Entries of cordoned devices end by themselves. A status without a time, or with a future time, is never older.
-        if telemetry.model.spec.cordoned or telemetry.written_at is None or telemetry.written_at > earlier.at:
+        if telemetry.model.spec.cordoned or telemetry.confirmed_at is None or before.confirmed_at is None:
             return False
+        if before.confirmed_at > earlier.at or telemetry.confirmed_at > self.at:
+            return False
+        if telemetry is not before and any(one.memory_mib is not None for one in self.assignments):
+            return False  # a later sample may show memory that was promised since the earlier one
         return (self.assignments, self.requested, self.holders, self.not_ready, self.stale_reason) == (
             earlier.assignments,
             earlier.requested,

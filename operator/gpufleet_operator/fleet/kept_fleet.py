@@ -60,10 +60,15 @@ class KeptFleet:
         unchanged = set()
         for one in inputs:
             before, stale_at = self._inputs.get(one.name), self.stale_at.get(one.name)
-            if before is not None and one.same_state(before) and (stale_at is None or one.at < stale_at):
+            if before is None or not one.same_state(before) or (stale_at is not None and one.at >= stale_at):
+                self._inputs[one.name] = one
+            elif one.telemetry is before.telemetry:
                 unchanged.add(one.name)
             else:
                 self._inputs[one.name] = one
+                if stale_at is not None and not _has_stale(self._states.get(one.name)):
+                    unchanged.add(one.name)
+                    self.stale_at[one.name] = stale_at + _confirmed_later(one, before)
         return unchanged
 
     def update(
@@ -139,6 +144,17 @@ class KeptFleet:
             self.stale_at[state.name] = now + timedelta(seconds=min(fresh))
         else:
             self.stale_at.pop(state.name, None)
+
+
+def _has_stale(state: NodeState | None) -> bool:
+    """Returns True if a renewal may make a sample fresh again."""
+    return state is None or any(device.stale_reason is not None for device in state.devices)
+
+
+def _confirmed_later(inputs: NodeInputs, before: NodeInputs) -> timedelta:
+    """Returns by how much a renewal of the agent's Lease makes all samples of a node younger."""
+    now, earlier = inputs.telemetry.confirmed_at, before.telemetry.confirmed_at
+    return now - earlier if now is not None and earlier is not None else timedelta(0)
 
 
 def _without_ages(state: NodeState) -> NodeState:

@@ -46,7 +46,7 @@ class Informer(Generic[T]):
 
     Args:
         api: The apiserver.
-        path: Path of the collection, such as `/api/v1/nodes`.
+        path: Path of the collection, such as `/api/v1/nodes`; also an attribute.
         params: Label and field selectors.
         sink: The store.
         sleep: Waits between attempts.
@@ -63,7 +63,7 @@ class Informer(Generic[T]):
         sleep: Sleep = asyncio.sleep,
         failed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._api, self._path, self._params = api, path, params
+        self._api, self.path, self._params = api, path, params
         self._sink, self._sleep, self._failed = sink, sleep, failed
 
     async def run(self, listed: Callable[[], None]) -> None:
@@ -91,7 +91,7 @@ class Informer(Generic[T]):
         items: list[T] = []
         undecodable: list[str] = []
         version = ""
-        async for page in self._api.pages(self._path, self._params, PAGE_SIZE):
+        async for page in self._api.pages(self.path, self._params, PAGE_SIZE):
             version = version or page.version
             for body in page.items:
                 item = self._sink.known(body) or self._sink.decode(body)
@@ -110,7 +110,7 @@ class Informer(Generic[T]):
                     with attempt:
                         version = await self._watch_once(version)
         except GoneError as error:
-            log.info("watch failed, listing again", path=self._path, error=str(error), status=error.code)
+            log.info("watch failed, listing again", path=self.path, error=str(error), status=error.code)
             if error.code != _EXPIRED:
                 self._failed()
 
@@ -119,7 +119,7 @@ class Informer(Generic[T]):
         seconds = round(_WATCH_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - watches must not all end together
         before = version
         try:
-            async with aclosing(self._api.watch(self._path, self._params, version, seconds)) as events:
+            async with aclosing(self._api.watch(self.path, self._params, version, seconds)) as events:
                 async for kind, body in events:
                     version = str(body["metadata"]["resourceVersion"])
                     if kind == "DELETED":

@@ -1,6 +1,15 @@
 """Paths and selectors of the objects that the operator reads and writes."""
 
-from gpufleet_api.names import DEMAND_PLURAL, GROUP, TELEMETRY_PLURAL, VERSION, WORKLOAD_LABEL, WORKLOAD_PLURAL
+from gpufleet_api.names import (
+    AGENT_LEASE,
+    DEMAND_PLURAL,
+    GROUP,
+    LEASE_LABEL,
+    TELEMETRY_PLURAL,
+    VERSION,
+    WORKLOAD_LABEL,
+    WORKLOAD_PLURAL,
+)
 from gpufleet_operator.model.kueue import names as kueue
 from gpufleet_operator.model.scale_up.objects import PLACEHOLDER_LABEL
 
@@ -30,6 +39,9 @@ OTHER_PODS = {
 }
 """Pods without a workload that use a node. One that ends no longer matches, and is reported as deleted."""
 
+
+OF_AGENTS = {"labelSelector": f"{LEASE_LABEL}={AGENT_LEASE}"}
+"""Leases of agents."""
 
 PLACEHOLDERS = {"labelSelector": PLACEHOLDER_LABEL}
 """Placeholder pods, for which autoscalers add nodes."""

@@ -79,7 +79,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """A GPUTelemetry. `written_at` is the apiserver's time of the agent's last status write."""
+    """A GPUTelemetry."""
 
     uid: str
     name: str
@@ -87,7 +87,8 @@ class Telemetry:
     resource_version: str
     deleting: bool
     model: GPUTelemetry
-    written_at: datetime | None
+    confirmed_at: datetime | None
+    """The apiserver's time of the agent's last status write, or of a later renewal of the Lease that confirms it."""
     decode_error: str = ""
     """Why the status does not parse; `model.status` is None then."""
     conditions: Mapping[str, Condition] = field(default_factory=dict)

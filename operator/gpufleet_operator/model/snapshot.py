@@ -91,8 +91,8 @@ class Snapshot:
         yield from (name for name in self.nodes if name not in self.telemetry)
 
     def age(self, telemetry: Telemetry) -> timedelta | None:
-        """Returns the time since the agent's last status write; None: it never wrote."""
-        return None if telemetry.written_at is None else max(timedelta(0), self.now - telemetry.written_at)
+        """Returns the time since the agent last wrote or confirmed the status; None: it never wrote."""
+        return None if telemetry.confirmed_at is None else max(timedelta(0), self.now - telemetry.confirmed_at)
 
     def claim_of(self, pod: Pod) -> ResourceClaim | None:
         """Returns the claim with the devices of a pod."""
@@ -110,7 +110,7 @@ class Snapshot:
             return "agent has not published telemetry yet"
         if age > self.limits.stale_after:
             limit = self.limits.stale_after.total_seconds()
-            return f"telemetry is older than {limit:.0f} s (last written {_format(telemetry.written_at)})"
+            return f"telemetry is older than {limit:.0f} s (last confirmed {_format(telemetry.confirmed_at)})"
         return None
 
     def is_stale_by_itself(self, name: str) -> bool:

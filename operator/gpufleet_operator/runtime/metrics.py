@@ -65,6 +65,7 @@ _DECODED_KINDS = (
     "resource_quota",
     "demand",
     "kueue_workload",
+    "agent_lease",
     "admission_check",
     "bound_pod",
 )

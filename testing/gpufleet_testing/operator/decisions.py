@@ -5,6 +5,14 @@ from datetime import datetime
 
 import jsonpatch
 
+from gpufleet_api.names import (
+    AGENT_FIELD_MANAGER,
+    AGENT_LEASE,
+    AGENT_LEASE_PREFIX,
+    LEASE_LABEL,
+    OBSERVED_AT_ANNOTATION,
+)
+from gpufleet_common import timestamps
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube import patches
 from gpufleet_operator.model.actions import Actions, ReleasePod, Reserve, WriteStatus
@@ -86,6 +94,12 @@ class AppliedDecisions:
         body["spec"] = patches.as_json(stored.model.spec)
         self.cache.telemetry.apply(body)
 
+    def renewal(self, node: str, at: datetime) -> None:
+        """Applies a renewal of the Lease of a node's agent, which confirms the stored report."""
+        status = self.cache.telemetry.by_name[node].status
+        assert status is not None
+        self.cache.agent_leases.apply(agent_lease(node, status.observed_at, at, version=self.next_version()))
+
     def lose_reservations(self, at: datetime) -> None:
         """Deletes the GPUTelemetry of all nodes; their agents, which report at `at`, create it again."""
         for number in range(self.fleet.nodes):
@@ -129,3 +143,19 @@ class AppliedDecisions:
         """Returns a resource version above all others."""
         self.version += 1
         return self.version
+
+
+def agent_lease(node: str, observed_at: str, at: datetime, *, version: int = 1) -> Body:
+    """Returns the Lease of a node's agent, renewed at `at` to confirm the report that was observed at `observed_at`."""
+    return {
+        "metadata": {
+            "name": f"{AGENT_LEASE_PREFIX}{node}",
+            "namespace": "gpufleet-system",
+            "uid": f"uid-{node}-lease",
+            "resourceVersion": str(version),
+            "labels": {LEASE_LABEL: AGENT_LEASE},
+            "annotations": {OBSERVED_AT_ANNOTATION: observed_at},
+            "managedFields": [{"manager": AGENT_FIELD_MANAGER, "time": timestamps.seconds(at)}],
+        },
+        "spec": {"holderIdentity": f"agent-{node}", "leaseDurationSeconds": 90, "renewTime": timestamps.micros(at)},
+    }

@@ -220,7 +220,7 @@ def telemetry(
         resource_version="30",
         deleting=False,
         model=GPUTelemetry.model_validate(body),
-        written_at=written,
+        confirmed_at=written,
         conditions={c.type: c for c in conditions},
     )
 

@@ -53,7 +53,7 @@ MANAGED: dict[str, tuple[list[dict[str, Any]], datetime | None]] = {
 
 @pytest.mark.parametrize(("managed", "written"), MANAGED.values(), ids=MANAGED.keys())
 def test_written_at_is_the_time_of_the_apiserver(managed: list[dict[str, Any]], written: datetime | None) -> None:
-    assert decode.telemetry(telemetry(managed)).written_at == written
+    assert decode.telemetry(telemetry(managed)).confirmed_at == written
 
 
 def test_an_invalid_status_keeps_the_reservations() -> None:

@@ -175,7 +175,7 @@ def after(snapshot: Snapshot, actions: Actions, seconds: float, *, other: bool =
     """The next pass, with the annotation written, and with other words in the message."""
     later = make.later(snapshot, actions, seconds)
     pods = {uid: replace(p, waiting_for="Devices", has_annotations=True) for uid, p in later.pods.items()}
-    telemetry = replace(make.telemetry(health={"state": "Unhealthy"}) if other else BUSY, written_at=later.now)
+    telemetry = replace(make.telemetry(health={"state": "Unhealthy"}) if other else BUSY, confirmed_at=later.now)
     return decide(replace(later, pods=pods, telemetry={"node-1": telemetry}))
 
 

@@ -74,7 +74,7 @@ def test_report_that_cannot_be_decoded_is_not_fresh() -> None:
 def test_object_without_a_status_gets_no_condition() -> None:
     model = make.telemetry().model.model_copy(update={"status": None})
 
-    assert reports(replace(make.telemetry(), model=model, written_at=None)).telemetry == ()
+    assert reports(replace(make.telemetry(), model=model, confirmed_at=None)).telemetry == ()
 
 
 def test_message_lists_each_unhealthy_device_with_its_faults() -> None:

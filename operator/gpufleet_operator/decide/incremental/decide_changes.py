@@ -249,8 +249,8 @@ def _stale_at(snapshot: Snapshot, kept: Kept, name: str) -> datetime | None:
     """Returns when a node's telemetry, or a sample of it, becomes stale."""
     moments = [kept.fleet.stale_at.get(name)]
     telemetry = snapshot.telemetry.get(name)
-    if telemetry is not None and telemetry.written_at is not None:
-        moments.append(telemetry.written_at + snapshot.limits.stale_after)
+    if telemetry is not None and telemetry.confirmed_at is not None:
+        moments.append(telemetry.confirmed_at + snapshot.limits.stale_after)
     return min((m for m in moments if m is not None and m >= snapshot.now), default=None)
 
 

@@ -1,7 +1,7 @@
 """A decision on what changed is the decision on the whole cluster, and looks at what changed only."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Unpack
@@ -85,6 +85,9 @@ class SmallFleet:
     def report(self, number: int) -> None:
         self.applied.telemetry(self.fleet.node_name(number % NODES), celsius=40 + number, at=self.now)
 
+    def renewal(self, number: int) -> None:
+        self.applied.renewal(self.fleet.node_name(number % NODES), self.now)
+
     def cordoned(self, number: int, *, drain: bool = False) -> None:
         name, uuid = self.fleet.node_name(number % NODES), self.fleet.uuid(number % NODES, number % 8)
         stored = self.cache.telemetry.by_name[name]
@@ -149,6 +152,7 @@ def _placement(number: int) -> Mapping[str, Any]:
 CHANGES: tuple[Callable[[SmallFleet, int], None], ...] = (
     SmallFleet.pod_readiness,
     SmallFleet.report,
+    SmallFleet.renewal,
     SmallFleet.cordoned,
     SmallFleet.node_unschedulable,
     SmallFleet.other_pod,
@@ -216,6 +220,42 @@ def test_new_measurements_look_at_no_workload_that_runs(monkeypatch: pytest.Monk
     (region,) = found
     assert region.nodes == {"node-00002"}
     assert region.workloads == set()
+
+
+def test_renewal_of_a_lease_looks_at_no_workload_and_builds_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = SmallFleet()
+    found, built = regions(fleet, monkeypatch), list[str]()
+    monkeypatch.setattr(
+        "gpufleet_operator.decide.incremental.region_source.node_state_of", lambda _, inputs: built.append(inputs.name)
+    )
+
+    fleet.now += timedelta(seconds=1)
+    fleet.renewal(2)
+    actions = fleet.run_pass()
+
+    assert actions.empty
+    (region,) = found
+    assert region.nodes == {"node-00002"}
+    assert region.workloads == set()
+    assert built == []
+
+
+def test_report_is_used_while_its_lease_is_renewed() -> None:
+    fleet = SmallFleet()
+    fleet.settle()
+
+    def stale_after(renewed: Collection[int]) -> set[str]:
+        stale = set()
+        for _ in range(4):
+            fleet.now += timedelta(seconds=30)
+            for number in renewed:
+                fleet.renewal(number)
+            written = [*fleet.run_pass().reports.telemetry]
+            stale |= {one.node for one in written for c in one.conditions if (c.type, c.status) == ("Fresh", "False")}
+        return stale
+
+    assert stale_after(range(NODES)) == set()
+    assert stale_after([0, 1]) == {"node-00002"}
 
 
 def silent(fleet: SmallFleet) -> None:

@@ -1,8 +1,7 @@
 """The recorder keeps one object for each template, writes little, and forgets nothing when it starts again."""
 
 import asyncio
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,10 +11,9 @@ import pytest
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.demand.observe import ObservedRun, RunKey, observe_runs
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError
+from gpufleet_operator.kube.errors import InvalidWriteError, UnavailableError
 from gpufleet_operator.model.objects import Pod, PodPhase, Telemetry
 from gpufleet_operator.model.state_types import Limits
-from gpufleet_operator.runtime.demands.demand_follower import follow_demands
 from gpufleet_operator.runtime.demands.demand_recorder import DemandRecorder
 from gpufleet_testing.operator import make
 from gpufleet_testing.operator.demands.fake_demand_writer import FakeDemandWriter
@@ -202,37 +200,3 @@ async def test_expired_object_is_deleted(rig: Rig) -> None:
     rig.at += timedelta(days=1)
     await rig.compare()
     assert (rig.api.objects, rig.cache.demands.items) == ({}, {})
-
-
-class _Informer:
-    """Fails a few times, and then follows."""
-
-    def __init__(self, *errors: Exception) -> None:
-        self._errors = list(errors)
-
-    async def run(self, listed: Callable[[], None]) -> None:
-        if self._errors:
-            raise self._errors.pop(0)
-        listed()
-        await asyncio.Event().wait()
-
-
-@pytest.mark.parametrize("error", [NotFoundError("no such kind", 404), InvalidWriteError("forbidden", 403)])
-async def test_missing_kind_or_permission_is_waited_for(error: Exception) -> None:
-    listed, pauses, reported = asyncio.Event(), [], []
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    async def denied(path: str, error: ApiError) -> None:
-        reported.append((path, error.code))
-
-    task = asyncio.create_task(follow_demands(_Informer(error, error), listed.set, denied, sleep=sleep))  # type: ignore[arg-type] # only `run` is used
-    async with asyncio.timeout(5):
-        await listed.wait()
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    assert pauses == [60.0, 60.0]
-    missing = isinstance(error, NotFoundError)
-    assert reported == ([] if missing else [("/apis/gpufleet.dev/v1alpha1/gpudemands", 403)] * 2)

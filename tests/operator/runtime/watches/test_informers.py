@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from gpufleet_operator.main import Informers
+from gpufleet_operator.runtime.watches.informers import Informers
 
 
 class Collection:
@@ -37,9 +37,16 @@ async def test_pods_are_listed_before_reservations_and_workloads_last() -> None:
     unused: Any = None
     api: dict[str, Any] = {"pods": pods, "telemetry": telemetry, "workloads": workloads}
     informers = Informers(
-        **api, nodes=unused, other_pods=unused, services=unused, claims=unused, demands=unused, quotas=unused
+        **api,
+        nodes=unused,
+        other_pods=unused,
+        services=unused,
+        claims=unused,
+        demands=unused,
+        quotas=unused,
+        agent_leases=unused,
     )
-    for other in ("nodes", "other_pods", "services", "claims", "quotas"):
+    for other in ("nodes", "other_pods", "services", "claims", "quotas", "agent_leases"):
         getattr(informers, f"{other}_listed").set()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         following = tasks.create_task(informers.follow_devices())
