@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpufleet_api.names import (
+    AGENT_LEASE,
     API_VERSION,
     DEMAND_KIND,
     DEMAND_PLURAL,
     DRA_DRIVER,
+    LEASE_LABEL,
     OPERATOR_LEASE,
     READS_DENIED,
     TELEMETRY_KIND,
@@ -62,6 +64,13 @@ LEASES: Final = ObjectKind(
     "leases",
     namespaced=True,
     selector=f"?fieldSelector=metadata.name%3D{OPERATOR_LEASE}",
+)
+AGENT_LEASES: Final = ObjectKind(
+    LEASES.api_version,
+    LEASES.kind,
+    LEASES.plural,
+    namespaced=True,
+    selector=f"?labelSelector={LEASE_LABEL.replace('/', '%2F')}%3D{AGENT_LEASE}",
 )
 BINDINGS: Final = ObjectKind(_ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
 CRDS: Final = ObjectKind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions")

@@ -1,20 +1,29 @@
 """Reads lists of a cluster."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Final
 
-from gpufleet_cli.cluster.kinds import ObjectKind
+from gpufleet_cli.cluster.kinds import AGENT_LEASES, TELEMETRY, ObjectKind
 from gpufleet_cli.cluster.kubectl import Kubectl
 from gpufleet_cli.cluster.object_lists import ObjectLists
 from gpufleet_cli.errors import ClusterError, ForbiddenError, MissingObjectError
+from gpufleet_cli.freshness import written_at
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map
 
 _PARALLEL = 6
+_NAMESPACE: Final = "gpufleet-system"
+"""Namespace of the agents in the documents. A user who may not list all Leases may be allowed to list those in it."""
 
 
 def read_lists(
-    kubectl: Kubectl, required: Iterable[ObjectKind], optional: Iterable[ObjectKind] = (), namespace: str | None = None
+    kubectl: Kubectl,
+    required: Iterable[ObjectKind],
+    optional: Iterable[ObjectKind] = (),
+    namespace: str | None = None,
+    *,
+    stale_after_seconds: float | None = None,
 ) -> ObjectLists:
     """Reads lists of a cluster at the same time.
 
@@ -23,6 +32,8 @@ def read_lists(
         required: Kinds without which the command has no result.
         optional: Kinds that may be forbidden or not exist.
         namespace: Limits kinds with a namespace to this one; None for all.
+        stale_after_seconds: Limit for the age of telemetry. The Leases of agents are read as well if the last write
+            of a GPUTelemetry may be older. None: they are not read.
 
     Raises:
         ClusterError: A required list cannot be read, or the cluster does not respond.
@@ -33,6 +44,9 @@ def read_lists(
     unreadable: dict[ObjectKind, str] = {}
     with ThreadPoolExecutor(_PARALLEL) as pool:
         reads = {kind: pool.submit(_read, kubectl, kind, namespace) for kind in wanted}
+        if stale_after_seconds is not None and TELEMETRY in reads:
+            # Submitted after the list that it waits for, so it cannot take the last thread from it.
+            reads[AGENT_LEASES] = pool.submit(_confirmations, kubectl, reads[TELEMETRY], stale_after_seconds)
     for kind, read in reads.items():
         try:
             items[kind] = read.result()
@@ -41,6 +55,28 @@ def read_lists(
                 raise
             unreadable[kind] = str(error)
     return ObjectLists(items, datetime.now(UTC), unreadable)
+
+
+def _confirmations(
+    kubectl: Kubectl, telemetry: Future[tuple[Json, ...]], stale_after_seconds: float
+) -> tuple[Json, ...]:
+    """Returns the Leases of agents, if a report may be stale without them when the last list has been read."""
+    if telemetry.exception() is not None:
+        return ()
+    limit, now = stale_after_seconds - kubectl.timeout_seconds, datetime.now(UTC)
+    written = (written_at(one) for one in telemetry.result())
+    if all(moment is None or (now - moment).total_seconds() <= limit for moment in written):
+        return ()
+    try:
+        return _read(kubectl, AGENT_LEASES, None)
+    except ForbiddenError as error:
+        try:
+            found = _read(kubectl, AGENT_LEASES, _NAMESPACE)
+        except (ForbiddenError, MissingObjectError):
+            found = ()
+        if not found:  # the chart may be installed in another namespace
+            raise error from None
+        return found
 
 
 def _read(kubectl: Kubectl, kind: ObjectKind, namespace: str | None) -> tuple[Json, ...]:

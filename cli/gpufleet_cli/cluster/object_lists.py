@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from gpufleet_cli.cluster.kinds import ObjectKind
+from gpufleet_cli.cluster.kinds import AGENT_LEASES, ObjectKind
+from gpufleet_cli.freshness import Renewals
 from gpufleet_operator.model.lenient_json import Json
 
 
@@ -20,3 +21,8 @@ class ObjectLists:
     def of(self, kind: ObjectKind) -> tuple[Json, ...]:
         """Returns the objects of a kind; none when it was not read or could not be read."""
         return self.items.get(kind, ())
+
+    @property
+    def renewals(self) -> Renewals:
+        """Returns the renewals of the Leases of agents."""
+        return Renewals.of(self.of(AGENT_LEASES), readable=AGENT_LEASES not in self.unreadable)

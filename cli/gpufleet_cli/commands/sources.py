@@ -45,12 +45,13 @@ def fleet_documents(
     if now is not None:
         raise InputError("--now requires --from: the telemetry of a cluster is taken as of now")
     more = [*([WORKLOADS, PRIORITY_CLASSES] if preempt else []), *([DEMANDS] if learns else [])]
-    lists = read(target, [TELEMETRY], [NODES, PODS, *more])
-    age = AgePolicy.parse(None, STALE_AFTER_SECONDS if stale_after is None else stale_after, clock)
+    limit = STALE_AFTER_SECONDS if stale_after is None else stale_after
+    lists = read(target, [TELEMETRY], [NODES, PODS, *more], stale_after_seconds=limit)
+    age = AgePolicy.parse(None, limit, clock)
     telemetry, nodes, pods = (_listed(lists, kind) for kind in (TELEMETRY, NODES, PODS))
     workloads, classes, demands = (_listed(lists, kind) for kind in (WORKLOADS, PRIORITY_CLASSES, DEMANDS))
     known = PODS not in lists.unreadable
-    return FleetDocuments(_CLUSTER, telemetry, nodes, pods, known, age, workloads, classes, demands)
+    return FleetDocuments(_CLUSTER, telemetry, nodes, pods, known, age, workloads, classes, demands, lists.renewals)
 
 
 def namespace_of(target: Target) -> str | None:

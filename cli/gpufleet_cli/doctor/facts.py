@@ -62,7 +62,7 @@ class ClusterFacts:
 
     @classmethod
     def of(cls, lists: ObjectLists, version: str, own_skew_seconds: float | None = None) -> "ClusterFacts":
-        view = fleet_view(lists.of(TELEMETRY), lists.of(WORKLOADS), lists.of(PODS), lists.now)
+        view = fleet_view(lists.of(TELEMETRY), lists.of(WORKLOADS), lists.of(PODS), lists.now, lists.renewals)
         return cls(lists, version, own_skew_seconds, view)
 
     @property

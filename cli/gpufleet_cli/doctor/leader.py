@@ -8,7 +8,7 @@ from gpufleet_api.names import OPERATOR_LEASE
 from gpufleet_cli.cluster.kinds import LEASES
 from gpufleet_cli.doctor.facts import ClusterFacts, flag, name_of, namespace_of
 from gpufleet_cli.doctor.finding import Diagnosed
-from gpufleet_cli.view.gpu_view import time_of
+from gpufleet_cli.freshness import time_of
 from gpufleet_operator.model.lenient_json import Json, as_map, number, text
 
 _TAKEOVER_SECONDS: Final = 15

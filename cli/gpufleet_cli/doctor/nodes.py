@@ -7,7 +7,7 @@ from gpufleet_api.names import DRA_DRIVER, FORBIDDEN_RESOURCES
 from gpufleet_cli.cluster.kinds import SLICES, TELEMETRY, WORKLOADS
 from gpufleet_cli.doctor.facts import ClusterFacts, flag, name_of, pod_spec, tolerates
 from gpufleet_cli.doctor.finding import Diagnosed
-from gpufleet_cli.view.gpu_view import time_of, written_at
+from gpufleet_cli.freshness import time_of, written_at
 from gpufleet_cli.view.pod_view import pod_view
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, text
 

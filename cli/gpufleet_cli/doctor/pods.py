@@ -7,7 +7,7 @@ from typing import Final
 from gpufleet_cli.cluster.kinds import TELEMETRY
 from gpufleet_cli.doctor.facts import ClusterFacts, name_of
 from gpufleet_cli.doctor.finding import Diagnosed
-from gpufleet_cli.view.gpu_view import time_of
+from gpufleet_cli.freshness import time_of
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, text
 
 _SETTLED_SECONDS: Final = 120

@@ -8,6 +8,7 @@ from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.names import API_VERSION, DEMAND_KIND, TELEMETRY_KIND, WORKLOAD_KIND
 from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_cli.errors import InputError
+from gpufleet_cli.freshness import Renewals
 from gpufleet_cli.input.decode import decode, reject
 from gpufleet_cli.input.documents import Document
 from gpufleet_cli.input.node_files import load_nodes, load_pods
@@ -40,6 +41,7 @@ class FleetDocuments:
     """PriorityClasses. Only preemption uses them."""
     demands: Sequence[Document] = ()
     """GPUDemands. Only workloads with learned demand use them."""
+    renewals: Renewals = field(default_factory=Renewals)
 
     @classmethod
     def of(cls, where: str, documents: Iterable[Document], age: AgePolicy) -> "FleetDocuments":
@@ -52,7 +54,8 @@ class FleetDocuments:
         workloads = by_kind.get((API_VERSION, WORKLOAD_KIND), ())
         classes = by_kind.get(("scheduling.k8s.io/v1", "PriorityClass"), ())
         nodes, demands = by_kind.get(("v1", "Node"), ()), by_kind.get((API_VERSION, DEMAND_KIND), ())
-        return cls(where, telemetry, nodes, pods, bool(pods), age, workloads, classes, demands)
+        renewals = Renewals.of(one.body for one in by_kind.get(("coordination.k8s.io/v1", "Lease"), ()))
+        return cls(where, telemetry, nodes, pods, bool(pods), age, workloads, classes, demands, renewals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def load(objects: FleetDocuments, extended: Collection[str] = ()) -> LoadedFleet
                 node_state(
                     telemetry,
                     unknown if known is None else known[document.name],
-                    age_seconds=objects.age.age_seconds(document, telemetry),
+                    age_seconds=objects.age.age_seconds(document, telemetry, objects.renewals),
                     stale_after_seconds=objects.age.stale_after_seconds,
                     stale_reason=_stale_reason(telemetry),
                 )

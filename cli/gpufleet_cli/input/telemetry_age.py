@@ -7,6 +7,7 @@ from datetime import datetime
 from gpufleet_api.names import STALE_AFTER_SECONDS
 from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_cli.errors import InputError
+from gpufleet_cli.freshness import Renewals
 from gpufleet_cli.input.documents import Document
 from gpufleet_common import timestamps
 from gpufleet_operator.cache.decode import written_at
@@ -14,7 +15,7 @@ from gpufleet_operator.cache.decode import written_at
 
 @dataclass(frozen=True, slots=True)
 class AgePolicy:
-    """With `now` None, each node is taken as of the time at which its agent wrote its status."""
+    """With `now` None, each node is taken as of the last report of its agent."""
 
     now: datetime | None = None
     stale_after_seconds: float = STALE_AFTER_SECONDS
@@ -39,10 +40,10 @@ class AgePolicy:
             raise InputError(f"--now {now}: must be an RFC 3339 time, such as 2026-01-02T03:04:05Z") from None
         return cls(moment, STALE_AFTER_SECONDS if stale_after_seconds is None else stale_after_seconds)
 
-    def age_seconds(self, document: Document, telemetry: GPUTelemetry) -> float:
-        """Returns the seconds since the agent last wrote the status.
+    def age_seconds(self, document: Document, telemetry: GPUTelemetry, renewals: Renewals) -> float:
+        """Returns the seconds since the agent last wrote the status, or renewed a Lease that confirms it.
 
-        The time of the write is the apiserver's, if the file has it, else the agent's own.
+        The time of a write is the apiserver's, if the file has it, else the agent's own.
         """
         if self.now is None or telemetry.status is None:
             return 0.0
@@ -50,7 +51,7 @@ class AgePolicy:
             written = written_at(document.body["metadata"]) or timestamps.parse(telemetry.status.observed_at)
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{document}: metadata.managedFields: cannot be decoded: {error}") from error
-        return max(0.0, (self.now - written).total_seconds())
+        return renewals.age_seconds(document.body, written, self.now)
 
     def notes(self) -> Iterator[str]:
         """Yields a note when the age does not count."""

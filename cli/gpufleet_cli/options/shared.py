@@ -99,7 +99,8 @@ Now: TypeAlias = Annotated[
     typer.Option(
         "--now",
         metavar="TIME",
-        help="Time to measure the age of saved telemetry at, such as 2026-01-02T03:04:05Z. It is ignored by default.",
+        help="Time to measure the age of saved telemetry at, such as 2026-01-02T03:04:05Z. It is ignored by default. "
+        "Renewals of the agents' Leases count as well, if these were saved.",
         rich_help_panel=FLEET_PANEL,
     ),
 ]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from gpufleet_cli.view.gpu_view import time_of
+from gpufleet_cli.freshness import time_of
 from gpufleet_operator.model.lenient_json import Json, as_map, number, text
 
 

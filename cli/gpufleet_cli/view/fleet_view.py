@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+from gpufleet_cli.freshness import Renewals
 from gpufleet_cli.view.gpu_view import GPUView, NodeGPUs, node_gpus
 from gpufleet_cli.view.pod_view import PodView, pod_view
 from gpufleet_cli.view.workload_view import WorkloadView, workload_view
@@ -45,6 +46,7 @@ def fleet_view(
     workloads: Iterable[Json] = (),
     pods: Iterable[Json] = (),
     now: datetime | None = None,
+    renewals: Renewals | None = None,
 ) -> FleetView:
     """Builds the view.
 
@@ -53,8 +55,9 @@ def fleet_view(
         workloads: GPUWorkloads.
         pods: Pods.
         now: The time of the read; None: ages do not count.
+        renewals: Renewals of the Leases of agents; None: none.
     """
-    nodes = (node_gpus(one, now) for one in telemetry)
+    nodes = (node_gpus(one, now, renewals) for one in telemetry)
     decoded = (pod_view(one) for one in pods)
     listed = (workload_view(one) for one in workloads)
     return FleetView(

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from gpufleet_api.names import AGENT_FIELD_MANAGER, STALE_AFTER_SECONDS
-from gpufleet_common import timestamps
+from gpufleet_api.names import STALE_AFTER_SECONDS
+from gpufleet_cli.freshness import Renewals, time_of, written_at
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
 
 
@@ -111,16 +111,17 @@ class NodeGPUs:
     agent_version: str = ""
 
 
-def node_gpus(telemetry: Json, now: datetime | None) -> NodeGPUs:
+def node_gpus(telemetry: Json, now: datetime | None, renewals: Renewals | None = None) -> NodeGPUs:
     """Decodes a GPUTelemetry.
 
     Args:
         telemetry: The object.
         now: The current time; None: the age of the report does not count.
+        renewals: Renewals of the Leases of agents; None: none.
     """
     name, status = text(as_map(telemetry.get("metadata")).get("name")), as_map(telemetry.get("status"))
     written = written_at(telemetry) if now is not None else None
-    age = None if now is None or written is None else max(0.0, (now - written).total_seconds())
+    age = None if now is None or written is None else (renewals or Renewals()).age_seconds(telemetry, written, now)
     state, message = _state(status, age)
     spec = as_map(telemetry.get("spec"))
     uses, cordons = _reservations(spec), _cordons(spec, now)
@@ -128,28 +129,6 @@ def node_gpus(telemetry: Json, now: datetime | None) -> NodeGPUs:
     devices = sorted(maps(status.get("devices")), key=lambda d: number(d.get("index")))
     gpus = tuple(_gpu(name, d, not_current, uses.get(text(d.get("uuid")), ()), cordons) for d in devices)
     return NodeGPUs(name, gpus, state, message, text(status.get("agentVersion")))
-
-
-def written_at(telemetry: Json) -> datetime | None:
-    """Returns when the apiserver recorded the agent's last report, by its own clock.
-
-    Without that, as in an edited file, it is `status.observedAt`, by the agent's clock.
-    """
-    moments = [
-        moment
-        for entry in maps(as_map(telemetry.get("metadata")).get("managedFields"))
-        if entry.get("manager") == AGENT_FIELD_MANAGER and entry.get("subresource") == "status"
-        if (moment := time_of(entry.get("time"))) is not None
-    ]
-    return max(moments, default=None) or time_of(as_map(telemetry.get("status")).get("observedAt"))
-
-
-def time_of(value: object) -> datetime | None:
-    """Returns an RFC 3339 time; None when it is missing or malformed."""
-    try:
-        return timestamps.parse(text(value))
-    except ValueError:
-        return None
 
 
 def _state(status: Json, age: float | None) -> tuple[str, str]:
@@ -160,7 +139,7 @@ def _state(status: Json, age: float | None) -> tuple[str, str]:
         if condition.get("type") == "Fresh" and condition.get("status") == "False":
             return text(condition.get("reason")) or "Stale", text(condition.get("message"))
     if age is not None and age > STALE_AFTER_SECONDS:
-        return "Stale", f"the last report of the agent is {age:.0f} s old"
+        return "Stale", f"the telemetry is {age:.0f} s old"
     state = text(as_map(status.get("summary")).get("state")) or "Ready"
     return state, "" if state == "Ready" else "driver not available on the node"
 

@@ -4,12 +4,13 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpufleet_cli.cluster.kinds import EVENTS, NODES, PODS, TELEMETRY, WORKLOADS, ObjectKind
+from gpufleet_cli.cluster.kinds import AGENT_LEASES, EVENTS, NODES, PODS, TELEMETRY, WORKLOADS, ObjectKind
 
 JsonObject = dict[str, Any]
 
@@ -67,6 +68,7 @@ class RecordedCluster:
         *,
         nodes: Iterable[JsonObject] = (),
         events: Iterable[JsonObject] = (),
+        leases: Iterable[JsonObject] = (),
         namespace: str = "team",
     ) -> None:
         """Records the lists that most commands read."""
@@ -76,6 +78,7 @@ class RecordedCluster:
             (PODS, pods),
             (NODES, nodes),
             (EVENTS, events),
+            (AGENT_LEASES, leases),
         ):
             self.put(kind, *objects, namespace=namespace if kind.namespaced else None)
 
@@ -107,6 +110,33 @@ def live_telemetry(name: str, *devices: JsonObject, observed: str, **fields: obj
             "devices": list(devices),
             "summary": summary,
             **fields,
+        },
+    }
+
+
+def agent_lease(node: str, confirmed: str, renewed: str, *, namespace: str = "gpufleet-system") -> JsonObject:
+    """Returns the Lease of an agent, renewed at `renewed` by the apiserver's clock. The node's clock is an hour ahead.
+
+    Args:
+        node: The node.
+        confirmed: `status.observedAt` of the report that it confirms.
+        renewed: Time of the renewal.
+        namespace: Namespace of the agents.
+    """
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": f"gpufleet-agent.{node}",
+            "namespace": namespace,
+            "labels": {"gpufleet.dev/lease": "agent"},
+            "annotations": {"gpufleet.dev/observed-at": confirmed},
+            "managedFields": [{"manager": "gpufleet-agent", "operation": "Apply", "time": renewed}],
+        },
+        "spec": {
+            "holderIdentity": "gpufleet-agent-x",
+            "leaseDurationSeconds": 90,
+            "renewTime": f"{datetime.fromisoformat(renewed) + timedelta(hours=1):%Y-%m-%dT%H:%M:%S.%fZ}",
         },
     }
 

@@ -5,6 +5,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -84,7 +85,8 @@ def respond(server: Apiserver, path: str, *items: object) -> None:
 
 
 def test_lists_are_read_with_the_token_of_the_pod(apiserver: Apiserver) -> None:
-    respond(apiserver, TELEMETRY, live_telemetry("node-1", gpu("node-1", 0), observed="2026-01-01T00:00:00Z"))
+    observed = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    respond(apiserver, TELEMETRY, live_telemetry("node-1", gpu("node-1", 0), observed=observed))
     assert run_cli("top", "-o", "name").out == "GPU-node-1-0\n"
     ((path, headers),) = apiserver.requests
     assert (path, headers["Authorization"]) == (TELEMETRY, "Bearer secret")

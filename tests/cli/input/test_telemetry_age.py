@@ -1,5 +1,6 @@
 """The age of a saved file is ignored by default; on request it counts as for the operator."""
 
+from gpufleet_testing.cli.clusters import agent_lease
 from gpufleet_testing.cli.files import ObjectFiles, gpu, idle_node, telemetry
 from gpufleet_testing.cli.runner import run_cli
 
@@ -43,6 +44,18 @@ def test_age_is_by_the_apiservers_time_of_the_write(files: ObjectFiles) -> None:
     fleet = files.write(node)
     assert usable(fleet, "--now", "2026-01-01T00:01:00Z")[0] == 2
     assert usable(fleet, "--now", "2026-01-01T00:02:00Z")[0] == 0
+
+
+def test_lease_in_the_files_confirms_the_report_that_it_names(files: ObjectFiles) -> None:
+    node = idle_node("node-1", observed="2026-01-01T00:00:00Z")
+    lease = agent_lease("node-1", "2026-01-01T00:00:00Z", "2026-01-01T00:04:30Z")
+    other = agent_lease("node-1", "2025-12-31T23:55:00Z", "2026-01-01T00:04:30Z")
+    now = ("--now", "2026-01-01T00:05:00Z")
+    listed = {"apiVersion": "v1", "kind": "List", "items": [node, lease]}
+    assert usable(files.write(listed), *now) == (2, False)
+    assert usable(files.write(node, other), *now) == (0, False)
+    assert usable(files.write(node), *now) == (0, False)
+    assert usable(files.write(node, lease), "--now", "2026-01-01T00:06:01Z") == (0, False)
 
 
 def test_sample_older_than_its_report_is_always_stale(files: ObjectFiles) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpufleet_cli.cluster import kinds
-from gpufleet_testing.cli.clusters import RecordedCluster, reservation, workload_pod
+from gpufleet_testing.cli.clusters import RecordedCluster, agent_lease, reservation, workload_pod
 from gpufleet_testing.cli.installation import SYSTEM, Cluster, at, examine, good, owner
 from gpufleet_testing.cli.runner import run_cli
 
@@ -276,6 +276,37 @@ def test_missing_driver_names_where_it_is_expected(
     agent_mounts(objects, volume, path)
     (problem,) = examine(cluster, objects)
     assert problem["cause"].endswith(f"; the agent uses {words}")
+
+
+def test_report_that_a_lease_confirms_is_no_problem(cluster: RecordedCluster) -> None:
+    objects = good()
+    stale_telemetry(objects)
+    observed = objects["TELEMETRY"][0]["status"]["observedAt"]
+    objects["LEASES"] = [agent_lease("node-1", observed, at(-20), namespace=SYSTEM)]
+    assert examine(cluster, objects) == []
+    objects["LEASES"] = [agent_lease("node-1", observed, at(-100), namespace=SYSTEM)]
+    (problem,) = examine(cluster, objects)
+    assert (problem["check"], problem["object"]) == ("TelemetryStale", "gputelemetry/node-1")
+
+
+def test_clock_of_a_node_at_rest_is_compared_at_its_report(cluster: RecordedCluster) -> None:
+    objects = good()
+    stale_telemetry(objects)
+    observed = at(-665)
+    objects["TELEMETRY"][0]["status"]["observedAt"] = observed
+    objects["LEASES"] = [agent_lease("node-1", observed, at(-20), namespace=SYSTEM)]
+    (problem,) = examine(cluster, objects)
+    assert (problem["check"], "is 65 s behind" in problem["cause"]) == ("ClockSkew", True)
+
+
+def test_unread_leases_of_agents_are_noted(cluster: RecordedCluster) -> None:
+    objects = good()
+    stale_telemetry(objects)
+    fresh = {"type": "Fresh", "status": "True", "reason": "Fresh", "message": ""}
+    objects["TELEMETRY"][0]["status"]["conditions"] = [fresh]
+    cluster.fail(kinds.AGENT_LEASES.path(), FORBIDDEN)
+    assert examine(cluster, objects) == []
+    assert "; telemetry is as fresh as the operator's condition Fresh says" in run_cli("doctor").notes[-1]
 
 
 def test_leader_of_several_replicas_is_named(cluster: RecordedCluster) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from gpufleet_cli.cluster import kinds
-from gpufleet_testing.cli.clusters import RecordedCluster, condition, live_telemetry, live_workload, workload_pod
+from gpufleet_testing.cli.clusters import (
+    RecordedCluster,
+    agent_lease,
+    condition,
+    live_telemetry,
+    live_workload,
+    workload_pod,
+)
 from gpufleet_testing.cli.files import gpu
 from gpufleet_testing.cli.runner import run_cli
 
@@ -69,6 +76,20 @@ def test_other_commands_read_a_snapshot(recorded: RecordedCluster, tmp_path: Pat
     simulated = run_cli("simulate", "-f", folder / "gpuworkloads.json", "--from", folder, "-o", "json")
     assert simulated.json["placed"]
     assert not any("not checked" in note for note in simulated.notes)
+
+
+def test_age_of_a_snapshot_counts_its_leases(recorded: RecordedCluster, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    lease = agent_lease("node-1", "2026-01-01T00:00:00Z", "2026-01-01T00:04:30Z")
+    recorded.put(kinds.AGENT_LEASES, lease)
+    assert "leases" in run_cli("snapshot", "save", folder, "--no-logs").out
+    saved = json.loads((folder / "leases.json").read_text())["items"]
+    assert saved[0]["metadata"]["annotations"] == lease["metadata"]["annotations"]
+
+    def usable(now: str) -> int:
+        return int(run_cli("rank", "--from", folder, "--now", now, "-o", "json").json["devicesEligible"])
+
+    assert (usable("2026-01-01T00:05:30Z"), usable("2026-01-01T00:07:00Z")) == (1, 0)
 
 
 def test_show_summarizes_what_waits(recorded: RecordedCluster, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gpufleet_cli.cluster.kubectl import Kubectl
-from gpufleet_cli.commands.live.reading import read
+from gpufleet_cli.commands.live.reading import read, unconfirmed
 from gpufleet_cli.doctor.examine import Examination, examine
 from gpufleet_cli.doctor.facts import EXAMINED, ClusterFacts
 from gpufleet_cli.errors import ClusterError
@@ -23,7 +23,7 @@ def doctor(target: Target, output: OutputOptions) -> int:
         ClusterError: Nothing can be read, so nothing can be checked.
     """
     lists = read(target, (), EXAMINED, quiet=True)
-    if len(lists.unreadable) == len(EXAMINED):
+    if all(kind in lists.unreadable for kind in EXAMINED):
         raise ClusterError(f"nothing can be checked: {next(iter(lists.unreadable.values()))}")
     result = examine(ClusterFacts.of(lists, version("gpufleet"), _own_skew(target)))
 
@@ -39,6 +39,7 @@ def doctor(target: Target, output: OutputOptions) -> int:
     for title, why in result.skipped:
         by_reason.setdefault(why, []).append(title)
     write_notes(f"not checked: {', '.join(titles)}: {why}" for why, titles in by_reason.items())
+    write_notes(unconfirmed(lists))
     return PROBLEMS if result.found else SUCCESS
 
 

@@ -14,12 +14,13 @@ from gpufleet_cli.cluster.kubectl import Kubectl
 from gpufleet_cli.cluster.lists import read_lists
 from gpufleet_cli.errors import ClusterError, ForbiddenError, InputError, MissingObjectError
 from gpufleet_cli.exit_codes import PROBLEMS, SUCCESS
+from gpufleet_cli.freshness import time_of
 from gpufleet_cli.options.target import Target
 from gpufleet_cli.output.terminal import write_notes
 from gpufleet_cli.view import lookup
 from gpufleet_cli.view.cordons import CordonRequest, JsonPatch, acknowledgment, cordon_patch, uncordon_patch
 from gpufleet_cli.view.fleet_view import fleet_view
-from gpufleet_cli.view.gpu_view import GPUView, time_of
+from gpufleet_cli.view.gpu_view import GPUView
 from gpufleet_common import timestamps
 from gpufleet_operator.model.lenient_json import Json
 

@@ -28,6 +28,7 @@ ABOUT: Final = "about.txt"
 _OTHERS: Final = (
     kinds.WORKLOADS, kinds.DEMANDS, kinds.PODS, kinds.EVENTS, kinds.NAMESPACES, kinds.AGENTS, kinds.OPERATORS,
     kinds.POLICIES, kinds.BINDINGS, kinds.CRDS, kinds.RUNTIME_CLASSES, kinds.SLICES, kinds.LEASES,
+    kinds.AGENT_LEASES,
 )  # fmt: skip
 _CONFIGURED: Final = frozenset({kinds.AGENTS, kinds.OPERATORS})
 _LOG_LINES: Final = 2000
@@ -45,14 +46,16 @@ def save(target: Target, folder: Path, *, with_logs: bool) -> None:
     kubectl = Kubectl(target.connection)
     lists = read_lists(kubectl, [kinds.TELEMETRY, kinds.NODES], _OTHERS)
     facts = ClusterFacts.of(lists, version("gpufleet"))
-    saved = {kind: list(_chosen(kind, facts)) for kind in lists.items}
-    for kind, objects in saved.items():
-        _write(folder / f"{kind.plural}.json", objects)
+    saved: dict[str, list[Json]] = {}
+    for kind in lists.items:
+        saved.setdefault(kind.plural, []).extend(_chosen(kind, facts))
+    for plural, objects in saved.items():
+        _write(folder / f"{plural}.json", objects)
     names = _logs(kubectl, facts, folder) if with_logs else []
     _about(folder, kubectl, facts, names)
-    counts = ", ".join(f"{len(objects):,} {kind.plural}" for kind, objects in saved.items())
+    counts = ", ".join(f"{len(objects):,} {plural}" for plural, objects in saved.items())
     typer.echo(f"saved to {folder}: {counts}, logs of {len(names)} pods")
-    write_notes(f"{kind.plural} not saved: {why}" for kind, why in lists.unreadable.items())
+    write_notes(dict.fromkeys(f"{kind.plural} not saved: {why}" for kind, why in lists.unreadable.items()))
     write_notes(
         ["values of environment variables, commands and foreign annotations are left out; Secrets are not read"]
     )
@@ -145,7 +148,7 @@ def _about(folder: Path, kubectl: Kubectl, facts: ClusterFacts, logs: Iterable[s
         f"gpufleet: {facts.version}",
         f"kubernetes: {server}",
         *(f"agents: {number} with {name}" for name, number in sorted(agents.items())),
-        *(f"not read: {kind.plural}: {why}" for kind, why in facts.lists.unreadable.items()),
+        *dict.fromkeys(f"not read: {kind.plural}: {why}" for kind, why in facts.lists.unreadable.items()),
         *(f"log: {name}.log" for name in logs),
     ]
     (folder / ABOUT).write_text("\n".join(lines) + "\n", encoding="utf-8")
