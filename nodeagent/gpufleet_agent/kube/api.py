@@ -1,9 +1,9 @@
-"""Interface to the apiserver: calls on the GPUTelemetry object, events, ResourceSlices of the node, and claims."""
+"""Interface to the apiserver: the node's GPUTelemetry object and Lease, events, its ResourceSlices, and claims."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
-from gpufleet_agent.kube.model import PodEvent, TelemetryObject
+from gpufleet_agent.kube.model import LeaseRenewal, PodEvent, TelemetryObject
 from gpufleet_agent.kube.resource_slices import ClaimableDevice, PublishedSlice
 
 
@@ -62,6 +62,18 @@ class TelemetryApi(Protocol):
 
     async def close(self) -> None:
         """Closes all connections."""
+
+
+class LeaseApi(Protocol):
+    """The Lease by which the agent confirms its report."""
+
+    async def renew_lease(self, renewal: LeaseRenewal) -> None:
+        """Creates or renews the Lease of this node's agent.
+
+        Raises:
+            ObjectNotFoundError: The namespace does not exist.
+            KubeError: No response, or a rejection.
+        """
 
 
 class EventApi(Protocol):
@@ -123,5 +135,5 @@ class DraApi(ClaimApi, SliceWriter, Protocol):
     """The objects that a DRA driver reads and writes."""
 
 
-class KubeApi(TelemetryApi, EventApi, SliceApi, DraApi, Protocol):
+class KubeApi(TelemetryApi, LeaseApi, EventApi, SliceApi, DraApi, Protocol):
     """All calls of the agent."""

@@ -16,9 +16,20 @@ from lightkube.generic_resource import create_global_resource, create_namespaced
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, RejectedError
-from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject, parse_object
+from gpufleet_agent.kube.model import LeaseRenewal, ObjectFormatError, PodEvent, TelemetryObject, parse_object
 from gpufleet_agent.kube.resource_slices import ClaimableDevice, PublishedSlice, parse_published, parse_slices
-from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, GROUP, TELEMETRY_KIND, TELEMETRY_PLURAL, VERSION
+from gpufleet_api.names import (
+    AGENT_FIELD_MANAGER,
+    AGENT_LEASE,
+    AGENT_LEASE_PREFIX,
+    API_VERSION,
+    GROUP,
+    LEASE_LABEL,
+    OBSERVED_AT_ANNOTATION,
+    TELEMETRY_KIND,
+    TELEMETRY_PLURAL,
+    VERSION,
+)
 from gpufleet_common import timestamps
 
 CONFLICT = 409
@@ -41,6 +52,7 @@ ResourceSlice = create_global_resource(
 )
 ResourceClaim = create_namespaced_resource("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims", verbs=["get"])
 Event = create_namespaced_resource("", "v1", "Event", "events", verbs=["post"])
+Lease = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases", verbs=["patch"])
 
 MAX_MESSAGE_LENGTH = 1024
 MAX_NAME_LENGTH = 253
@@ -90,6 +102,24 @@ class LightkubeTelemetryApi:
         async with aclosing(self._events(Telemetry, self._node_name)) as events:
             async for kind, found in events:
                 yield None if kind == "DELETED" else parse_object(found)
+
+    async def renew_lease(self, renewal: LeaseRenewal) -> None:
+        metadata = ObjectMeta(
+            name=f"{AGENT_LEASE_PREFIX}{self._node_name}",
+            namespace=renewal.namespace,
+            labels={LEASE_LABEL: AGENT_LEASE},
+            annotations={OBSERVED_AT_ANNOTATION: renewal.observed_at},
+            ownerReferences=[OwnerReference(API_VERSION, TELEMETRY_KIND, self._node_name, renewal.telemetry_uid)],
+        )
+        spec = {
+            "holderIdentity": renewal.holder,
+            "leaseDurationSeconds": renewal.duration_seconds,
+            "renewTime": timestamps.micros(datetime.now(UTC)),
+        }
+        with _translated():
+            await self._client.apply(
+                Lease(apiVersion="coordination.k8s.io/v1", kind="Lease", metadata=metadata, spec=spec), force=True
+            )
 
     async def create_event(self, event: PodEvent) -> None:
         """See `EventApi.create_event`. The name derives from the content, so the apiserver rejects a second one."""

@@ -60,6 +60,21 @@ class PodEvent:
     """Distinguishes events of the same pod and reason; those with the same episode are one event."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRenewal:
+    """A renewal of the agent's Lease, which confirms the report that was written last."""
+
+    namespace: str
+    """That of the agent's pod."""
+    holder: str
+    """Name of the agent's pod."""
+    duration_seconds: int
+    observed_at: str
+    """`status.observedAt` of the report, exactly as written."""
+    telemetry_uid: str
+    """UID of the GPUTelemetry, which owns the Lease."""
+
+
 @dataclass(frozen=True, slots=True)
 class TelemetryObject:
     """One version of the node's GPUTelemetry object."""

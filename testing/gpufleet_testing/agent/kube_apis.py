@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from gpufleet_agent.kube.api import KubeError
-from gpufleet_agent.kube.model import Assignment, PodEvent, TelemetryObject, parse_object
+from gpufleet_agent.kube.model import Assignment, LeaseRenewal, PodEvent, TelemetryObject, parse_object
 from gpufleet_agent.kube.resource_slices import ClaimableDevice, PublishedSlice
 from gpufleet_api.names import ACKNOWLEDGED_FAULTS_ANNOTATION
 
@@ -58,6 +58,9 @@ class JsonObjectApi(WithoutClaims):
             seen = self.metadata["resourceVersion"]
             yield await self.get()
 
+    async def renew_lease(self, renewal: LeaseRenewal) -> None:
+        self._answer()
+
     async def claimable_devices(self) -> dict[ClaimableDevice, frozenset[str]]:
         return {}
 
@@ -95,6 +98,7 @@ class WatchedObjectApi(WithoutClaims):
         self.reads = 0
         self.object = TelemetryObject("uid-node", 1, 1)
         self.statuses: list[Mapping[str, Any]] = []
+        self.renewals: list[LeaseRenewal] = []
         self.events: list[PodEvent] = []
         self.closed = False
         self.ensured = asyncio.Event()
@@ -125,6 +129,11 @@ class WatchedObjectApi(WithoutClaims):
                 await self._news.wait_for(lambda: self.object.resource_version > seen)  # noqa: B023 - read at once
             seen = self.object.resource_version
             yield self.object
+
+    async def renew_lease(self, renewal: LeaseRenewal) -> None:
+        async with self._news:
+            self.renewals.append(renewal)
+            self._news.notify_all()
 
     async def claimable_devices(self) -> dict[ClaimableDevice, frozenset[str]]:
         return {}
