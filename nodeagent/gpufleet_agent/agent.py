@@ -39,8 +39,8 @@ from gpufleet_agent.podresources.kubelet_checkpoint import KubeletCheckpoint
 from gpufleet_agent.podresources.poller import PodResourcesPoller
 from gpufleet_agent.podresources.terminating_pods import TerminatingPods
 from gpufleet_agent.processes.pods_with_process import pods_with_process, sees_node_processes
-from gpufleet_agent.publish.deadband import stale_after
-from gpufleet_agent.publish.rate_limit import WritePolicy
+from gpufleet_agent.publish.lease import make_renewer
+from gpufleet_agent.publish.rate_limit import make_policy
 from gpufleet_agent.publish.status_source import StatusPublisher, StatusSource
 from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.runtime.instruments import Instruments
@@ -322,9 +322,10 @@ def _build_publisher(
         telemetry=base.telemetry,
         observe=status.observe,
         changes=base.status_changed,
-        policy=WritePolicy(heartbeat=settings.heartbeat_seconds, stale=stale_after(settings.sample_seconds)),
+        policy=make_policy(settings.heartbeat_seconds, settings.report_seconds, settings.sample_seconds),
         counters=base.instruments,
         rng=rng,
+        lease=make_renewer(api, settings.own_pod, settings.heartbeat_seconds, base.instruments),
     )
 
 

@@ -13,12 +13,20 @@ from gpufleet_agent.metrics.options import HostnameLabel, MetricsOptions, PodLab
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.resources import MigStrategy, Served, partition_resource
-from gpufleet_api.names import DRA_DRIVER, MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS, Transport
+from gpufleet_api.names import (
+    DRA_DRIVER,
+    MAX_SHARED_SLOTS,
+    REPORT_SECONDS,
+    RESOURCE,
+    SHARED_RESOURCE,
+    SHARED_SLOTS,
+    Transport,
+)
 from gpufleet_common.flags import FlagParser, invalid, whole_number
 
 MAX_RECORD_MIB = 2**20
 MAX_XID = 9999
-MAX_SAMPLE_SECONDS, MAX_WINDOW_SECONDS, MAX_HEARTBEAT_SECONDS = 60.0, 3600.0, 600.0
+MAX_SAMPLE_SECONDS, MAX_WINDOW_SECONDS, MAX_HEARTBEAT_SECONDS, MAX_REPORT_SECONDS = 60.0, 3600.0, 600.0, 3600.0
 """The chart's schema has the same limits."""
 
 _CDI_KIND = re.compile(r"[A-Za-z]([A-Za-z0-9._-]*[A-Za-z0-9])?/[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
@@ -44,7 +52,11 @@ class AgentSettings:
     window_seconds: float = 60.0
     """Length of the window of each device's mean, maximum and 95th percentile."""
     heartbeat_seconds: float = 30.0
-    """Maximum time between two status writes. By default the operator considers a node stale after three."""
+    """Maximum time between two signs of life, status writes or renewals of the Lease. By default the operator considers
+    a node stale after three."""
+    report_seconds: float = REPORT_SECONDS
+    """Time after which an unchanged status is written again; at most `heartbeat_seconds`: at each heartbeat, without a
+    Lease."""
     device_plugin_dir: Path = Path("/var/lib/kubelet/device-plugins")
     """The kubelet's device plugin directory, with its kubelet.sock."""
     pod_resources_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
@@ -166,7 +178,13 @@ def _parser(environment: Mapping[str, str]) -> FlagParser:
             "--heartbeat-seconds",
             DEFAULTS.heartbeat_seconds,
             MAX_HEARTBEAT_SECONDS,
-            "maximum time between status writes",
+            "maximum time between renewals of the agent's Lease or status writes",
+        ),
+        (
+            "--report-seconds",
+            DEFAULTS.report_seconds,
+            MAX_REPORT_SECONDS,
+            "time after which an unchanged status is written again; up to --heartbeat-seconds: no Lease is used",
         ),
     ):
         parser.seconds(flag, default, most, description)

@@ -22,6 +22,7 @@ def test_every_flag_sets_its_setting() -> None:
         "--sample-seconds": "0.5",
         "--window-seconds": "30",
         "--heartbeat-seconds": "15",
+        "--report-seconds": "120",
         "--device-plugin-dir": "/plugins",
         "--pod-resources-socket": "/pr.sock",
         "--state-dir": "/state",
@@ -53,6 +54,7 @@ def test_every_flag_sets_its_setting() -> None:
         sample_seconds=0.5,
         window_seconds=30,
         heartbeat_seconds=15,
+        report_seconds=120,
         device_plugin_dir=Path("/plugins"),
         pod_resources_socket=Path("/pr.sock"),
         state_dir=Path("/state"),
@@ -87,6 +89,7 @@ def test_every_flag_sets_its_setting() -> None:
         (["--sample-seconds", "61"], "invalid value: '61': must be a number of seconds from 0.01 to 60"),
         (["--window-seconds", "3601"], "invalid value: '3601': must be a number of seconds from 0.01 to 3600"),
         (["--heartbeat-seconds", "86400"], "invalid value: '86400': must be a number of seconds from 0.01 to 600"),
+        (["--report-seconds", "3601"], "invalid value: '3601': must be a number of seconds from 0.01 to 3600"),
         (["--heartbeat-seconds", "soon"], "invalid value: 'soon': must be a number of seconds"),
         (
             ["--node-name", "n", "--sample-seconds", "31"],

@@ -73,7 +73,7 @@ def significance(published: Status, current: Status, stale_seconds: float = STAL
     if any(_facts(before) != _facts(after) for before, after in pairs):
         return Significance.URGENT
     # After a stuck driver or a frozen process the readings may be equal; that they are fresh again is the change.
-    if any(_age(published, before) > stale_seconds >= _age(current, after) for before, after in pairs):
+    if any(sample_age(published, before) > stale_seconds >= sample_age(current, after) for before, after in pairs):
         return Significance.URGENT
     moved = [after for before, after in pairs if _left_dead_band(before, after)]
     if any(_pickable(device) for device in moved):
@@ -106,7 +106,8 @@ def _pickable(device: Status) -> bool:
     return all(holder.get("shared", False) for holder in device.get("allocatedTo", ()))
 
 
-def _age(status: Status, device: Status) -> float:
+def sample_age(status: Status, device: Status) -> float:
+    """Returns the age in seconds that a device's sample had when its status was built; 0 without a sample."""
     if "sampleTime" not in device:
         return 0.0
     return (_parse(status["observedAt"]) - _parse(device["sampleTime"])).total_seconds()

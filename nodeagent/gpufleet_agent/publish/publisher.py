@@ -1,4 +1,4 @@
-"""Keeps the status in the cluster up to date."""
+"""Keeps the status in the cluster up to date, and confirms it by a Lease while nothing changes."""
 
 import asyncio
 import random
@@ -8,18 +8,22 @@ from typing import Generic, Protocol, Self, TypeVar
 import structlog
 
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, TelemetryApi
-from gpufleet_agent.kube.model import ObjectFormatError
+from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.publish.deadband import Significance, significance
+from gpufleet_agent.publish.lease import LeaseRenewer
 from gpufleet_agent.publish.payload import Status
 from gpufleet_agent.publish.rate_limit import (
     LastWrite,
     WriteCause,
     WritePolicy,
+    after_renewal,
     due_cause,
     first_write,
+    may_renew,
     next_write,
 )
+from gpufleet_agent.publish.steady import still_holds
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.runtime.backoff import backoff
 from gpufleet_agent.runtime.instruments import Instruments
@@ -56,6 +60,7 @@ class Publisher(Generic[Input]):
         policy: How often to write.
         counters: Counts writes.
         rng: Source of jitter.
+        lease: Confirms the last report at heartbeats at which it still holds; None: each heartbeat is a report.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Publisher(Generic[Input]):
         policy: WritePolicy,
         counters: Instruments,
         rng: random.Random,
+        lease: LeaseRenewer | None = None,
     ) -> None:
         self._api = api
         self._telemetry = telemetry
@@ -76,6 +82,7 @@ class Publisher(Generic[Input]):
         self._policy = policy
         self._counters = counters
         self._rng = rng
+        self._lease = lease
         self._published: Status | None = None
         self._observed: Input | None = None
         """Input of `_published`."""
@@ -85,6 +92,8 @@ class Publisher(Generic[Input]):
         self.attempted: float | None = None
         """`observedAt` of the newest status sent, whether it arrived or not; in seconds since the epoch."""
         self._last: LastWrite | None = None
+        self._must_report = False
+        """Whether a renewal or a report failed since the last report."""
         self._failures = 0
         self._not_before = 0.0
 
@@ -110,17 +119,36 @@ class Publisher(Generic[Input]):
         return max(soonest, seconds_to_next_tick(now, TICK_SECONDS))
 
     async def step(self) -> None:
-        """Writes if a write is due."""
+        """Writes if a write is due. At rest that is a renewal of the Lease."""
         now = asyncio.get_running_loop().time()
-        if self._telemetry.current is None or now < self._not_before:
+        current = self._telemetry.current
+        if current is None or now < self._not_before:
             return
         # Observed right before it is written: states that were current while the apiserver was away are skipped.
         observed = self._observe()
         if observed is None:
             return
         cause = self._cause(observed, now)
+        if cause is WriteCause.HEARTBEAT and await self._confirm(observed, current, now):
+            return
         if cause is not None:
             await self._write(observed, cause, built=now)
+
+    async def _confirm(self, observed: Input, current: TelemetryObject, now: float) -> bool:
+        """Renews the Lease if the last report still holds. Returns False if a report is due instead."""
+        lease, last, published = self._lease, self._last, self._published
+        if lease is None or last is None or published is None or self._must_report:
+            return False
+        if current.uid != self._published_to or not may_renew(self._policy, last, now):
+            return False
+        if not still_holds(published, observed.build(), current, self._policy.stale):
+            return False
+        if await lease.renew(current.uid, published["observedAt"]):
+            self._last = after_renewal(self._policy, last, now, self._rng.random())
+        else:
+            self._must_report = True
+            await self.step()  # observed again, because a failure may take many seconds
+        return True
 
     def _cause(self, observed: Input, now: float) -> WriteCause | None:
         current = self._telemetry.current
@@ -162,6 +190,7 @@ class Publisher(Generic[Input]):
         )
         self._published, self._observed, self._published_to = status, observed, written.uid
         self._failures = 0
+        self._must_report = False
         self._counters.status_writes.labels(cause.value, "Written").inc()
         # The response has the newest generation. If it increased, it is reported by a later write.
         self._telemetry.update(written)
@@ -170,6 +199,7 @@ class Publisher(Generic[Input]):
 
     async def _back_off(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:
         self._failures += 1
+        self._must_report = True
         self._counters.status_writes.labels(cause.value, "Failed").inc()
         policy = self._policy
         wait = backoff(self._failures, self._rng.random(), first=policy.min_interval, longest=policy.max_backoff)

@@ -1,14 +1,17 @@
 """Decides when to write: urgent changes immediately, readings by a token bucket, and a heartbeat at rest.
 
+A heartbeat may be a renewal of the agent's Lease instead of a report; see `steady`.
+
 Without the token bucket, a device with varying load would make its node write every second. The bucket lets a single
 change through immediately and limits continuous changes. For devices that could be placed on, a change waits for a
 token for a few seconds at most: a workload may wait for this device to cool.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gpufleet_agent.publish.deadband import STALE_SECONDS, Significance
+from gpufleet_agent.publish.deadband import STALE_SECONDS, Significance, stale_after
+from gpufleet_api.names import REPORT_SECONDS
 
 
 class WriteCause(StrEnum):
@@ -25,8 +28,10 @@ class WritePolicy:
 
     heartbeat: float = 30.0
     """Interval at rest: at most two writes a minute, as the jitter only increases it."""
+    report: float = REPORT_SECONDS
+    """Time after which a heartbeat is a report whatever the Lease could confirm. Up to the heartbeat: each is."""
     jitter: float = 0.1
-    """Maximum fraction of the heartbeat that is added at random, so that the nodes of a cluster drift apart."""
+    """Maximum fraction of both that is added at random, so that the nodes of a cluster drift apart."""
     min_interval: float = 1.0
     """Between any two writes."""
     burst: int = 6
@@ -45,6 +50,11 @@ class WritePolicy:
     """Maximum wait between two attempts while the apiserver is away."""
 
 
+def make_policy(heartbeat: float, report: float, sample: float) -> WritePolicy:
+    """Builds the policy of an agent that takes a sample every `sample` seconds."""
+    return WritePolicy(heartbeat=heartbeat, report=report, stale=stale_after(sample))
+
+
 @dataclass(frozen=True, slots=True)
 class LastWrite:
     """The last write, with the token bucket after it. Times are the event loop's."""
@@ -53,6 +63,8 @@ class LastWrite:
     tokens: float
     """In the bucket, at `at`."""
     heartbeat_at: float
+    report_at: float
+    """From then on a heartbeat is a report."""
 
 
 def first_write(policy: WritePolicy, now: float, jitter: float, built: float | None = None) -> LastWrite:
@@ -108,10 +120,33 @@ def due_cause(
     return WriteCause.HEARTBEAT if now >= last.heartbeat_at else None
 
 
+def may_renew(policy: WritePolicy, last: LastWrite, now: float) -> bool:
+    """Returns whether a heartbeat may be a renewal by the time of the last report."""
+    return policy.report > policy.heartbeat and now < last.report_at
+
+
+def after_renewal(policy: WritePolicy, last: LastWrite, now: float, jitter: float) -> LastWrite:
+    """Returns the state after a renewal, which moves only the next heartbeat.
+
+    Args:
+        policy: How often to write.
+        last: The last report.
+        now: When that was observed which the renewal confirms.
+        jitter: A random number from 0 to 1.
+    """
+    return replace(last, heartbeat_at=now + policy.heartbeat * (1 + policy.jitter * jitter))
+
+
 def _tokens(policy: WritePolicy, last: LastWrite, now: float) -> float:
     return min(float(policy.burst), last.tokens + (now - last.at) / policy.refill)
 
 
 def _written(policy: WritePolicy, now: float, tokens: float, jitter: float, built: float | None) -> LastWrite:
     since = now if built is None else built
-    return LastWrite(at=now, tokens=tokens, heartbeat_at=since + policy.heartbeat * (1 + policy.jitter * jitter))
+    stretch = 1 + policy.jitter * jitter
+    return LastWrite(
+        at=now,
+        tokens=tokens,
+        heartbeat_at=since + policy.heartbeat * stretch,
+        report_at=since + policy.report * stretch,
+    )

@@ -80,3 +80,10 @@ class Instruments:
             ["cause", "outcome"],
             registry=registry,
         )
+        self.lease_renewals = Counter(
+            "gpufleet_agent_lease_renewals",
+            "Renewals of the agent's Lease, each instead of a write of an unchanged status, by outcome (Renewed, "
+            "Failed: the status was written instead).",
+            ["outcome"],
+            registry=registry,
+        )

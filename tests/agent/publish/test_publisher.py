@@ -1,107 +1,14 @@
 """The publisher in virtual time against a fake apiserver."""
 
 import asyncio
-import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError
 from gpufleet_agent.kube.model import TelemetryObject
-from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.publish.publisher import Publisher
-from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy
-from gpufleet_agent.runtime.instruments import Instruments
-from gpufleet_agent.runtime.version_signal import VersionSignal
-from gpufleet_testing.agent.built_status import BuiltStatus
+from gpufleet_agent.publish.rate_limit import WriteCause
+from gpufleet_testing.agent.publisher_rig import PublisherRig, running
 from gpufleet_testing.agent.virtual_time import in_virtual_time
-
-InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
-
-
-class FakeApi:
-    """Takes status writes down with the time they came at."""
-
-    def __init__(self) -> None:
-        self.object: TelemetryObject | None = TelemetryObject("uid-a", 1, 1)
-        self.away = False
-        self.takes_seconds = 0.0
-        self.reserved_meanwhile = False
-        """Whether reservations are written during the next write."""
-        self.attempts: list[float] = []
-        self.writes: list[tuple[float, int]] = []
-
-    async def get(self) -> TelemetryObject:
-        if self.object is None:
-            raise ObjectNotFoundError("gone")
-        return self.object
-
-    async def ensure(self) -> TelemetryObject:
-        version = self.object.resource_version if self.object else 100
-        self.object = self.object or TelemetryObject("uid-b", 1, version)
-        return self.object
-
-    async def apply_status(self, status: Mapping[str, Any]) -> TelemetryObject:
-        now = asyncio.get_running_loop().time() - 1000
-        self.attempts.append(now)
-        if self.away:
-            raise KubeError("away")
-        current = await self.get()
-        self.writes.append((now, status["devices"][0]["utilizationPercent"]))
-        generation = current.generation + int(self.reserved_meanwhile)
-        self.object = TelemetryObject(current.uid, generation, current.resource_version + 1)
-        self.reserved_meanwhile = False
-        await asyncio.sleep(self.takes_seconds)
-        return self.object
-
-    async def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
-        yield self.object
-
-    async def close(self) -> None:
-        pass
-
-
-class Rig:
-    def __init__(self) -> None:
-        self.api = FakeApi()
-        self.changes = VersionSignal()
-        self.own = TelemetryWatch(self.api, self.changes, random.Random(1))  # noqa: S311 - jitter
-        self.utilization = 0
-        self.healthy = True
-        self.registry = CollectorRegistry()
-        self.publisher = Publisher(
-            api=self.api,
-            telemetry=self.own,
-            observe=lambda: BuiltStatus(self.status()),
-            changes=self.changes,
-            policy=WritePolicy(jitter=0.0),
-            counters=Instruments(self.registry, "test"),
-            rng=random.Random(1),  # noqa: S311 - jitter
-        )
-
-    def status(self) -> dict[str, Any]:
-        device = {
-            "uuid": "GPU-0",
-            "utilizationPercent": self.utilization,
-            "health": {"state": "Healthy" if self.healthy else "Unhealthy"},
-        }
-        return {"assignmentsGeneration": self.own.generation, "devices": [device]}
-
-
-@asynccontextmanager
-async def running() -> AsyncGenerator[Rig, None]:
-    rig = Rig()
-    await rig.own.refresh()
-    task = asyncio.create_task(rig.publisher.run(lambda: None))
-    try:
-        yield rig
-    finally:
-        assert not task.done()
-        task.cancel()
 
 
 @in_virtual_time
@@ -156,17 +63,11 @@ async def test_urgent_change_right_after_write_waits_for_min_interval() -> None:
         assert [now for now, _ in rig.api.writes] == pytest.approx([0, 1], abs=0.01)
 
 
-def reserve(rig: Rig) -> None:
-    assert rig.api.object is not None
-    rig.api.object = TelemetryObject("uid-a", 2, rig.api.object.resource_version + 1)
-    rig.own.update(rig.api.object)
-
-
 @in_virtual_time
 async def test_new_reservations_are_acknowledged_at_the_tick_after_two_seconds() -> None:
     async with running() as rig:
         await asyncio.sleep(10.2)
-        reserve(rig)
+        rig.reserve()
         await asyncio.sleep(1.7)
         assert len(rig.api.writes) == 1
         await asyncio.sleep(1.2)
@@ -178,7 +79,7 @@ async def test_reservations_during_a_write_wait_as_long_as_others() -> None:
     async with running() as rig:
         await asyncio.sleep(10.2)
         rig.api.reserved_meanwhile = True
-        reserve(rig)
+        rig.reserve()
         await asyncio.sleep(9)
         assert [now for now, _ in rig.api.writes] == pytest.approx([0, 13, 15], abs=0.2)
 
@@ -187,7 +88,7 @@ async def test_reservations_during_a_write_wait_as_long_as_others() -> None:
 async def test_new_reservations_and_their_containers_are_one_write() -> None:
     async with running() as rig:
         await asyncio.sleep(10.2)
-        reserve(rig)
+        rig.reserve()
         await asyncio.sleep(1.0)
         rig.healthy = False
         rig.changes.notify()
@@ -254,7 +155,7 @@ async def test_another_object_of_the_same_name_gets_its_status_at_once() -> None
 
 @in_virtual_time
 async def test_nothing_is_written_before_the_object_is_known() -> None:
-    rig = Rig()
+    rig = PublisherRig()
     await rig.publisher.step()
     assert rig.api.attempts == []
     assert not rig.publisher.published

@@ -1,0 +1,86 @@
+"""Decides whether the report that was written last still holds, so that a renewal of the Lease may confirm it.
+
+Whoever reads a confirmed report takes all of it as of the renewal. So more must be unchanged than for a report that is
+not written: whatever a heartbeat is expected to bring keeps the report.
+"""
+
+from collections.abc import Callable
+
+from gpufleet_agent.kube.model import TelemetryObject
+from gpufleet_agent.publish.deadband import (
+    TEMPERATURE_CELSIUS,
+    UTILIZATION_POINTS,
+    Significance,
+    left_band,
+    memory_band,
+    power_band,
+    sample_age,
+    significance,
+)
+from gpufleet_agent.publish.payload import Status
+
+_STATISTICS = ("mean", "max", "p95")
+
+
+def still_holds(published: Status, current: Status, telemetry: TelemetryObject, stale_seconds: float) -> bool:
+    """Returns whether a report may be confirmed.
+
+    Args:
+        published: The report.
+        current: The status as of now.
+        telemetry: The object as last read. Its UID must be that of the object with the report.
+        stale_seconds: Age above which a sample is stale.
+    """
+    pairs = list(zip(published["devices"], current["devices"], strict=False))
+    return (
+        # Another process may have written since, for example the previous agent at its end.
+        telemetry.status.get("observedAt") == published["observedAt"]
+        and telemetry.generation == published.get("assignmentsGeneration")
+        and significance(published, current, stale_seconds) is Significance.NONE
+        and published.get("processesObserved") == current.get("processesObserved")
+        # A cordon ends by time, without another generation.
+        and _available(published) == _available(current)
+        and all(_is_fresh(status, stale_seconds) for status in (published, current))
+        and not any(_left_dead_band(before, after) for before, after in pairs)
+        and not any(holder.get("shared", False) for device in published["devices"] for holder in _holders(device))
+        and _reserved(telemetry) <= _held(published)
+    )
+
+
+def _available(status: Status) -> tuple[object, object]:
+    summary = status["summary"]
+    return summary["state"], summary["free"]
+
+
+def _is_fresh(status: Status, stale_seconds: float) -> bool:
+    return all(sample_age(status, device) <= stale_seconds for device in status["devices"])
+
+
+def _holders(device: Status) -> list[Status]:
+    found: list[Status] = device.get("allocatedTo", [])
+    return found
+
+
+def _reserved(telemetry: TelemetryObject) -> set[tuple[str, str | None]]:
+    """Returns the reserved devices with the UIDs of their pods."""
+    return {(uuid, each.pod_uid) for each in telemetry.assignments for uuid in each.devices}
+
+
+def _held(status: Status) -> set[tuple[str, str | None]]:
+    return {(device["uuid"], holder.get("podUID")) for device in status["devices"] for holder in _holders(device)}
+
+
+def _left_dead_band(before: Status, after: Status) -> bool:
+    """Returns whether a statistic of the window left the dead band of its reading."""
+    memory, limit = memory_band(after.get("memoryTotalMiB")), after.get("powerLimitMilliwatts")
+    return (
+        _moved(before, after, "utilizationPercent", lambda _: UTILIZATION_POINTS)
+        or _moved(before, after, "memoryUsedMiB", lambda _: memory)
+        or _moved(before, after, "temperatureCelsius", lambda _: TEMPERATURE_CELSIUS)
+        or _moved(before, after, "powerMilliwatts", lambda last: power_band(limit, last))
+    )
+
+
+def _moved(before: Status, after: Status, field: str, band: Callable[[int | None], float]) -> bool:
+    old, new = (device.get("window", {}).get(field, {}) for device in (before, after))
+    return any(left_band(old.get(name), new.get(name), band(old.get(name))) for name in _STATISTICS)
