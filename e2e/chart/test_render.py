@@ -37,7 +37,7 @@ def test_default_installation_is_complete(chart: Chart) -> None:
         "ServiceAccount": ["gpufleet-agent", "gpufleet-operator"],
         "ClusterRole": ["gpufleet-agent", "gpufleet-cordon", "gpufleet-edit", "gpufleet-operator", "gpufleet-view"],
         "ClusterRoleBinding": ["gpufleet-agent", "gpufleet-operator"],
-        "Role": ["gpufleet-operator", "gpufleet-operator-leases"],
+        "Role": ["gpufleet-lease-viewer", "gpufleet-operator", "gpufleet-operator-leases"],
         "RoleBinding": ["gpufleet-operator", "gpufleet-operator-leases"],
         "ValidatingAdmissionPolicy": policies,
         "ValidatingAdmissionPolicyBinding": policies,

@@ -133,8 +133,9 @@ def test_roles_are_aggregated_only_on_request(chart: Chart) -> None:
 
 def test_viewers_of_telemetry_are_bound(chart: Chart) -> None:
     objects = chart.render({"rbac.telemetryViewers": ["system:authenticated"]})
-    (subject,) = objects["ClusterRoleBinding", "gpufleet-telemetry-viewer"]["subjects"]
-    assert (subject["kind"], subject["name"]) == ("Group", "system:authenticated")
+    for kind, name in (("ClusterRoleBinding", "gpufleet-telemetry-viewer"), ("RoleBinding", "gpufleet-lease-viewer")):
+        (subject,) = objects[kind, name]["subjects"]
+        assert (subject["kind"], subject["name"]) == ("Group", "system:authenticated")
 
 
 def test_operator_writes_in_watched_namespaces_only(chart: Chart) -> None:
