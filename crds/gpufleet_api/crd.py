@@ -170,7 +170,12 @@ TELEMETRY: Final = ApiResource(
         PrinterColumn("Util%", "integer", f"{_SUMMARY}.meanUtilizationPercent", "Mean utilization, in percent."),
         PrinterColumn("Temp-C", "integer", f"{_SUMMARY}.meanTemperatureCelsius", "Mean temperature, in Celsius."),
         PrinterColumn("Watts", "integer", f"{_SUMMARY}.powerWatts", "Power draw of all devices, in watts."),
-        PrinterColumn("Observed", "date", ".status.observedAt", "Time since the agent last wrote the status."),
+        PrinterColumn(
+            "Observed",
+            "date",
+            ".status.observedAt",
+            "Time since the agent last wrote the status: up to five minutes at rest.",
+        ),
         PrinterColumn("Driver", "string", ".status.driverVersion", "Version of the GPU driver.", wide=True),
         PrinterColumn("Agent", "string", ".status.agentVersion", "Version of the agent.", wide=True),
         PrinterColumn("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.", wide=True),

@@ -24,7 +24,7 @@ class Summary(ApiModel):
 
     state: TelemetryState | None = None
     """Ready: the driver is available. Stale: no device was sampled in the last 90 seconds. NoDriver: the GPU driver is
-    not available on the node. When the agent does not run, the last state stays; see `observedAt`."""
+    not available on the node. When the agent does not run, the last state stays; see the condition Fresh."""
     devices: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
     """Number of devices."""
     healthy: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
@@ -53,7 +53,8 @@ class TelemetryStatus(ApiModel):
     assignments_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
     """The metadata.generation whose assignments the agent had read when it wrote this status."""
     observed_at: Timestamp
-    """Time at which the agent wrote this status, by the node's clock."""
+    """Time at which the agent wrote this status, by the node's clock. If nothing changes, it is written every five
+    minutes; in between, the agent renews a Lease whose annotation `gpufleet.dev/observed-at` has this value."""
     sample_time: Timestamp | None = None
     """Time of the newest sample of any device, by the node's clock."""
     agent_version: Annotated[str, Field(max_length=64)]
