@@ -9,6 +9,7 @@ import pytest
 
 from gpufleet_e2e.identities import (
     ASSIGNMENT,
+    LEASES,
     NAMESPACE,
     PODS,
     TELEMETRY,
@@ -16,6 +17,7 @@ from gpufleet_e2e.identities import (
     Client,
     Response,
     created_accounts,
+    lease,
     pod,
     wait_until,
     wait_until_forbidden,
@@ -60,6 +62,7 @@ def accounts(installed: Cluster, admin: Client) -> Iterator[Accounts]:
         forged = pod("probe", annotations={"gpufleet.dev/assignment": "{}"})
         probes: dict[str, Callable[[], Response]] = {
             "own-node": lambda: found.unbound.patch(path, {"metadata": {"labels": {"a": "b"}}}),
+            "own-lease": lambda: found.unbound.create(LEASES, lease("probe")),
             "assignments": lambda: user.patch(path, {"spec": {"assignments": [ASSIGNMENT]}}),
             "pods": lambda: user.create(PODS, forged),
         }

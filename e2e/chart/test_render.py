@@ -23,7 +23,7 @@ def test_lint_is_clean(cluster: Cluster) -> None:
 
 
 def test_default_installation_is_complete(chart: Chart) -> None:
-    policies = [*ADOPTION, "gpufleet-assignments", "gpufleet-own-node", "gpufleet-pods"]
+    policies = [*ADOPTION, "gpufleet-assignments", "gpufleet-own-lease", "gpufleet-own-node", "gpufleet-pods"]
     assert names(chart.render()) == {
         "CustomResourceDefinition": [
             "gpudemands.gpufleet.dev",
@@ -37,8 +37,8 @@ def test_default_installation_is_complete(chart: Chart) -> None:
         "ServiceAccount": ["gpufleet-agent", "gpufleet-operator"],
         "ClusterRole": ["gpufleet-agent", "gpufleet-cordon", "gpufleet-edit", "gpufleet-operator", "gpufleet-view"],
         "ClusterRoleBinding": ["gpufleet-agent", "gpufleet-operator"],
-        "Role": ["gpufleet-lease-viewer", "gpufleet-operator", "gpufleet-operator-leases"],
-        "RoleBinding": ["gpufleet-operator", "gpufleet-operator-leases"],
+        "Role": ["gpufleet-agent", "gpufleet-lease-viewer", "gpufleet-operator", "gpufleet-operator-leases"],
+        "RoleBinding": ["gpufleet-agent", "gpufleet-operator", "gpufleet-operator-leases"],
         "ValidatingAdmissionPolicy": policies,
         "ValidatingAdmissionPolicyBinding": policies,
     }

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from gpufleet_agent import settings
 from gpufleet_api import names
 from gpufleet_api.generate import ROOT
 
@@ -83,6 +84,7 @@ def test_every_value_of_the_schema_has_a_description(schema: dict[str, Any]) -> 
         (("agent", "sampleSeconds"), "1s"),
         (("agent", "sampleSeconds"), 0),
         (("agent", "driver", "hostPath"), "relative/path"),
+        (("agent", "reportSeconds"), 3601),
         (("agent", "logLevel"), "loud"),
         (("agent", "hostPID"), "yes"),
         (("agent", "nodeSelector"), {"gpu": True}),
@@ -237,6 +239,21 @@ def test_driver_has_the_name_of_the_api_and_no_extended_resource() -> None:
     assert f"/{names.DRA_DRIVER}}}" in TEMPLATES["_agent.tpl"]
 
 
+def test_agent_may_write_only_its_own_lease() -> None:
+    assert re.search(r"resources: \[leases\]\s+verbs: \[create, patch\]\n", TEMPLATES["rbac-agent.yaml"])
+    policy = TEMPLATES["policy-own-lease.yaml"]
+    assert f"variables.lease.metadata.name == '{names.AGENT_LEASE_PREFIX}' + variables.node" in policy
+    assert "request.operation != 'DELETE'" in policy
+
+
+def test_values_have_the_limits_and_defaults_of_the_agent(defaults: dict[str, Any], schema: dict[str, Any]) -> None:
+    limits = schema["properties"]["agent"]["properties"]
+    assert limits["reportSeconds"]["maximum"] == settings.MAX_REPORT_SECONDS
+    assert limits["heartbeatSeconds"]["maximum"] == settings.MAX_HEARTBEAT_SECONDS
+    assert defaults["agent"]["reportSeconds"] == settings.DEFAULTS.report_seconds
+    assert defaults["agent"]["heartbeatSeconds"] == settings.DEFAULTS.heartbeat_seconds
+
+
 def test_agent_may_not_delete() -> None:
     assert "delete" not in TEMPLATES["rbac-agent.yaml"]
 
@@ -257,7 +274,7 @@ def test_each_policy_is_documented() -> None:
 
 def test_each_policy_has_a_binding_and_fails_closed() -> None:
     policies = {name: text for name, text in TEMPLATES.items() if name.startswith("policy-")}
-    assert len(policies) == 9
+    assert len(policies) == 10
     for name, text in policies.items():
         kind = "Mutating" if "mutating" in name else "Validating"
         number = 2 if "adoption" in name else 1

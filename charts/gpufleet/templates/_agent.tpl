@@ -98,6 +98,7 @@ spec:
             - --sample-seconds={{ $agent.sampleSeconds }}
             - --window-seconds={{ $agent.windowSeconds }}
             - --heartbeat-seconds={{ $agent.heartbeatSeconds }}
+            - --report-seconds={{ $agent.reportSeconds }}
             - --device-plugin-dir={{ $agent.kubelet.devicePluginDir }}
             - --pod-resources-socket={{ $agent.kubelet.podResourcesDir }}/kubelet.sock
             {{- if $serves }}

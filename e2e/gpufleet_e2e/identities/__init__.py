@@ -10,12 +10,23 @@ from gpufleet_e2e.identities.client import (
     wait_until,
     wait_until_forbidden,
 )
-from gpufleet_e2e.identities.objects import ASSIGNMENT, STATUS, TEMPLATE, pod, telemetry, workload
-from gpufleet_e2e.identities.paths import NAMESPACE, PODS, SYSTEM_NAMESPACE, SYSTEM_PODS, TELEMETRY, WORKLOADS
+from gpufleet_e2e.identities.objects import ASSIGNMENT, STATUS, TEMPLATE, lease, pod, telemetry, workload
+from gpufleet_e2e.identities.paths import (
+    LEASES,
+    NAMESPACE,
+    NODE_LEASES,
+    PODS,
+    SYSTEM_NAMESPACE,
+    SYSTEM_PODS,
+    TELEMETRY,
+    WORKLOADS,
+)
 
 __all__ = [
     "ASSIGNMENT",
+    "LEASES",
     "NAMESPACE",
+    "NODE_LEASES",
     "PODS",
     "STATUS",
     "SYSTEM_NAMESPACE",
@@ -30,6 +41,7 @@ __all__ = [
     "assert_allowed",
     "assert_denied",
     "created_accounts",
+    "lease",
     "pod",
     "telemetry",
     "wait_until",

@@ -21,6 +21,7 @@ TELEMETRY_RULE: JsonObject = {
     "resources": ["gputelemetries", "gputelemetries/status"],
     "verbs": VERBS,
 }
+LEASE_RULE: JsonObject = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": VERBS}
 POD_RULE: JsonObject = {
     "apiGroups": [""],
     "resources": ["pods", "pods/status", "pods/binding", "pods/ephemeralcontainers", "bindings"],
@@ -66,7 +67,7 @@ def created_accounts(cluster: Cluster, admin: Client) -> Iterator[Accounts]:
             keep(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{name}", account_object)
         for path, body in (
             *excess_role("e2e-user", (NAMESPACE, "user"), TELEMETRY_RULE, POD_RULE),
-            *excess_role("e2e-agent", (system, account), TELEMETRY_RULE),
+            *excess_role("e2e-agent", (system, account), TELEMETRY_RULE, LEASE_RULE),
             binding("e2e-cordoner", "gpufleet-cordon", (NAMESPACE, "cordoner")),
         ):
             keep(path, body)

@@ -49,6 +49,16 @@ def telemetry(name: str = "e2e-no-such-node", **fields: object) -> JsonObject:
     return {"apiVersion": API_VERSION, "kind": "GPUTelemetry", "metadata": {"name": name}, **fields}
 
 
+def lease(name: str) -> JsonObject:
+    """Builds a Lease."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name},
+        "spec": {"holderIdentity": "e2e"},
+    }
+
+
 def pod(
     name: str, *, account: str = "user", annotations: Mapping[str, str] | None = None, **spec: object
 ) -> JsonObject:

@@ -10,5 +10,7 @@ SYSTEM_NAMESPACE: Final = "gpufleet-system"
 
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 SYSTEM_PODS: Final = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/pods"
+LEASES: Final = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases"
+NODE_LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 TELEMETRY: Final = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 WORKLOADS: Final = f"/apis/gpufleet.dev/v1alpha1/namespaces/{NAMESPACE}/gpuworkloads"

@@ -14,6 +14,7 @@ REPOSITORY, TAG = PROJECT_IMAGE.removeprefix("localhost/").split(":")
 RELEASE = "gpufleet"
 NAMESPACE = "gpufleet-system"
 HEARTBEAT_SECONDS = 5
+REPORT_SECONDS = 20
 STALE_SECONDS = 15
 RECLAIM_AFTER_SECONDS = 3
 BY_HAND = "by-hand"
@@ -54,6 +55,7 @@ def install(
             "image": {"repository": REPOSITORY},
             "driver": {"hostPath": "/opt/gpufleet/driver", "devices": False},
             "heartbeatSeconds": HEARTBEAT_SECONDS,
+            "reportSeconds": REPORT_SECONDS,
             "extraArgs": list(agent_args),
             "updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}},
             **(agent or {}),
