@@ -92,6 +92,7 @@ def shell(namespace: TestNamespace, fleet: Fleet, tmp_path: Path) -> Iterator[Sh
     yield made
     fleet.api.patch(f"{TELEMETRY}/{node}", {"spec": {"cordoned": []}})
     made.run("kubectl delete clusterrolebinding hardware-cordon gpu-viewer gpu-doctor --ignore-not-found")
+    made.run("kubectl delete rolebinding gpu-viewer --namespace=gpufleet-system --ignore-not-found")
     made.run("kubectl delete clusterrole gpu-doctor --ignore-not-found")
 
 
