@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
-TIMES = ("pod_change_ms", "telemetry_change_ms", "place_ms")
+TIMES = ("pod_change_ms", "telemetry_change_ms", "renewal_ms", "place_ms")
 
 
 @pytest.fixture(scope="module")
