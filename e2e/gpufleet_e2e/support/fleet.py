@@ -85,7 +85,11 @@ class Fleet:
         self.wait_for_telemetry(since)
 
     def wait_for_telemetry(self, since: datetime, resource: str = RESOURCE) -> None:
-        """Waits until every node's telemetry is later than `since` and lists its GPUs, and the kubelet offers them."""
+        """Waits until every node's telemetry is later than `since` and lists its GPUs, and the kubelet offers them.
+
+        The agents are those of the installed chart, and ready: one that is replaced may still report while it ends.
+        """
+        eventually(self._agents_are_current, within=READY_SECONDS)
         for name, gpus in self.gpus.items():
             eventually(partial(self._reports, name, gpus, since, resource), within=READY_SECONDS)
 
@@ -219,10 +223,20 @@ class Fleet:
             running = node.run(["pgrep", "-x", OPERATOR_PROCESS], check=False).stdout.split()
             assert not running, f"operator processes on {node.name}: {running}"
 
+    def _agents_are_current(self) -> None:
+        path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
+        for daemonset in self.api.list(path, labelSelector=f"{COMPONENT}=agent"):
+            status = daemonset["status"]
+            current = status.get("observedGeneration") == daemonset["metadata"]["generation"]
+            counts = {status.get(name, 0) for name in ("updatedNumberScheduled", "numberReady", "numberAvailable")}
+            assert current, f"{daemonset['metadata']['name']} is not observed yet: {status}"
+            assert counts == {status["desiredNumberScheduled"]}, f"{daemonset['metadata']['name']}: {status}"
+
     def _reports(self, node: str, gpus: Gpus, since: datetime, resource: str) -> None:
         telemetry = self.telemetry(node)
         observed = telemetry.get("status", {}).get("observedAt", "never")
         assert observed != "never", f"{node} has not reported yet"
+        since = max(since, _started(self.agent_pod(node)))
         assert datetime.fromisoformat(observed) >= since, f"{node} last reported at {observed}"
         healthy = {gpu.uuid for gpu in objects.gpus(telemetry) if gpu.healthy}
         assert healthy == set(gpus.uuids), f"{node} reports {len(healthy)} healthy GPUs, not its {len(gpus.uuids)}"
@@ -235,3 +249,11 @@ class Fleet:
 def _ready(pod: JsonObject) -> None:
     conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", [])}
     assert conditions.get("Ready") == "True", f"{pod['metadata']['name']} is not ready: {pod['status'].get('phase')}"
+
+
+def _started(pod: JsonObject) -> datetime:
+    """Returns when the latest container of a pod started."""
+    found = [one["state"].get("running", {}).get("startedAt") for one in pod["status"].get("containerStatuses", [])]
+    assert found, f"{pod['metadata']['name']} has no containers yet"
+    assert None not in found, f"{pod['metadata']['name']} has a container that does not run"
+    return max(map(datetime.fromisoformat, found))

@@ -101,12 +101,10 @@ class TestNamespace:
         """Waits for an event of the workload with this reason; returns its message."""
 
         def recorded() -> str:
-            found = [
-                one["message"]
-                for one in self._api.list(events(self.name))
-                if one["involvedObject"]["name"] == name and one["reason"] == reason
-            ]
-            assert found, f"{name} has no event {reason}"
+            about = [one for one in self._api.list(events(self.name)) if one["involvedObject"]["name"] == name]
+            found = [one["message"] for one in about if one["reason"] == reason]
+            others = sorted({f"{one['reason']}: {one['message']}" for one in about})
+            assert found, f"{name} has no event {reason}, but {others}; {self.describe(name)}"
             return str(found[-1])
 
         return eventually(recorded, within=within)
