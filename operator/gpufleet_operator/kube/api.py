@@ -36,9 +36,7 @@ _TIMEOUT_SECONDS = 15.0
 _TIMEOUT = aiohttp.ClientTimeout(
     total=None, connect=_TIMEOUT_SECONDS, sock_connect=_TIMEOUT_SECONDS, sock_read=_TIMEOUT_SECONDS
 )
-_WATCH_TIMEOUT = aiohttp.ClientTimeout(
-    total=None, connect=_TIMEOUT_SECONDS, sock_connect=_TIMEOUT_SECONDS, sock_read=90.0
-)
+_WATCH_SILENCE_SECONDS = 90.0
 """The apiserver sends a bookmark about every minute, so a connection that is silent for longer is dead."""
 _STARTING_SECONDS = 30.0
 _DENIED = frozenset({401, 403})
@@ -65,6 +63,12 @@ def load_config() -> SingleConfig:
     if config is None:
         raise ConfigError("no current context in the kubeconfig")
     return config
+
+
+def _watch_timeout(seconds: int) -> aiohttp.ClientTimeout:
+    """Returns the timeouts of a watch that the server ends after `seconds`: a connection may hang without an end."""
+    silence = min(_WATCH_SILENCE_SECONDS, seconds + _TIMEOUT_SECONDS)
+    return aiohttp.ClientTimeout(total=None, connect=_TIMEOUT_SECONDS, sock_connect=_TIMEOUT_SECONDS, sock_read=silence)
 
 
 class Api:
@@ -173,7 +177,7 @@ class Api:
         sent = self._clock.local()
         async with (
             self._translate_errors(),
-            self._http.send("GET", path, params=query, headers=_ACCEPT, timeout=_WATCH_TIMEOUT) as response,
+            self._http.send("GET", path, params=query, headers=_ACCEPT, timeout=_watch_timeout(seconds)) as response,
         ):
             await self._check(response, sent, read=path)
             async for line in response.lines():

@@ -18,7 +18,7 @@ from gpufleet_operator.kube.errors import GoneError, UnavailableError
 from gpufleet_operator.model.lenient_json import Json
 
 PAGE_SIZE = 250
-_WATCH_SECONDS = 300
+WATCH_SECONDS = 300
 _EXPIRED = 410
 
 log = structlog.get_logger(__name__)
@@ -51,6 +51,7 @@ class Informer(Generic[T]):
         sink: The store.
         sleep: Waits between attempts.
         failed: Called when a watch ends with an error event, unless only its version is too old.
+        watch_seconds: Time after which the apiserver ends each watch. A hung connection is noticed 15 s later.
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class Informer(Generic[T]):
         *,
         sleep: Sleep = asyncio.sleep,
         failed: Callable[[], None] = lambda: None,
+        watch_seconds: int = WATCH_SECONDS,
     ) -> None:
         self._api, self.path, self._params = api, path, params
         self._sink, self._sleep, self._failed = sink, sleep, failed
+        self._watch_seconds = watch_seconds
 
     async def run(self, listed: Callable[[], None]) -> None:
         """Follows the collection until cancelled; calls `listed` after each complete list.
@@ -116,7 +119,7 @@ class Informer(Generic[T]):
 
     async def _watch_once(self, version: str) -> str:
         """Sends one watch request; returns the version to continue from, also after the connection is interrupted."""
-        seconds = round(_WATCH_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - watches must not all end together
+        seconds = round(self._watch_seconds * random.uniform(0.8, 1.0))  # noqa: S311 - watches must not all end together
         before = version
         try:
             async with aclosing(self._api.watch(self.path, self._params, version, seconds)) as events:

@@ -372,3 +372,19 @@ class TestReports:
 
         with pytest.raises(kind, match="Cannot evict pod"):
             await writer.evict_pod("ml", "train-0", "uid-p")
+
+
+@pytest.mark.parametrize(("seconds", "silence"), [(300, 90), (30, 45)])
+async def test_watch_that_is_silent_after_its_end_hangs(seconds: int, silence: float) -> None:
+    timeouts: list[float | None] = []
+
+    class Silent:
+        def send(self, *_: object, timeout: aiohttp.ClientTimeout, **__: object) -> Any:
+            timeouts.append(timeout.sock_read)
+            raise aiohttp.SocketTimeoutError("silent")
+
+        async def close(self) -> None: ...
+
+    with pytest.raises(errors.UnavailableError, match="silent"):
+        await anext(Api(Silent(), ServerClock()).watch("/x", {}, "5", seconds))
+    assert timeouts == [silence]

@@ -11,11 +11,14 @@ from gpufleet_operator.cache.store import Store, Stored
 from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api, retry_forever
 from gpufleet_operator.kube.errors import GoneError, NotFoundError, UnavailableError
-from gpufleet_operator.kube.informer import Informer
+from gpufleet_operator.kube.informer import WATCH_SECONDS, Informer
 from gpufleet_operator.model.claims.resource_claim import ResourceClaim
 from gpufleet_operator.model.cluster.agent_lease import AgentLease
 from gpufleet_operator.model.demands.gpu_demand import Demand
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, ResourceQuota, Service, Telemetry, Workload
+
+_LEASE_WATCH_SECONDS = 30
+"""If only the watch of the agents' Leases hangs, it is followed anew before the first node counts as stale."""
 
 T = TypeVar("T", bound=Stored)
 
@@ -59,8 +62,10 @@ class Informers:
             namespace: Of the agents, whose Leases are there.
         """
 
-        def informer(path: str, params: Mapping[str, str], store: Store[T]) -> Informer[T]:
-            return Informer(api, path, params, store, failed=failed)
+        def informer(
+            path: str, params: Mapping[str, str], store: Store[T], watch_seconds: int = WATCH_SECONDS
+        ) -> Informer[T]:
+            return Informer(api, path, params, store, failed=failed, watch_seconds=watch_seconds)
 
         return cls(
             workloads=informer(paths.WORKLOADS, {}, cache.workloads),
@@ -72,7 +77,7 @@ class Informers:
             claims=informer(paths.CLAIMS, paths.OF_WORKLOADS, cache.claims),
             demands=informer(paths.DEMANDS, {}, cache.demands),
             quotas=informer(paths.QUOTAS, {}, cache.quotas),
-            agent_leases=informer(paths.leases(namespace), paths.OF_AGENTS, cache.agent_leases),
+            agent_leases=informer(paths.leases(namespace), paths.OF_AGENTS, cache.agent_leases, _LEASE_WATCH_SECONDS),
         )
 
     async def follow_devices(self) -> None:
