@@ -202,6 +202,7 @@ async def soaked(environment: Mapping[str, str], uuids: list[str], seconds: floa
         "rss_slope_mib_per_hour": round(steady.slope_mib_per_hour, 2),
         "cpu_percent": round(steady.cpu_percent, 3),
         "status_writes": node.server.written,
+        "lease_renewals": len(node.server.renewed_at),
         "scrape_ms_p50": round(statistics.median(node.scrapes), 2),
         "scrape_ms_max": round(max(node.scrapes), 2),
         "dcgm_series": len(series),

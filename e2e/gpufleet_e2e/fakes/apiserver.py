@@ -1,4 +1,4 @@
-"""A fake apiserver with one node's GPUTelemetry object, which counts writes."""
+"""A fake apiserver with one node's GPUTelemetry object and the Lease of its agent, which counts writes."""
 
 import json
 import ssl
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 NODE_UID = "7f6a0c5e-0000-4000-8000-000000000001"
 OBJECT_UID = "7f6a0c5e-0000-4000-8000-000000000002"
+LEASES = "/apis/coordination.k8s.io/v1/"
 TELEMETRIES = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 
 
@@ -27,6 +28,8 @@ class ApiServer:
     written_at: list[float] = field(default_factory=list)
     """`time.monotonic()` of each write."""
     written_bytes: int = 0
+    renewed_at: list[float] = field(default_factory=list)
+    """`time.monotonic()` of each renewal of the Lease, which is not counted as a write."""
     status: dict[str, Any] = field(default_factory=dict)
     version: int = 1
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -97,6 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         """Serves a server-side apply."""
         body = self._body()
+        if self.path.startswith(LEASES):
+            self.served.renewed_at.append(time.monotonic())
+            self._respond(json.loads(body))
+            return
         what = "/".join(self.path.partition("?")[0].removeprefix(TELEMETRIES).split("/")[2:])
         self._respond(self.served.write(f"gputelemetries/{what}".rstrip("/"), json.loads(body), len(body)))
 

@@ -16,6 +16,8 @@ from gpufleet_e2e.fakes.kubelet import Kubelet
 from gpufleet_e2e.fakes.process import ProcessSamples, scrape
 
 RESOURCE = "gpufleet.dev/gpu"
+AGENT_POD = ("gpufleet-system", "gpufleet-agent")
+"""Namespace and name of the agent's pod."""
 START_SECONDS = 60.0
 SAMPLE_SECONDS = 1.0
 SCRAPE_SECONDS = 15.0
@@ -101,6 +103,7 @@ async def running(
     server = ApiServer(name)
     with reserved_port() as port, serving(folder, server) as kubeconfig:
         async with Kubelet(folder) as kubelet:
+            kubelet.held[(*AGENT_POD, "agent")] = {}
             for number, uuid in enumerate(held):
                 kubelet.held["ml", f"train-{number}", "main"] = {RESOURCE: [uuid]}
             command = [str(Path(sys.executable).with_name("gpufleet-agent")), f"--node-name={name}"]
@@ -108,6 +111,7 @@ async def running(
             command += [f"--pod-resources-socket={kubelet.pod_resources}", f"--state-dir={folder / 'state'}"]
             command += ["--log-level=warning", *flags]
             inherited = {"PATH": os.environ["PATH"], "HOME": str(folder), "KUBECONFIG": str(kubeconfig)}
+            inherited["POD_NAMESPACE"], inherited["POD_NAME"] = AGENT_POD
             process = await asyncio.create_subprocess_exec(*command, stderr=log, env={**inherited, **environment})
             try:
                 node = Node(server, kubelet, process, port)
