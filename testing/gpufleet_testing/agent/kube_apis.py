@@ -31,6 +31,7 @@ class JsonObjectApi(WithoutClaims):
         self.status: Mapping[str, Any] = {}
         self.away = False
         """Every call fails."""
+        self.renewals: list[LeaseRenewal] = []
         self._news = asyncio.Condition()
 
     async def acknowledge(self, value: str) -> None:
@@ -60,6 +61,9 @@ class JsonObjectApi(WithoutClaims):
 
     async def renew_lease(self, renewal: LeaseRenewal) -> None:
         self._answer()
+        async with self._news:
+            self.renewals.append(renewal)
+            self._news.notify_all()
 
     async def claimable_devices(self) -> dict[ClaimableDevice, frozenset[str]]:
         return {}
@@ -74,6 +78,11 @@ class JsonObjectApi(WithoutClaims):
         """Wait for a status whose faults, as codes by UUID, fulfil the condition."""
         async with asyncio.timeout(20), self._news:
             await self._news.wait_for(lambda: bool(self.status and condition(self.faults())))
+
+    async def until_renewed(self, count: int) -> None:
+        """Wait for renewals of the Lease."""
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(lambda: len(self.renewals) >= count)
 
     def faults(self) -> dict[str, list[str]]:
         return {

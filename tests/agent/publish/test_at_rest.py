@@ -3,14 +3,17 @@
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Reading, SlowReading, ThrottleReason
+from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.deadband import significance, stale_after
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy, due_cause, first_write, next_write
+from gpufleet_agent.publish.steady import still_holds
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
@@ -82,6 +85,24 @@ def test_at_rest_a_node_writes_twice_a_minute_at_most(sample_seconds: int) -> No
     assert all(30 <= later - earlier <= 34 for earlier, later in pairwise(times))
     for start in range(541):
         assert sum(start <= time < start + 60 for time in times) <= 2
+
+
+@pytest.mark.parametrize("sample_seconds", [1, 10, 60])
+def test_report_of_a_node_at_rest_holds_until_the_next_one(sample_seconds: int) -> None:
+    """Statistics of the window flicker as well, once it is full."""
+    rng, node = random.Random(3), Node(sample_seconds)  # noqa: S311 - noise
+    telemetry = TelemetryObject("uid-t", 1, 1)
+    held = []
+    for second in range(1300):
+        if second % sample_seconds == 0:
+            for device in DEVICES:
+                node.read(device.uuid, second, 0, lambda _: rng.uniform(-2, 2))
+        if second % 300 == 100:
+            telemetry = replace(telemetry, status=node.status(second))
+        elif second % 30 == 10 and telemetry.status:
+            published = dict(telemetry.status)
+            held.append(still_holds(published, node.status(second), telemetry, stale_after(sample_seconds)))
+    assert held == [True] * 36
 
 
 def test_nodes_that_start_together_drift_apart() -> None:
