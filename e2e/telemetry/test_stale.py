@@ -1,13 +1,15 @@
 """Nodes with telemetry older than the limit are not picked, with that reason, until it is fresh again."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from time import monotonic
 
 import pytest
 
+from gpufleet_api.names import AGENT_LEASE_PREFIX, OBSERVED_AT_ANNOTATION
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import NODES
-from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.fleet import LEASES, Fleet
 from gpufleet_e2e.support.install import STALE_SECONDS
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
@@ -58,6 +60,28 @@ def test_stale_node_is_skipped_until_it_reports_again(namespace: TestNamespace, 
     namespace.wait_condition("runs", "Degraded", "False", "AsExpected")
     _wait_fresh(fleet, frozen, "True", "Fresh")
     assert _container(namespace) == before, "a running pod changed"
+
+
+def test_report_of_an_agent_at_rest_is_confirmed_by_its_lease(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: the Lease names the report. A report that is older than the limit by itself is used for placement."""
+    node = fleet.nodes[1]
+    namespace.apply(gpuworkload("runs", node=node))
+    namespace.verify("runs")
+
+    def older_than_the_limit() -> datetime:
+        lease = fleet.api.get(f"{LEASES}/{AGENT_LEASE_PREFIX}{node}")
+        written = fleet.telemetry(node)["status"]["observedAt"]
+        assert lease["metadata"]["annotations"][OBSERVED_AT_ANNOTATION] == written, lease
+        age = (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds()
+        assert age > STALE_SECONDS + 1, f"{node} was reported {age:.1f} s ago"
+        return datetime.fromisoformat(written)
+
+    written = eventually(older_than_the_limit, within=60)
+    fresh = objects.condition(fleet.telemetry(node), "Fresh")
+    assert fresh["status"] == "True", fresh
+    assert datetime.fromisoformat(fresh["lastTransitionTime"]) < written, fresh
+    namespace.apply(gpuworkload("later", node=node))
+    namespace.verify("later")
 
 
 def _wait_fresh(fleet: Fleet, node: str, status: str, reason: str) -> None:

@@ -17,7 +17,8 @@ from gpufleet_e2e.support.watchdog import Watchdog
 from gpufleet_testbed import Cluster, Node
 
 AGENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{RELEASE}-agent"
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/gpufleet-operator"
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+LEASE = f"{LEASES}/gpufleet-operator"
 OPERATOR = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{RELEASE}-operator"
 COMPONENT = "app.kubernetes.io/component"
 OPERATOR_PROCESS = "gpufleet-operator"[:15]
