@@ -79,6 +79,8 @@ def test_helm_gets_the_local_image_and_the_driver_folder(tmp_path: Path) -> None
     images = {f"--set-string={program}.image.repository=gpufleet" for program in ("agent", "operator")}
     assert {*images, "--set-string=image.tag=dev", "--set=agent.driver.devices=false", "--wait"} <= set(words)
     assert "--set-string=agent.driver.hostPath=/opt/gpufleet/driver" in words
+    # No agent renews a Lease for longer than one wait of the demo.
+    assert "--set=agent.reportSeconds=30" in words
 
 
 def test_build_id_changes_only_with_the_code(tmp_path: Path) -> None:
