@@ -88,8 +88,7 @@ def helm_words(root: Path, transport: str = DEVICE_PLUGIN) -> tuple[str, ...]:
     }
     if transport != DEVICE_PLUGIN:
         settings["transport"] = transport
-    # The simulated driver has no device nodes. Each heartbeat is a report: a demo on a cluster with the same agents waits
-    # for one.
+    # The simulated driver has no device nodes. A later demo on the same agents waits for a report.
     fixed = ("--set=agent.driver.devices=false", "--set=agent.reportSeconds=30")
     sets = (*fixed, *(f"--set-string={key}={value}" for key, value in settings.items()))
     chart = str(root / "charts" / "gpufleet")
