@@ -53,7 +53,7 @@ class Snapshot:
     """Services with the workload label, by uid."""
     claims: Mapping[PodKey, Mapping[str, ResourceClaim]] = field(default_factory=dict)
     """ResourceClaims with the workload label: key of the pod that owns them -> name -> claim."""
-    with_quota: AbstractSet[str] = frozenset()
+    with_quota: AbstractSet[PodKey] = frozenset()
     """Uids of the pods for which Kueue reserves quota, so that they may reserve devices before it admits them."""
     quotas: Mapping[str, ResourceQuota] = field(default_factory=dict)
     """By uid."""

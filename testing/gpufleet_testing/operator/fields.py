@@ -125,7 +125,7 @@ class SnapshotFields(TypedDict, total=False):
     other_requests: Mapping[str, Mapping[str, int]]
     services: Mapping[str, Service]
     claims: Mapping[PodKey, Mapping[str, ResourceClaim]]
-    with_quota: AbstractSet[str]
+    with_quota: AbstractSet[PodKey]
     other_pods: Mapping[str, BoundPod]
     quotas: Mapping[str, ResourceQuota]
     node_leases: NodeLeases

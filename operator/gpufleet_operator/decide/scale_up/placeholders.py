@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.kueue.admission import may_have_devices
+from gpufleet_operator.model.claims.resource_claim import PodKey
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.pod_policy import PodPolicy
@@ -67,8 +68,8 @@ class PlaceholderContext:
     placeholders: Iterable[Placeholder]
     reserved: Mapping[str, Collection[str]]
     """Uid of a pod -> nodes that store a reservation for it."""
-    with_quota: Collection[str]
-    """Uids of the pods for which Kueue reserves quota."""
+    with_quota: Collection[PodKey]
+    """The pods for which Kueue reserves quota."""
     resources: Resources
     policy: PodPolicy
     now: datetime

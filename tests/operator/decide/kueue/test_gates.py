@@ -17,14 +17,14 @@ BOTH = (SCHEDULING_GATE, KUEUE_GATE, "kueue.x-k8s.io/topology")
 def gang(*pods: Pod, quota: bool = True) -> Snapshot:
     """A gang of two with these pods, and devices for both."""
     workload = make.workload(replicas=2, placement={"gang": True})
-    with_quota = {pod.uid for pod in pods} if quota else set()
+    with_quota = {(pod.namespace, pod.uid) for pod in pods} if quota else set()
     reserved = [make.assignment(pod, f"GPU-1-{pod.replica}", replicas=2) for pod in pods]
     return make.snapshot(workload, *pods, make.telemetry(assignments=reserved), with_quota=with_quota)
 
 
 def run(pod: Pod, *, quota: bool, reserved: bool = False) -> Actions:
     found = make.telemetry(assignments=[make.assignment(pod)] if reserved else [])
-    return decide(make.snapshot(make.workload(), pod, found, with_quota={pod.uid} if quota else set()))
+    return decide(make.snapshot(make.workload(), pod, found, with_quota={(pod.namespace, pod.uid)} if quota else set()))
 
 
 def test_pod_without_quota_gets_no_devices() -> None:

@@ -71,7 +71,7 @@ def writes(
             pods={pod.uid: pod for pod in found},
             placeholders=existing,
             reserved={pod.uid: {"node-1"} for pod in reserved},
-            with_quota={pod.uid for pod in with_quota},
+            with_quota={(pod.namespace, pod.uid) for pod in with_quota},
             resources=DEFAULTS,
             policy=DEFAULT_POLICY,
             now=make.NOW,
