@@ -356,13 +356,13 @@ class _Planner:
         if model is None:
             raise TypeError(f"{workload.full_name} has no model")  # only workloads that parse are assessed
         unplaced = {r.index for r in replicas}
-        kept = [r.reservation for r in assessed.replicas if r.reservation is not None and r.index not in unplaced]
+        kept = (r.reservation for r in assessed.replicas if r.reservation is not None and r.index not in unplaced)
         requested = request(
             model,
             replicas=tuple(r.index for r in replicas),
             resources=self.snapshot.limits.resources,
             excluded_nodes=self._excluded_nodes(assessed, replicas, unsettled, any_transport=any_transport),
-            placed_replicas=Counter(reservation.node for reservation in kept),
+            placed_replicas=Counter(one.node for one in (*kept, *assessed.reserved_in_flight)),
         )
         requested = replace(requested, priority=priority_of(assessed), may_preempt=preempts(replicas))
         pods = [r.pod for r in replicas if r.pod is not None]

@@ -223,3 +223,5 @@ class WorkloadReplicas:
     """Pods of no replica, including those that are being deleted."""
     unplaced: tuple[UnplacedPod, ...] = ()
     """Pods of a workload without a template that are not replicas."""
+    reserved_in_flight: tuple[Reservation, ...] = ()
+    """Reservations of replicas that are left out because a write of theirs has no response."""

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from gpufleet_api.workload_placement import Topology
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, Replica, WaitReason, WorkloadReplicas
 
@@ -11,12 +12,22 @@ _NOT_PLACED = (WaitReason.OTHER_GATES, WaitReason.RESUME, WaitReason.CLAIM)
 
 
 def without_in_flight(assessed: WorkloadReplicas, in_flight: Collection[str]) -> WorkloadReplicas:
-    """Returns the replicas that may be placed or lose their reservation now; of a gang, all or none."""
+    """Returns the replicas that may be placed or lose their reservation now.
+
+    Of a gang, all or none: so also with topology SameNode, because the node of a reservation without a response is not
+    known here.
+    """
     if not is_in_flight(assessed, in_flight):
         return assessed
-    others = () if assessed.spec.placement.gang else assessed.replicas
-    kept = tuple(r for r in others if r.pod is None or r.pod.uid not in in_flight)
-    return replace(assessed, replicas=kept)
+    placement = assessed.spec.placement
+    others = () if placement.gang or placement.topology is Topology.SAME_NODE else assessed.replicas
+    left_out = [r for r in others if r.pod is not None and r.pod.uid in in_flight]
+    return replace(
+        assessed,
+        replicas=tuple(r for r in others if r.pod is None or r.pod.uid not in in_flight),
+        # Spread counts them where they are.
+        reserved_in_flight=tuple(r.reservation for r in left_out if r.reservation is not None),
+    )
 
 
 def is_in_flight(assessed: WorkloadReplicas, in_flight: Collection[str]) -> bool:
