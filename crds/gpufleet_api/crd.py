@@ -174,7 +174,7 @@ TELEMETRY: Final = ApiResource(
             "Observed",
             "date",
             ".status.observedAt",
-            "Time since the agent last wrote the status: up to five minutes at rest.",
+            "Time since the agent last wrote the status: up to six minutes at rest.",
         ),
         PrinterColumn("Driver", "string", ".status.driverVersion", "Version of the GPU driver.", wide=True),
         PrinterColumn("Agent", "string", ".status.agentVersion", "Version of the agent.", wide=True),
