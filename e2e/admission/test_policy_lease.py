@@ -13,9 +13,11 @@ from gpufleet_e2e.identities import (
 OPERATOR_LEASE = "gpufleet-operator"
 
 
-def test_agent_creates_and_renews_the_lease_of_its_node(accounts: Accounts) -> None:
+def test_agent_creates_and_renews_the_lease_of_its_node(accounts: Accounts, admin: Client) -> None:
     for caller, node in ((accounts.agent, accounts.node), (accounts.other_agent, accounts.other_node)):
         name = f"gpufleet-agent.{node}"
+        # A patch needs the Lease, which an agent that has just started has not written yet.
+        assert_allowed(admin.apply(f"{LEASES}/{name}", lease(name), manager="e2e", dry_run=None))
         assert_allowed(caller.apply(f"{LEASES}/{name}", lease(name), manager="gpufleet-agent"))
         assert_allowed(caller.patch(f"{LEASES}/{name}", {"spec": {"holderIdentity": "agent"}}))
 

@@ -163,7 +163,14 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
         status_budget=TokenBucket(_STATUSES_PER_SECOND, _STATUS_BURST),
     )
     namespace = settings.lease_namespace or config.namespace or ""
-    informers = Informers.of(api, cache, metrics.watch_failures.inc, namespace or "default")
+    informers = Informers.of(
+        api,
+        cache,
+        metrics.watch_failures.inc,
+        namespace=namespace or "default",
+        clock=clock,
+        stale_after_seconds=settings.stale_after_seconds,
+    )
     recorder = DemandRecorder(
         cache,
         ApiDemandWriter(api),

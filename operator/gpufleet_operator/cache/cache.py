@@ -116,6 +116,8 @@ class Cache:
             decoder.bind(decode_kueue.admission_check), changed
         )
         self.node_leases = NodeLeases()
+        self.heard_at: dict[str, datetime] = {}
+        """By path: when the watches were last heard that the freshness of telemetry depends on."""
         self.workloads.observer = self.tracker.workload
         self.telemetry.observer = self.tracker.telemetry
         self.nodes.observer = self.tracker.node

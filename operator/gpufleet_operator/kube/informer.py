@@ -51,7 +51,9 @@ class Informer(Generic[T]):
         sink: The store.
         sleep: Waits between attempts.
         failed: Called when a watch ends with an error event, unless only its version is too old.
-        watch_seconds: Time after which the apiserver ends each watch. A hung connection is noticed 15 s later.
+        watch_seconds: Time after which the apiserver ends each watch. A connection that is silent for 15 s longer, or
+            for 90 s, counts as lost.
+        heard: Called after each list, event and end of a watch: until then no change was missed.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class Informer(Generic[T]):
         sleep: Sleep = asyncio.sleep,
         failed: Callable[[], None] = lambda: None,
         watch_seconds: int = WATCH_SECONDS,
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
         self._api, self.path, self._params = api, path, params
         self._sink, self._sleep, self._failed = sink, sleep, failed
-        self._watch_seconds = watch_seconds
+        self._watch_seconds, self._heard = watch_seconds, heard
 
     async def run(self, listed: Callable[[], None]) -> None:
         """Follows the collection until cancelled; calls `listed` after each complete list.
@@ -103,6 +106,7 @@ class Informer(Generic[T]):
                 else:
                     undecodable.append(str(body.get("metadata", {}).get("uid")))
         self._sink.replace(items, version, undecodable)
+        self._heard()
         return version
 
     async def _follow(self, version: str) -> None:
@@ -129,6 +133,8 @@ class Informer(Generic[T]):
                         self._sink.delete(body)
                     elif kind != "BOOKMARK":
                         self._sink.apply(body)
+                    self._heard()
+            self._heard()
         except UnavailableError:
             if version == before:
                 raise  # no event: wait before the next attempt

@@ -246,6 +246,7 @@ class Reconciler:
         self._outage = observe_outage(
             before,
             newest=telemetry.newest,
+            heard_at=min(self._cache.heard_at.values(), default=None),
             nodes=sum(map(len, telemetry.nodes_with.values())),
             stale_after=self._limits.stale_after,
             read_at=self._cache.node_leases.read_at,

@@ -94,3 +94,14 @@ def test_deleted_lease_leaves_what_it_confirmed() -> None:
     confirmed = renewed(cache, observed_at(REPORTED))
     cache.agent_leases.delete(agent_lease("node-1", observed_at(REPORTED), LATER, version=2))
     assert cache.telemetry.by_name["node-1"].confirmed_at == confirmed
+    cache.telemetry.put(replace(REPORTED, resource_version="31", generation=6))
+    assert cache.telemetry.by_name["node-1"].confirmed_at == confirmed, "a reservation does not change the report"
+
+
+def test_later_report_is_not_confirmed_by_what_confirmed_an_earlier_one() -> None:
+    cache = Cache()
+    cache.telemetry.put(REPORTED)
+    renewed(cache, observed_at(REPORTED))
+    other = make.telemetry("node-1", age=0.5)
+    cache.telemetry.put(replace(other, resource_version="31"))
+    assert cache.telemetry.by_name["node-1"].confirmed_at == other.confirmed_at

@@ -204,3 +204,17 @@ async def test_an_object_that_cannot_be_decoded_keeps_its_last_state() -> None:
         await informer._watch_once(version)
 
     assert names(store) == {"a", "b"}
+
+
+async def test_lists_events_and_ends_of_watches_are_heard_and_failures_are_not() -> None:
+    watches: list[list[Any]] = [[event("ADDED", "b", 11)], [("BOOKMARK", node("", 40))], [], [UnavailableError("no")]]
+    api, heard, after = Script([(10, [])], watches), list[int](), list[int]()
+    informer = Informer[Node](api, "/nodes", {}, _store(), heard=lambda: heard.append(1))  # type: ignore[arg-type] # as above
+    version = await informer.list()
+    after.append(len(heard))
+    for _ in watches[:3]:
+        version = await informer._watch_once(version)
+        after.append(len(heard))
+    with pytest.raises(UnavailableError):
+        await informer._watch_once(version)
+    assert [*after, len(heard)] == [1, 3, 5, 6, 6]

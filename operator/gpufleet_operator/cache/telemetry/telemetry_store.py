@@ -34,7 +34,7 @@ class TelemetryStore(NamedStore[Telemetry]):
 
     def put(self, item: Telemetry) -> None:
         """Adds or updates an object, confirmed by the Lease of its agent, unless the stored version is newer."""
-        super().put(confirmed(item, self._leases.by_name.get(item.name)))
+        super().put(confirmed(item, self._leases.by_name.get(item.name), self.items.get(item.uid)))
 
     def _confirm(self, node: str) -> None:
         if (known := self.by_name.get(node)) is not None:

@@ -20,15 +20,23 @@ class AgentLease:
     """The apiserver's time of the agent's last write; None: by another client only."""
 
 
-def confirmed(telemetry: Telemetry, lease: AgentLease | None) -> Telemetry:
-    """Returns the GPUTelemetry as confirmed by the agent's Lease; the same object if the Lease adds nothing.
+def confirmed(telemetry: Telemetry, lease: AgentLease | None, known: Telemetry | None = None) -> Telemetry:
+    """Returns the GPUTelemetry as confirmed by the agent's Lease; the same object if nothing confirms it later.
 
     A Lease that names another report confirms nothing: the report that it names may not be watched yet.
+
+    Args:
+        telemetry: The object.
+        lease: The Lease as last seen; None: there is none now.
+        known: An earlier version of the object. If it has the same report, what confirmed it still counts.
     """
-    if lease is None or lease.renewed_at is None or telemetry.status is None:
+    status = telemetry.status
+    if status is None:
         return telemetry
-    if lease.observed_at != telemetry.status.observed_at:
-        return telemetry
-    if telemetry.confirmed_at is not None and lease.renewed_at <= telemetry.confirmed_at:
-        return telemetry
-    return replace(telemetry, confirmed_at=lease.renewed_at)
+    moments = [telemetry.confirmed_at]
+    if lease is not None and lease.observed_at == status.observed_at:
+        moments.append(lease.renewed_at)
+    if known is not None and known.status is not None and known.status.observed_at == status.observed_at:
+        moments.append(known.confirmed_at)
+    latest = max((moment for moment in moments if moment is not None), default=None)
+    return telemetry if latest == telemetry.confirmed_at else replace(telemetry, confirmed_at=latest)

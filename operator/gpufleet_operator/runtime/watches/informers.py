@@ -10,15 +10,15 @@ from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.store import Store, Stored
 from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api, retry_forever
+from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import GoneError, NotFoundError, UnavailableError
-from gpufleet_operator.kube.informer import WATCH_SECONDS, Informer
+from gpufleet_operator.kube.informer import Informer
 from gpufleet_operator.model.claims.resource_claim import ResourceClaim
 from gpufleet_operator.model.cluster.agent_lease import AgentLease
 from gpufleet_operator.model.demands.gpu_demand import Demand
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, ResourceQuota, Service, Telemetry, Workload
 
-_LEASE_WATCH_SECONDS = 30
-"""If only the watch of the agents' Leases hangs, it is followed anew before the first node counts as stale."""
+_SHORT_WATCH_SECONDS = 30
 
 T = TypeVar("T", bound=Stored)
 
@@ -52,7 +52,16 @@ class Informers:
     """Every collection was listed."""
 
     @classmethod
-    def of(cls, api: Api, cache: Cache, failed: Callable[[], None], namespace: str) -> "Informers":
+    def of(
+        cls,
+        api: Api,
+        cache: Cache,
+        failed: Callable[[], None],
+        *,
+        namespace: str,
+        clock: ServerClock,
+        stale_after_seconds: float,
+    ) -> "Informers":
         """Connects each collection to its store.
 
         Args:
@@ -60,16 +69,25 @@ class Informers:
             cache: The stores.
             failed: Called after each failed watch.
             namespace: Of the agents, whose Leases are there.
+            clock: Of the apiserver.
+            stale_after_seconds: Age from which telemetry is stale.
         """
+        short = max(1, min(_SHORT_WATCH_SECONDS, int(stale_after_seconds / 3)))
 
-        def informer(
-            path: str, params: Mapping[str, str], store: Store[T], watch_seconds: int = WATCH_SECONDS
-        ) -> Informer[T]:
-            return Informer(api, path, params, store, failed=failed, watch_seconds=watch_seconds)
+        def informer(path: str, params: Mapping[str, str], store: Store[T]) -> Informer[T]:
+            return Informer(api, path, params, store, failed=failed)
+
+        def prompt(path: str, params: Mapping[str, str], store: Store[T]) -> Informer[T]:
+            """Keeps a store of which the outage of the watch is noticed before the first node counts as stale."""
+
+            def heard() -> None:
+                cache.heard_at[path] = clock.now()
+
+            return Informer(api, path, params, store, failed=failed, watch_seconds=short, heard=heard)
 
         return cls(
             workloads=informer(paths.WORKLOADS, {}, cache.workloads),
-            telemetry=informer(paths.TELEMETRIES, {}, cache.telemetry),
+            telemetry=prompt(paths.TELEMETRIES, {}, cache.telemetry),
             pods=informer(paths.PODS, paths.OF_WORKLOADS, cache.pods),
             nodes=informer(paths.NODES, {}, cache.nodes),
             other_pods=informer(paths.PODS, paths.OTHER_PODS, cache.other_pods),
@@ -77,7 +95,7 @@ class Informers:
             claims=informer(paths.CLAIMS, paths.OF_WORKLOADS, cache.claims),
             demands=informer(paths.DEMANDS, {}, cache.demands),
             quotas=informer(paths.QUOTAS, {}, cache.quotas),
-            agent_leases=informer(paths.leases(namespace), paths.OF_AGENTS, cache.agent_leases, _LEASE_WATCH_SECONDS),
+            agent_leases=prompt(paths.leases(namespace), paths.OF_AGENTS, cache.agent_leases),
         )
 
     async def follow_devices(self) -> None:

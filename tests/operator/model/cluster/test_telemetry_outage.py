@@ -2,6 +2,8 @@
 
 from datetime import datetime, timedelta
 
+import pytest
+
 from gpufleet_operator.model.cluster.telemetry_outage import GRACE, TelemetryOutage, observe_outage
 from gpufleet_testing.operator.make import NOW
 
@@ -46,3 +48,18 @@ def test_time_without_the_apiserver_does_not_count() -> None:
     back = observed(600, found, read=599)
     assert back == TelemetryOutage(after(600), after(599))
     assert observed(603, back, read=602) == TelemetryOutage(after(600), after(602))
+
+
+@pytest.mark.parametrize(("silent_seconds", "outage"), [(45, False), (46, True)])
+def test_silent_watch_is_an_outage_although_other_telemetry_arrives(silent_seconds: float, outage: bool) -> None:
+    """Only the watch of the agents' Leases hangs, or only that of GPUTelemetry."""
+    found = observe_outage(
+        None,
+        newest=after(100),
+        heard_at=after(100 - silent_seconds),
+        nodes=2,
+        stale_after=STALE_AFTER,
+        read_at=None,
+        now=after(100),
+    )
+    assert (found is not None) is outage
