@@ -65,7 +65,7 @@ def test_state_is_kept_and_stale_as_much_later() -> None:
     assert devices(kept) == from_scratch(report, after(-10), after(1))
 
 
-def test_promise_that_the_sample_shows_after_a_renewal_is_no_longer_in_flight() -> None:
+def test_promise_is_not_in_flight_when_a_renewal_makes_the_sample_newer() -> None:
     report = make.telemetry(age=REPORT_AGE, assignments=[make.shared_assignment("share", seconds_ago=25)])
     assert [d.in_flight_memory_mib for d in from_scratch(report, after(-REPORT_AGE), make.NOW)] == [1000, 0]
     is_kept, kept = renewed(report, after(-10), after(1))
