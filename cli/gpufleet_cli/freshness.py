@@ -1,4 +1,4 @@
-"""Since when an agent's report is not confirmed: its write counts, and each renewal of a Lease that names the report.
+"""When an agent's report was last confirmed: by its write, or by a renewal of a Lease that names the report.
 
 An agent at rest renews its Lease instead of writing its report again.
 """

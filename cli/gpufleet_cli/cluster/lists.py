@@ -5,16 +5,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
+from gpufleet_api.names import STALE_AFTER_SECONDS
 from gpufleet_cli.cluster.kinds import AGENT_LEASES, TELEMETRY, ObjectKind
 from gpufleet_cli.cluster.kubectl import Kubectl
 from gpufleet_cli.cluster.object_lists import ObjectLists
 from gpufleet_cli.errors import ClusterError, ForbiddenError, MissingObjectError
-from gpufleet_cli.freshness import written_at
+from gpufleet_cli.freshness import Renewals, written_at
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map
 
 _PARALLEL = 6
 _NAMESPACE: Final = "gpufleet-system"
-"""Namespace of the agents in the documents. A user who may not list all Leases may be allowed to list those in it."""
+"""Namespace of the agents in the documents."""
 
 
 def read_lists(
@@ -60,7 +61,11 @@ def read_lists(
 def _confirmations(
     kubectl: Kubectl, telemetry: Future[tuple[Json, ...]], stale_after_seconds: float
 ) -> tuple[Json, ...]:
-    """Returns the Leases of agents, if a report may be stale without them when the last list has been read."""
+    """Returns the Leases of agents, if a report may be stale without them when the last list has been read.
+
+    While an agent renews its Lease in the namespace of the documents, Leases elsewhere do not count, because their
+    writers need no permission in the namespace of the agents.
+    """
     if telemetry.exception() is not None:
         return ()
     limit, now = stale_after_seconds - kubectl.timeout_seconds, datetime.now(UTC)
@@ -68,14 +73,17 @@ def _confirmations(
     if all(moment is None or (now - moment).total_seconds() <= limit for moment in written):
         return ()
     try:
-        return _read(kubectl, AGENT_LEASES, None)
-    except ForbiddenError as error:
-        try:
-            found = _read(kubectl, AGENT_LEASES, _NAMESPACE)
-        except (ForbiddenError, MissingObjectError):
-            found = ()
-        if not found:  # the chart may be installed in another namespace
-            raise error from None
+        found = _read(kubectl, AGENT_LEASES, _NAMESPACE)
+    except (ForbiddenError, MissingObjectError):
+        found = ()
+    renewed = max(Renewals.of(found).times.values(), default=None)
+    if renewed is not None and (now - renewed).total_seconds() <= STALE_AFTER_SECONDS:
+        return found
+    try:
+        return _read(kubectl, AGENT_LEASES, None)  # the chart may be installed in another namespace
+    except ForbiddenError:
+        if not found:
+            raise
         return found
 
 

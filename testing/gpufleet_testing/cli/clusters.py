@@ -13,6 +13,7 @@ import pytest
 from gpufleet_cli.cluster.kinds import AGENT_LEASES, EVENTS, NODES, PODS, TELEMETRY, WORKLOADS, ObjectKind
 
 JsonObject = dict[str, Any]
+AGENTS_NAMESPACE = "gpufleet-system"
 
 _SCRIPT = """#!/bin/sh
 printf '%s\\n' "$*" >> '{folder}/calls'
@@ -78,9 +79,9 @@ class RecordedCluster:
             (PODS, pods),
             (NODES, nodes),
             (EVENTS, events),
-            (AGENT_LEASES, leases),
         ):
             self.put(kind, *objects, namespace=namespace if kind.namespaced else None)
+        self.put(AGENT_LEASES, *leases, namespace=AGENTS_NAMESPACE)
 
     @property
     def calls(self) -> list[str]:
@@ -114,7 +115,7 @@ def live_telemetry(name: str, *devices: JsonObject, observed: str, **fields: obj
     }
 
 
-def agent_lease(node: str, confirmed: str, renewed: str, *, namespace: str = "gpufleet-system") -> JsonObject:
+def agent_lease(node: str, confirmed: str, renewed: str, *, namespace: str = AGENTS_NAMESPACE) -> JsonObject:
     """Returns the Lease of an agent, renewed at `renewed` by the apiserver's clock. The node's clock is an hour ahead.
 
     Args:

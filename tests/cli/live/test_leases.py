@@ -1,5 +1,6 @@
 """Commands on a cluster count the Leases with which agents at rest confirm their reports."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,9 @@ from gpufleet_testing.cli.files import gpu
 from gpufleet_testing.cli.runner import run_cli
 
 FORBIDDEN = 'Error from server (Forbidden): leases is forbidden: User "dev" cannot list resource "leases"'
-LEASES = (
-    "get --raw /apis/coordination.k8s.io/v1/leases?labelSelector=gpufleet.dev%2Flease%3Dagent --request-timeout=30s"
-)
+SELECTOR = "?labelSelector=gpufleet.dev%2Flease%3Dagent --request-timeout=30s"
+OWN = f"get --raw /apis/coordination.k8s.io/v1/namespaces/gpufleet-system/leases{SELECTOR}"
+ALL = f"get --raw /apis/coordination.k8s.io/v1/leases{SELECTOR}"
 
 
 def ago(seconds: float) -> str:
@@ -40,7 +41,7 @@ def reads_of_leases(cluster: RecordedCluster) -> list[str]:
 def test_report_that_a_lease_confirms_is_current(cluster: RecordedCluster) -> None:
     cluster.fleet([node()], leases=[agent_lease("node-1", RESTING, ago(20))])
     assert (state(), run_cli("top").notes) == ("Free", [])
-    assert reads_of_leases(cluster) == [LEASES] * 2
+    assert reads_of_leases(cluster) == [OWN] * 2
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_leases_are_read_only_if_a_report_may_be_stale(cluster: RecordedCluster)
     cluster.fleet([node(ago(30)), live_telemetry("node-2", observed=ago(50))])
     assert (state(), reads_of_leases(cluster)) == ("Free", [])
     cluster.fleet([node(ago(30)), live_telemetry("node-2", observed=ago(70))])
-    assert (state(), reads_of_leases(cluster)) == ("Free", [LEASES])
+    assert (state(), reads_of_leases(cluster)) == ("Free", [OWN, ALL])
 
 
 @pytest.mark.parametrize(
@@ -84,11 +85,32 @@ def test_user_who_may_not_list_leases_gets_the_operators_condition(
     assert len(run_cli("status").notes) == 2
 
 
-def test_permission_for_the_namespace_of_the_agents_is_enough(cluster: RecordedCluster) -> None:
+def test_leases_of_other_namespaces_do_not_count_while_agents_renew(cluster: RecordedCluster) -> None:
     cluster.fleet([node()])
+    forged = agent_lease("node-1", RESTING, ago(20), namespace="team")
+    cluster.put(AGENT_LEASES, agent_lease("node-2", ago(100), ago(20)), namespace="gpufleet-system")
+    cluster.record(AGENT_LEASES.path(), json.dumps({"items": [forged]}))
+    assert (state(), reads_of_leases(cluster)) == ("Stale", [OWN])
+
+
+@pytest.mark.parametrize(
+    "left", [[], [agent_lease("node-1", ago(900), ago(600))]], ids=["no Lease", "Lease of an earlier release"]
+)
+def test_agents_in_another_namespace_are_found(cluster: RecordedCluster, left: list[dict[str, Any]]) -> None:
+    cluster.fleet([node()])
+    cluster.put(AGENT_LEASES, *left, namespace="gpufleet-system")
+    elsewhere = agent_lease("node-1", RESTING, ago(20), namespace="gpus")
+    cluster.record(AGENT_LEASES.path(), json.dumps({"items": [elsewhere, *left]}))
+    assert (state(), reads_of_leases(cluster)) == ("Free", [OWN, ALL])
+
+
+def test_permission_for_the_namespace_of_the_agents_is_enough(cluster: RecordedCluster) -> None:
+    cluster.fleet([node(RESTING, condition("Fresh", "True", "Fresh"))])
     cluster.fail(AGENT_LEASES.path(), FORBIDDEN)
-    cluster.put(AGENT_LEASES, agent_lease("node-1", RESTING, ago(20)), namespace="gpufleet-system")
-    assert (state(), run_cli("top").notes) == ("Free", [])
+    for renewed, expected in ((ago(20), "Free"), (ago(200), "Stale")):
+        cluster.put(AGENT_LEASES, agent_lease("node-1", RESTING, renewed), namespace="gpufleet-system")
+        assert state() == expected
+        assert not any(note.startswith("leases not read") for note in run_cli("top").notes)
     cluster.put(AGENT_LEASES, namespace="gpufleet-system")  # the agents are in another one
     assert run_cli("top").notes[0].startswith("leases not read: ")
 
@@ -99,7 +121,7 @@ def test_placement_on_a_cluster_counts_leases(cluster: RecordedCluster) -> None:
 
     cluster.fleet([node()], leases=[agent_lease("node-1", RESTING, ago(20))])
     assert (usable(), usable("--stale-after", 10), usable("--stale-after", 1000)) == (1, 0, 1)
-    assert reads_of_leases(cluster) == [LEASES] * 2
+    assert reads_of_leases(cluster) == [OWN] * 2
     cluster.fleet([node()])
     assert usable() == 0
     cluster.fleet([node(RESTING, condition("Fresh", "True", "Fresh"))])
