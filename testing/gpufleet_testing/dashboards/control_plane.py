@@ -116,7 +116,7 @@ CONTROL_PLANE = Dashboard(
                 ),
                 lines(
                     "Oldest telemetry",
-                    "The ten nodes whose agents have not reported for the longest time.",
+                    "The ten nodes whose agents have neither reported nor confirmed their report for the longest time.",
                     Target(
                         f"topk(10, max by (cluster, node) (gpufleet_operator_telemetry_age_seconds{{{_AGENTS}}}))",
                         "{{node}}",
@@ -144,13 +144,16 @@ CONTROL_PLANE = Dashboard(
                 ),
                 lines(
                     "Status writes",
-                    "Writes of GPUTelemetry, by cause and outcome.",
+                    "Writes of GPUTelemetry, by cause and outcome, and renewals of Leases, which replace them at rest.",
                     _increase(
                         "gpufleet_agent_status_writes_total",
                         "cause",
                         "outcome",
                         legend="{{cause}} {{outcome}}",
                         where=_AGENTS,
+                    ),
+                    _increase(
+                        "gpufleet_agent_lease_renewals_total", "outcome", legend="renewal {{outcome}}", where=_AGENTS
                     ),
                 ),
                 lines(
