@@ -100,7 +100,7 @@ class OperatorSettings:
     leader_election: str = "true"
     """Whether a process decides and writes only while it holds a Lease. Required with more than one."""
     lease_namespace: str = ""
-    """Namespace of that Lease; empty: that of the pod."""
+    """Namespace of that Lease and of the agents, whose Leases are read there; empty: that of the pod."""
     reserve_after_seconds: float = 120.0
     """How long the first workload that needs several devices together waits before devices are earmarked for it."""
     fairness: str = "namespace"
@@ -216,7 +216,11 @@ def _add_policies(parser: FlagParser, default: OperatorSettings) -> None:
         "decide only while holding a Lease; other replicas are standbys",
         choices=_SWITCH,
     )
-    parser.flag("--lease-namespace", default.lease_namespace, "namespace of the Lease; empty: the pod's namespace")
+    parser.flag(
+        "--lease-namespace",
+        default.lease_namespace,
+        "namespace of the Lease, and of the agents, whose Leases are read there; empty: the pod's namespace",
+    )
     parser.flag(
         "--fairness",
         default.fairness,
