@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 NODE_UID = "7f6a0c5e-0000-4000-8000-000000000001"
 OBJECT_UID = "7f6a0c5e-0000-4000-8000-000000000002"
 LEASES = "/apis/coordination.k8s.io/v1/"
+BOOKMARK_SECONDS = 60.0
 TELEMETRIES = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 
 
@@ -60,19 +61,21 @@ class ApiServer:
             self.changed.notify_all()
             return self.document()
 
-    def versions(self, seconds: float) -> Iterator[dict[str, Any]]:
-        """Yields the object now and after each write, until the time is over."""
+    def events(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """Yields an event now, after each write, and while there is none once a minute, until the time is over."""
         end = time.monotonic() + seconds
         seen = -1
         while True:
             with self.changed:
-                while self.version == seen and not self.closed and time.monotonic() < end:
-                    self.changed.wait(end - time.monotonic())
-                if self.version == seen or self.closed:
+                bookmark_at = min(end, time.monotonic() + BOOKMARK_SECONDS)
+                while self.version == seen and not self.closed and time.monotonic() < bookmark_at:
+                    self.changed.wait(bookmark_at - time.monotonic())
+                if self.closed or (self.version == seen and bookmark_at == end):
                     return
+                kind = "BOOKMARK" if self.version == seen else "ADDED" if seen < 0 else "MODIFIED"
                 seen = self.version
-                found = self.document()
-            yield found
+                found = {"metadata": {"resourceVersion": str(seen)}} if kind == "BOOKMARK" else self.document()
+            yield {"type": kind, "object": found}
 
     def close(self) -> None:
         """Ends all watches."""
@@ -133,8 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         with suppress(OSError):  # the agent disconnected
-            for number, document in enumerate(self.served.versions(seconds)):
-                line = json.dumps({"type": "MODIFIED" if number else "ADDED", "object": document}).encode() + b"\n"
+            for event in self.served.events(seconds):
+                line = json.dumps(event).encode() + b"\n"
                 self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
             self.wfile.write(b"0\r\n\r\n")
 

@@ -52,8 +52,8 @@ class TelemetryApi(Protocol):
     def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
         """Yields the current version, then every later one; None after the object was deleted.
 
-        Ends after some minutes, so that a connection that was lost without notice cannot leave the agent on an old
-        version.
+        Ends after some minutes, and after little more than one without a sign of life from the apiserver: a connection
+        that was lost without notice cannot leave the agent on an old version.
 
         Raises:
             KubeError: No response, a rejection, or the connection broke.

@@ -43,6 +43,9 @@ WATCH_SECONDS = 240
 WATCH_GRACE_SECONDS = 10.0
 """After that the connection counts as lost: no FIN reaches a node without a network."""
 
+WATCH_SILENCE_SECONDS = 75.0
+"""After that without an event, too: the apiserver sends a bookmark about every minute."""
+
 Telemetry = create_global_resource(GROUP, VERSION, TELEMETRY_KIND, TELEMETRY_PLURAL)
 
 # The generic form, because lightkube's own Node class imports the models of the whole core group.
@@ -193,25 +196,38 @@ class LightkubeTelemetryApi:
     async def _events(
         self, resource: type[Any], name: str, version: str | None = None
     ) -> AsyncGenerator[tuple[str, Any], None]:
-        """Yields the events of a watch of one object, until the apiserver ends it."""
+        """Yields the events of a watch of one object, until the apiserver ends it or is silent."""
         seconds = round(WATCH_SECONDS * self._rng.uniform(1.0, 1.25))
-        events = self._client.watch(
-            resource, fields={"metadata.name": name}, server_timeout=seconds, resource_version=version
-        ).__aiter__()
-        deadline = asyncio.get_running_loop().time() + seconds + WATCH_GRACE_SECONDS
+        # lightkube's own `watch` cannot request bookmarks.
+        client = self._client._client  # noqa: SLF001
+        request = client.prepare_request(
+            "list",
+            res=resource,
+            watch=True,
+            params={
+                "allowWatchBookmarks": "true",
+                "fieldSelector": f"metadata.name={name}",
+                "resourceVersion": version,
+                "timeoutSeconds": seconds,
+            },
+        )
+        events = client.watch(request)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds + WATCH_GRACE_SECONDS
         try:
             # lightkube would continue by itself after the server's timeout; the deadline ends that.
             while True:
                 try:
-                    async with asyncio.timeout_at(deadline):
+                    async with asyncio.timeout_at(min(deadline, loop.time() + WATCH_SILENCE_SECONDS)):
                         with _translated():
                             event = await anext(events)
                 except (StopAsyncIteration, TimeoutError):
                     return
-                yield event
+                if event[0] != "BOOKMARK":
+                    yield event
         finally:
             # lightkube holds the response open in its generator.
-            await events.aclose()  # type: ignore[attr-defined] # declared as an iterator, is a generator
+            await events.aclose()
 
 
 @contextmanager

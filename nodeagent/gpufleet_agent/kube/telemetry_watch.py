@@ -43,6 +43,8 @@ class TelemetryWatch:
         self._observe = observe
         self._unreadable = unreadable
         self.current: TelemetryObject | None = None
+        self.followed = False
+        """Whether the object was read and is watched since. If not, `current` may be old."""
         self._synced = asyncio.Event()
 
     @property
@@ -111,7 +113,11 @@ class TelemetryWatch:
                 with attempt:
                     await self._read_or_create(set_owner=not ensured)
                     ensured = True
-            await self._watch()
+            self.followed = True
+            try:
+                await self._watch()
+            finally:
+                self.followed = False
 
     async def _read_or_create(self, *, set_owner: bool) -> None:
         """Reads the object and creates it if missing; with `set_owner`, also sets its owner."""

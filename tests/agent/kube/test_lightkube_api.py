@@ -113,15 +113,30 @@ def test_watch_of_this_object_yields_versions_and_the_deletion() -> None:
     run(handler, scenario)
     parameters = dict(requests[0].url.params)
     assert 240 <= int(parameters.pop("timeoutSeconds")) <= 300
-    assert parameters == {"watch": "true", "fieldSelector": "metadata.name=node-1"}
+    assert parameters == {"watch": "true", "allowWatchBookmarks": "true", "fieldSelector": "metadata.name=node-1"}
 
 
-@in_virtual_time
-async def test_a_watch_on_a_dead_connection_ends_by_itself() -> None:
-    async def nothing() -> AsyncIterator[bytes]:
+@pytest.mark.parametrize(
+    ("bookmarks", "shortest", "longest"),
+    [
+        pytest.param(0, 75, 75, id="dead from the start"),
+        pytest.param(2, 195, 195, id="dead after two minutes"),
+        pytest.param(99, 250, 311, id="alive"),
+    ],
+)
+def test_a_watch_ends_by_itself_soon_after_the_last_bookmark(bookmarks: int, shortest: int, longest: int) -> None:
+    """A connection without a FIN."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        for version in range(bookmarks):
+            await asyncio.sleep(60)
+            yield event("BOOKMARK", version).encode()
         await asyncio.Event().wait()
-        yield b""
 
+    in_virtual_time(watch_until_its_end)(stream(), shortest, longest)
+
+
+async def watch_until_its_end(stream: AsyncIterator[bytes], shortest: int, longest: int) -> None:
     config = KubeConfig.from_dict(
         {
             "clusters": [{"name": "c", "cluster": {"server": "http://apiserver"}}],
@@ -130,11 +145,11 @@ async def test_a_watch_on_a_dead_connection_ends_by_itself() -> None:
             "current-context": "x",
         }
     )
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=nothing()))
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=stream))
     api = LightkubeTelemetryApi("node-1", random.Random(1), AsyncClient(config, transport=transport))  # noqa: S311
     began = asyncio.get_running_loop().time()
     assert [version async for version in api.watch()] == []
-    assert 250 <= asyncio.get_running_loop().time() - began <= 311
+    assert shortest <= asyncio.get_running_loop().time() - began <= longest
     await api.close()
 
 
