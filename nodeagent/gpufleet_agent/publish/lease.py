@@ -11,7 +11,7 @@ from gpufleet_agent.runtime.instruments import Instruments
 log = structlog.get_logger(__name__)
 
 _MISSED_HEARTBEATS = 3
-"""After as many the Lease expires; telemetry is stale after as many by default."""
+"""The Lease expires after this many missed heartbeats."""
 
 
 class LeaseRenewer:
