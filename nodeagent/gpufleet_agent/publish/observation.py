@@ -75,6 +75,13 @@ class Observation:
             _device_may_differ(old, new, stale_seconds) for old, new in zip(before.devices, after.devices, strict=True)
         )
 
+    def has_recurrence(self, written: "Observation") -> bool:
+        """Returns whether a device with a fault or warning had another event since `written`."""
+        return any(
+            (after.health.reasons or after.health.warnings) and before.events != after.events
+            for before, after in zip(written.snapshot.devices, self.snapshot.devices, strict=False)
+        )
+
     def _use_may_differ(self, written: "Observation") -> bool:
         """Compares the use of holders."""
         if self.overuse != written.overuse and _exceeding(self.overuse) != _exceeding(written.overuse):

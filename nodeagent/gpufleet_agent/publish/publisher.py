@@ -45,6 +45,9 @@ class StatusInput(Protocol):
     def may_differ(self, written: Self, stale_seconds: float) -> bool:
         """Returns False only if `significance` of the two statuses is certainly NONE."""
 
+    def has_recurrence(self, written: Self) -> bool:
+        """Returns whether a device with a fault or warning had another event since `written`."""
+
 
 Input = TypeVar("Input", bound=StatusInput)
 
@@ -136,12 +139,16 @@ class Publisher(Generic[Input]):
 
     async def _confirm(self, observed: Input, current: TelemetryObject, now: float) -> bool:
         """Renews the Lease if the last report still holds. Returns False if a report is due instead."""
-        lease, last, published = self._lease, self._last, self._published
+        lease, last, published, policy = self._lease, self._last, self._published, self._policy
         if lease is None or last is None or published is None or self._must_report:
             return False
-        if current.uid != self._published_to or not may_renew(self._policy, last, now):
+        # The response to a report has the newest object, the one to a renewal does not.
+        if not self._telemetry.followed or current.uid != self._published_to or not may_renew(policy, last, now):
             return False
-        if not still_holds(published, observed.build(), current, self._policy.stale):
+        # An administrator acknowledges the events until the report, so a later one has to be in another.
+        if self._observed is None or observed.has_recurrence(self._observed):
+            return False
+        if not still_holds(published, observed.build(), current, policy.stale, policy.heartbeat):
             return False
         if await lease.renew(current.uid, published["observedAt"]):
             self._last = after_renewal(self._policy, last, now, self._rng.random())

@@ -1,7 +1,8 @@
 """Decides whether the report that was written last still holds, so that a renewal of the Lease may confirm it.
 
 Whoever reads a confirmed report takes all of it as of the renewal. So more must be unchanged than for a report that is
-not written: whatever a heartbeat is expected to bring keeps the report.
+not written, except what no decision depends on: clocks, throttle reasons, counts of ECC errors, and the exact number of
+processes may be as old as the report.
 """
 
 from collections.abc import Callable
@@ -20,9 +21,13 @@ from gpufleet_agent.publish.deadband import (
 from gpufleet_agent.publish.payload import Status
 
 _STATISTICS = ("mean", "max", "p95")
+_STEADY_FIELDS = ("health", "rowRemap", "pageRetirementPending")
+"""Of a device; equal in addition to what `significance` compares."""
 
 
-def still_holds(published: Status, current: Status, telemetry: TelemetryObject, stale_seconds: float) -> bool:
+def still_holds(
+    published: Status, current: Status, telemetry: TelemetryObject, stale_seconds: float, heartbeat_seconds: float
+) -> bool:
     """Returns whether a report may be confirmed.
 
     Args:
@@ -30,6 +35,8 @@ def still_holds(published: Status, current: Status, telemetry: TelemetryObject, 
         current: The status as of now.
         telemetry: The object as last read. Its UID must be that of the object with the report.
         stale_seconds: Age above which a sample is stale.
+        heartbeat_seconds: Interval of heartbeats, and the largest age of a sample in a report that may be confirmed:
+            readers add it to the age of the renewal.
     """
     pairs = list(zip(published["devices"], current["devices"], strict=False))
     return (
@@ -40,9 +47,11 @@ def still_holds(published: Status, current: Status, telemetry: TelemetryObject, 
         and published.get("processesObserved") == current.get("processesObserved")
         # A cordon ends by time, without another generation.
         and _available(published) == _available(current)
-        and all(_is_fresh(status, stale_seconds) for status in (published, current))
+        and _is_fresh(current, stale_seconds)
+        and _is_fresh(published, min(stale_seconds, heartbeat_seconds))
+        and all(before.get(field) == after.get(field) for before, after in pairs for field in _STEADY_FIELDS)
         and not any(_left_dead_band(before, after) for before, after in pairs)
-        and not any(holder.get("shared", False) for device in published["devices"] for holder in _holders(device))
+        and not any(_is_watched(holder) for device in published["devices"] for holder in _holders(device))
         and _reserved(telemetry) <= _held(published)
     )
 
@@ -59,6 +68,11 @@ def _is_fresh(status: Status, stale_seconds: float) -> bool:
 def _holders(device: Status) -> list[Status]:
     found: list[Status] = device.get("allocatedTo", [])
     return found
+
+
+def _is_watched(holder: Status) -> bool:
+    """Returns whether readers expect a holder at each heartbeat: what it uses, or whether it still runs."""
+    return bool(holder.get("shared") or holder.get("terminating"))
 
 
 def _reserved(telemetry: TelemetryObject) -> set[tuple[str, str | None]]:

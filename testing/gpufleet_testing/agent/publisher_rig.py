@@ -35,6 +35,9 @@ class TimedApi:
         self.object: TelemetryObject | None = TelemetryObject("uid-a", 1, 1)
         self.away = False
         self.leases_forbidden = False
+        self.reads_forbidden = False
+        """Of the object, from the end of the watch on."""
+        self.watch_ended = asyncio.Event()
         self.takes_seconds = 0.0
         self.reserved_meanwhile = False
         """Whether reservations are written during the next write."""
@@ -44,6 +47,11 @@ class TimedApi:
         """Attempts, too."""
 
     async def get(self) -> TelemetryObject:
+        if self.reads_forbidden:
+            raise KubeError("forbidden")
+        return self._found()
+
+    def _found(self) -> TelemetryObject:
         if self.object is None:
             raise ObjectNotFoundError("gone")
         return self.object
@@ -58,7 +66,7 @@ class TimedApi:
         self.attempts.append(now)
         if self.away:
             raise KubeError("away")
-        current = await self.get()
+        current = self._found()
         self.writes.append((now, status["devices"][0]["utilizationPercent"]))
         generation = current.generation + int(self.reserved_meanwhile)
         version = current.resource_version + 1
@@ -75,6 +83,8 @@ class TimedApi:
 
     async def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
         yield self.object
+        await self.watch_ended.wait()
+        self.watch_ended.clear()
 
     async def close(self) -> None:
         pass
@@ -96,12 +106,14 @@ class PublisherRig:
         self.healthy = True
         self.device: dict[str, Any] = {}
         """Additional fields of the device."""
+        self.events = 0
+        """Of devices with a fault."""
         self.registry = CollectorRegistry()
         policy, counters = replace(policy or WritePolicy(), jitter=0.0), Instruments(self.registry, "test")
         self.publisher = Publisher(
             api=self.api,
             telemetry=self.own,
-            observe=lambda: BuiltStatus(self.status()),
+            observe=lambda: BuiltStatus(self.status(), self.events),
             changes=self.changes,
             policy=policy,
             counters=counters,
@@ -136,12 +148,14 @@ class PublisherRig:
 
 @asynccontextmanager
 async def running(rig: PublisherRig | None = None) -> AsyncGenerator[PublisherRig, None]:
-    """Runs a publisher whose object exists."""
+    """Runs a publisher whose object exists and is watched."""
     rig = rig or PublisherRig()
-    await rig.own.refresh()
-    task = asyncio.create_task(rig.publisher.run(lambda: None))
+    tasks = [asyncio.create_task(rig.own.run())]
+    await rig.own.wait_synced()
+    tasks.append(asyncio.create_task(rig.publisher.run(lambda: None)))
     try:
         yield rig
     finally:
-        assert not task.done()
-        task.cancel()
+        for task in tasks:
+            assert not task.done()
+            task.cancel()

@@ -97,12 +97,12 @@ def test_report_of_a_node_at_rest_holds_until_the_next_one(sample_seconds: int) 
         if second % sample_seconds == 0:
             for device in DEVICES:
                 node.read(device.uuid, second, 0, lambda _: rng.uniform(-2, 2))
-        if second % 300 == 100:
+        if second % 300 == 80:
             telemetry = replace(telemetry, status=node.status(second))
         elif second % 30 == 10 and telemetry.status:
             published = dict(telemetry.status)
-            held.append(still_holds(published, node.status(second), telemetry, stale_after(sample_seconds)))
-    assert held == [True] * 36
+            held.append(still_holds(published, node.status(second), telemetry, stale_after(sample_seconds), 30.0))
+    assert held == [True] * 40
 
 
 def test_nodes_that_start_together_drift_apart() -> None:

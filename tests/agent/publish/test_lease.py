@@ -58,6 +58,39 @@ async def test_without_own_pod_every_heartbeat_is_a_report() -> None:
         assert written_at(rig) == pytest.approx([0, 30, 60, 90], abs=3)
 
 
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_object_that_cannot_be_read_is_reported_at_each_heartbeat(forbidden: bool) -> None:
+    """The response to a report has the object, so reservations are not missed."""
+
+    @in_virtual_time
+    async def scenario() -> None:
+        async with running(PublisherRig(pod=POD)) as rig:
+            await asyncio.sleep(35)
+            rig.api.reads_forbidden = forbidden
+            rig.api.watch_ended.set()
+            assert rig.api.object is not None
+            await asyncio.sleep(1)
+            rig.api.object = replace(rig.api.object, generation=2, resource_version=40)
+            await asyncio.sleep(60)
+            assert len(renewed_at(rig)) == (1 if forbidden else 3)
+            if forbidden:
+                assert written_at(rig)[:2] == pytest.approx([0, 61], abs=1)
+                assert rig.own.generation == 2
+
+    scenario()
+
+
+@in_virtual_time
+async def test_fault_that_recurs_is_reported_at_the_next_heartbeat() -> None:
+    async with running(PublisherRig(pod=POD)) as rig:
+        rig.healthy = False
+        await asyncio.sleep(35)
+        rig.events = 1
+        await asyncio.sleep(60)
+        assert written_at(rig) == pytest.approx([0, 60], abs=1)
+        assert renewed_at(rig) == pytest.approx([30, 90], abs=1)
+
+
 @pytest.mark.parametrize("report", [5.0, 30.0])
 def test_reports_as_frequent_as_heartbeats_need_no_lease(report: float) -> None:
     @in_virtual_time

@@ -18,6 +18,7 @@ from gpufleet_agent.publish.deadband import STALE_SECONDS, Significance, signifi
 from gpufleet_agent.publish.observation import Observation
 from gpufleet_agent.sampling.snapshot import (
     DeviceSnapshot,
+    EventCount,
     HealthReason,
     HealthSnapshot,
     HealthState,
@@ -56,6 +57,7 @@ def observation(
     sampled: bool = True,
     window: WindowSummary | None = WINDOW,
     changed: dict[str, Any] | None = None,
+    events: tuple[EventCount, ...] = (),
     **sample: Unpack[SampleFields],
 ) -> Observation:
     device = DeviceSnapshot(
@@ -64,6 +66,7 @@ def observation(
         replace(SAMPLE, **sample) if sampled else None,
         age if sampled else None,
         window,
+        events,
     )
     found = Observation(
         snapshot=NodeSnapshot(devices=(device,), driver_version="570"),
@@ -84,6 +87,19 @@ def observation(
 
 
 WRITTEN = observation()
+ONCE, TWICE = ((EventCount("XidError", 79, count, 1.0 * count),) for count in (1, 2))
+WARNED = HealthSnapshot(HealthState.HEALTHY, warnings=XID.reasons)
+
+
+@pytest.mark.parametrize("health", [XID, WARNED])
+def test_event_of_a_known_fault_or_warning_is_a_recurrence(health: HealthSnapshot) -> None:
+    written = observation(health=health, events=ONCE)
+    assert observation(health=health, events=TWICE).has_recurrence(written)
+    assert not observation(health=health, events=ONCE).has_recurrence(written)
+
+
+def test_event_of_a_healthy_device_is_only_counted() -> None:
+    assert not observation(events=TWICE).has_recurrence(observation(events=ONCE))
 
 
 def test_a_status_has_the_windows_of_the_devices_that_have_one() -> None:

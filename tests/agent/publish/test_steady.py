@@ -8,13 +8,22 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.kube.model import TelemetryObject
-from gpufleet_agent.publish.deadband import STALE_SECONDS, Significance, significance
+from gpufleet_agent.publish.deadband import STALE_SECONDS, Significance, significance, stale_after
 from gpufleet_agent.publish.payload import Status, timestamp
 from gpufleet_agent.publish.steady import still_holds
 from gpufleet_testing.agent.objects import assignment
 
 NOW = 1_780_000_000.0
+HEARTBEAT = 30.0
 HOLDER = {"namespace": "ml", "pod": "train-0", "container": "main", "podUID": "uid-train-0"}
+
+
+WARNING = {"code": "Throttled", "message": "m", "since": timestamp(NOW), "recovery": "Automatic"}
+FAULT = {"code": "XidError", "message": "XID 48", "since": timestamp(NOW), "recovery": "Reset"}
+
+
+def unhealthy(fault: dict[str, str]) -> Status:
+    return {"state": "Unhealthy", "reasons": [fault], "since": timestamp(NOW)}
 
 
 def statistics(mean: int) -> dict[str, int]:
@@ -57,7 +66,7 @@ OBJECT = TelemetryObject("uid-t", 4, 17, (assignment("train-0", "GPU-0"),), stat
 
 
 def holds(current: Status = LATER, published: Status = PUBLISHED, telemetry: TelemetryObject = OBJECT) -> bool:
-    return still_holds(published, current, telemetry, STALE_SECONDS)
+    return still_holds(published, current, telemetry, STALE_SECONDS, HEARTBEAT)
 
 
 def changed(path: str, value: object) -> Status:
@@ -87,6 +96,8 @@ def test_report_holds_while_nothing_changes() -> None:
         ("window.powerMilliwatts.max", 560_000),
         ("window.samples", 61),
         ("clocks", {"smMHz": 1200}),
+        ("throttleReasons", ["SwPowerCap"]),
+        ("ecc", {"correctedVolatile": 7}),
         ("processCount", 0),
     ],
 )
@@ -109,6 +120,11 @@ def test_report_holds_within_dead_bands(path: str, value: object) -> None:
         ("window.powerMilliwatts.mean", 430_000),
         ("window.powerMilliwatts", None),
         ("sampleTime", timestamp(NOW + 24)),
+        ("health.since", timestamp(NOW)),
+        ("health.warnings", [WARNING]),
+        ("rowRemap", {"pending": True}),
+        ("pageRetirementPending", True),
+        ("migMode", "Enabled"),
     ],
 )
 def test_changed_device_is_reported(path: str, value: object) -> None:
@@ -131,8 +147,26 @@ def test_report_of_a_stale_sample_is_not_confirmed() -> None:
     assert not holds(still_stale, stale)
 
 
-def test_use_of_a_shared_device_is_reported() -> None:
-    held = [{**HOLDER, "shared": True}]
+@pytest.mark.parametrize(("age", "confirmed"), [(29, True), (31, False)])
+def test_old_sample_of_slow_sampling_is_not_confirmed(age: int, confirmed: bool) -> None:
+    """Samples once a minute: readers would add the age of the sample in the report to that of the renewal."""
+    published, current = status(sampleTime=timestamp(NOW - age)), status(NOW + 30)
+    telemetry = replace(OBJECT, status=published)
+    assert still_holds(published, current, telemetry, stale_after(60), HEARTBEAT) is confirmed
+
+
+@pytest.mark.parametrize("field", ["message", "since", "recovery"])
+def test_detail_of_a_fault_that_changes_is_reported(field: str) -> None:
+    published, current = (status(at, health=unhealthy(FAULT)) for at in (NOW, NOW + 30))
+    assert holds(current, published)
+    current = status(NOW + 30, health=unhealthy({**FAULT, field: "other"}))
+    assert significance(published, current) is Significance.NONE
+    assert not holds(current, published)
+
+
+@pytest.mark.parametrize("kind", ["shared", "terminating"])
+def test_holder_that_readers_watch_is_reported(kind: str) -> None:
+    held = [{**HOLDER, kind: True}]
     published, current = status(allocatedTo=held), status(NOW + 30, allocatedTo=held)
     assert significance(published, current) is Significance.NONE
     assert not holds(current, published)
