@@ -104,7 +104,7 @@ class TestNamespace:
             about = [one for one in self._api.list(events(self.name)) if one["involvedObject"]["name"] == name]
             found = [one["message"] for one in about if one["reason"] == reason]
             others = sorted({f"{one['reason']}: {one['message']}" for one in about})
-            assert found, f"{name} has no event {reason}, but {others}; {self.describe(name)}"
+            assert found, f"{name} has no event {reason}, but {others}"
             return str(found[-1])
 
         return eventually(recorded, within=within)
