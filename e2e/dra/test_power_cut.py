@@ -19,6 +19,7 @@ BOOTED_SECONDS = 120
 
 def test_pod_has_the_same_devices_after_a_power_cut(namespace: TestNamespace, fleet: Fleet, node: str) -> None:
     """Mechanism: the CDI directory is empty, and the kubelet prepares the claims again once the agent runs."""
+    fleet.move_operator_from(node)
     namespace.apply(gpuworkload("stays", count=2, node=node))
     (before,) = namespace.verify("stays")["stays"].replicas
     assert Source.CLAIM in before.says

@@ -141,6 +141,17 @@ class Fleet:
             for pod in self._pods("operator")
         }
 
+    def move_operator_from(self, node: str) -> None:
+        """Replaces the operator's pod if it runs on this node; the new one is ready on another."""
+        if self.operator_pod()["spec"]["nodeName"] != node:
+            return
+        self.api.patch(f"{NODES}/{node}", {"spec": {"unschedulable": True}})
+        try:
+            self.api.delete(f"{pods(NAMESPACE)}/{self.operator_pod()['metadata']['name']}")
+            eventually(lambda: _ready(self.operator_pod()), within=READY_SECONDS)
+        finally:
+            self.api.patch(f"{NODES}/{node}", {"spec": {"unschedulable": None}})
+
     def stop_operator(self) -> None:
         """Scales the operator to zero and kills it with SIGKILL, so that it cannot finish anything.
 
