@@ -7,7 +7,6 @@ import platform
 import secrets
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
 
 import structlog
 from lightkube.config.kubeconfig import SingleConfig
@@ -20,7 +19,6 @@ from gpufleet_common.deep_documents import accept_deep_documents
 from gpufleet_common.trim_memory import release_file_pages, release_free_heap
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.decode import Decoder
-from gpufleet_operator.cache.store import Stored
 from gpufleet_operator.kube.api import Api, load_config
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.demand_writer import ApiDemandWriter
@@ -47,8 +45,6 @@ from gpufleet_operator.runtime.watches.informers import Informers
 from gpufleet_operator.runtime.watches.optional_informer import follow_optional
 from gpufleet_operator.runtime.watches.run_kopf import StopSignal, run_kopf
 from gpufleet_operator.settings import OperatorSettings, parse
-
-T = TypeVar("T", bound=Stored)
 
 log = structlog.get_logger(__name__)
 

@@ -119,7 +119,8 @@ def _parse(text: str) -> datetime:
     return timestamps.parse(text)
 
 
-def _left_dead_band(before: Status, after: Status) -> bool:
+def readings_left_dead_band(before: Status, after: Status) -> bool:
+    """Returns whether a reading of a device moved by at least its dead band, appeared or disappeared."""
     memory = memory_band(after.get("memoryTotalMiB"))
     power = power_band(after.get("powerLimitMilliwatts"), before.get("powerMilliwatts"))
     return (
@@ -130,6 +131,13 @@ def _left_dead_band(before: Status, after: Status) -> bool:
         or _moved(before, after, "temperatureCelsius", TEMPERATURE_CELSIUS)
         or _moved(before, after, "memoryTemperatureCelsius", TEMPERATURE_CELSIUS)
         or _moved(before, after, "powerMilliwatts", power)
+    )
+
+
+def _left_dead_band(before: Status, after: Status) -> bool:
+    memory = memory_band(after.get("memoryTotalMiB"))
+    return (
+        readings_left_dead_band(before, after)
         or _codes(before, "warnings") != _codes(after, "warnings")
         # Only whether there are processes counts, not how many.
         or bool(before.get("processCount")) != bool(after.get("processCount"))

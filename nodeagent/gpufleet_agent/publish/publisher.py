@@ -17,6 +17,7 @@ from gpufleet_agent.publish.rate_limit import (
     LastWrite,
     WriteCause,
     WritePolicy,
+    after_failed_renewal,
     after_renewal,
     due_cause,
     first_write,
@@ -95,8 +96,6 @@ class Publisher(Generic[Input]):
         self.attempted: float | None = None
         """`observedAt` of the newest status sent, whether it arrived or not; in seconds since the epoch."""
         self._last: LastWrite | None = None
-        self._must_report = False
-        """Whether a renewal or a report failed since the last report."""
         self._failures = 0
         self._not_before = 0.0
 
@@ -140,7 +139,7 @@ class Publisher(Generic[Input]):
     async def _confirm(self, observed: Input, current: TelemetryObject, now: float) -> bool:
         """Renews the Lease if the last report still holds. Returns False if a report is due instead."""
         lease, last, published, policy = self._lease, self._last, self._published, self._policy
-        if lease is None or last is None or published is None or self._must_report:
+        if lease is None or last is None or published is None or self._failures:
             return False
         # The response to a report has the newest object, the one to a renewal does not.
         if not self._telemetry.followed or current.uid != self._published_to or not may_renew(policy, last, now):
@@ -153,7 +152,7 @@ class Publisher(Generic[Input]):
         if await lease.renew(current.uid, published["observedAt"]):
             self._last = after_renewal(self._policy, last, now, self._rng.random())
         else:
-            self._must_report = True
+            self._last = after_failed_renewal(last, now)
             await self.step()  # observed again, because a failure may take many seconds
         return True
 
@@ -197,7 +196,6 @@ class Publisher(Generic[Input]):
         )
         self._published, self._observed, self._published_to = status, observed, written.uid
         self._failures = 0
-        self._must_report = False
         self._counters.status_writes.labels(cause.value, "Written").inc()
         # The response has the newest generation. If it increased, it is reported by a later write.
         self._telemetry.update(written)
@@ -206,7 +204,6 @@ class Publisher(Generic[Input]):
 
     async def _back_off(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:
         self._failures += 1
-        self._must_report = True
         self._counters.status_writes.labels(cause.value, "Failed").inc()
         policy = self._policy
         wait = backoff(self._failures, self._rng.random(), first=policy.min_interval, longest=policy.max_backoff)

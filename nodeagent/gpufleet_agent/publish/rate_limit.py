@@ -137,6 +137,11 @@ def after_renewal(policy: WritePolicy, last: LastWrite, now: float, jitter: floa
     return replace(last, heartbeat_at=now + policy.heartbeat * (1 + policy.jitter * jitter))
 
 
+def after_failed_renewal(last: LastWrite, now: float) -> LastWrite:
+    """Returns the state after a renewal that failed at `now`: until the next report, heartbeats are reports."""
+    return replace(last, report_at=min(last.report_at, now))
+
+
 def _tokens(policy: WritePolicy, last: LastWrite, now: float) -> float:
     return min(float(policy.burst), last.tokens + (now - last.at) / policy.refill)
 

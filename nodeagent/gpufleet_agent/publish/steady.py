@@ -5,22 +5,20 @@ not written, except what no decision depends on: clocks, throttle reasons, count
 processes may be as old as the report.
 """
 
-from collections.abc import Callable
-
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.deadband import (
-    TEMPERATURE_CELSIUS,
-    UTILIZATION_POINTS,
     Significance,
-    left_band,
-    memory_band,
-    power_band,
+    readings_left_dead_band,
     sample_age,
     significance,
 )
 from gpufleet_agent.publish.payload import Status
 
 _STATISTICS = ("mean", "max", "p95")
+_READINGS = ("utilizationPercent", "memoryUsedMiB", "temperatureCelsius", "powerMilliwatts")
+"""Of which the window has statistics."""
+_LIMITS = ("memoryTotalMiB", "powerLimitMilliwatts")
+"""On which dead bands depend."""
 _STEADY_FIELDS = ("health", "rowRemap", "pageRetirementPending")
 """Of a device; equal in addition to what `significance` compares."""
 
@@ -50,7 +48,7 @@ def still_holds(
         and _is_fresh(current, stale_seconds)
         and _is_fresh(published, min(stale_seconds, heartbeat_seconds))
         and all(before.get(field) == after.get(field) for before, after in pairs for field in _STEADY_FIELDS)
-        and not any(_left_dead_band(before, after) for before, after in pairs)
+        and not any(_statistics_left_dead_band(before, after) for before, after in pairs)
         and not any(_is_watched(holder) for device in published["devices"] for holder in _holders(device))
         and _reserved(telemetry) <= _held(published)
     )
@@ -84,17 +82,13 @@ def _held(status: Status) -> set[tuple[str, str | None]]:
     return {(device["uuid"], holder.get("podUID")) for device in status["devices"] for holder in _holders(device)}
 
 
-def _left_dead_band(before: Status, after: Status) -> bool:
+def _statistics_left_dead_band(before: Status, after: Status) -> bool:
     """Returns whether a statistic of the window left the dead band of its reading."""
-    memory, limit = memory_band(after.get("memoryTotalMiB")), after.get("powerLimitMilliwatts")
-    return (
-        _moved(before, after, "utilizationPercent", lambda _: UTILIZATION_POINTS)
-        or _moved(before, after, "memoryUsedMiB", lambda _: memory)
-        or _moved(before, after, "temperatureCelsius", lambda _: TEMPERATURE_CELSIUS)
-        or _moved(before, after, "powerMilliwatts", lambda last: power_band(limit, last))
-    )
+    return any(readings_left_dead_band(_statistic(before, name), _statistic(after, name)) for name in _STATISTICS)
 
 
-def _moved(before: Status, after: Status, field: str, band: Callable[[int | None], float]) -> bool:
-    old, new = (device.get("window", {}).get(field, {}) for device in (before, after))
-    return any(left_band(old.get(name), new.get(name), band(old.get(name))) for name in _STATISTICS)
+def _statistic(device: Status, name: str) -> Status:
+    """Returns a device with this statistic of its window in place of each reading."""
+    window = device.get("window", {})
+    values = {reading: window[reading][name] for reading in _READINGS if reading in window}
+    return {**{limit: device.get(limit) for limit in _LIMITS}, **values}

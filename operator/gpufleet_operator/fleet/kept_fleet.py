@@ -60,15 +60,14 @@ class KeptFleet:
         unchanged = set()
         for one in inputs:
             before, stale_at = self._inputs.get(one.name), self.stale_at.get(one.name)
+            self._inputs[one.name] = one
             if before is None or not one.same_state(before) or (stale_at is not None and one.at >= stale_at):
-                self._inputs[one.name] = one
-            elif one.telemetry is before.telemetry:
-                unchanged.add(one.name)
-            else:
-                self._inputs[one.name] = one
-                if stale_at is not None and not _has_stale(self._states.get(one.name)):
-                    unchanged.add(one.name)
-                    self.stale_at[one.name] = stale_at + _confirmed_later(one, before)
+                continue
+            if one.telemetry is not before.telemetry:
+                if stale_at is None or _has_stale(self._states.get(one.name)):
+                    continue
+                self.stale_at[one.name] = stale_at + _confirmed_later(one, before)
+            unchanged.add(one.name)
         return unchanged
 
     def update(

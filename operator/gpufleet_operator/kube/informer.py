@@ -18,7 +18,7 @@ from gpufleet_operator.kube.errors import GoneError, UnavailableError
 from gpufleet_operator.model.lenient_json import Json
 
 PAGE_SIZE = 250
-WATCH_SECONDS = 300
+_WATCH_SECONDS = 300
 _EXPIRED = 410
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ class Informer(Generic[T]):
         *,
         sleep: Sleep = asyncio.sleep,
         failed: Callable[[], None] = lambda: None,
-        watch_seconds: int = WATCH_SECONDS,
+        watch_seconds: int = _WATCH_SECONDS,
         heard: Callable[[], None] = lambda: None,
     ) -> None:
         self._api, self.path, self._params = api, path, params

@@ -54,7 +54,7 @@ class Snapshot:
     claims: Mapping[PodKey, Mapping[str, ResourceClaim]] = field(default_factory=dict)
     """ResourceClaims with the workload label: key of the pod that owns them -> name -> claim."""
     with_quota: AbstractSet[PodKey] = frozenset()
-    """Uids of the pods for which Kueue reserves quota, so that they may reserve devices before it admits them."""
+    """Pods for which Kueue reserves quota, so that they may reserve devices before it admits them."""
     quotas: Mapping[str, ResourceQuota] = field(default_factory=dict)
     """By uid."""
     nodes_with: Mapping[Transport, AbstractSet[str]] = field(default_factory=dict)

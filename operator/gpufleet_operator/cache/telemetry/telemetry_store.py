@@ -28,7 +28,7 @@ class TelemetryStore(NamedStore[Telemetry]):
         """Called instead of `changed` after a change of measurements only."""
         self.nodes_with: dict[Transport, set[str]] = {transport: set() for transport in Transport}
         self.newest: datetime | None = None
-        """Returns when the newest status seen so far was written or confirmed."""
+        """When the newest status seen so far was written or confirmed."""
         self._leases = leases
         leases.renewed = self._confirm
 
