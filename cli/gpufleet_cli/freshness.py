@@ -7,14 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from gpufleet_api.names import (
-    AGENT_FIELD_MANAGER,
-    AGENT_LEASE,
-    AGENT_LEASE_PREFIX,
-    LEASE_LABEL,
-    OBSERVED_AT_ANNOTATION,
-)
+from gpufleet_api.names import AGENT_LEASE, LEASE_LABEL
 from gpufleet_common import timestamps
+from gpufleet_operator.model.cluster.agent_writes import confirmed_report, write_times
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, text
 
 
@@ -33,13 +28,9 @@ class Renewals:
         times: dict[tuple[str, str], datetime] = {}
         for lease in leases:
             meta = as_map(lease.get("metadata"))
-            name, confirmed = text(meta.get("name")), text(as_map(meta.get("annotations")).get(OBSERVED_AT_ANNOTATION))
-            moment = _last_write(meta, subresource="")
-            if as_map(meta.get("labels")).get(LEASE_LABEL) != AGENT_LEASE or moment is None:
-                continue
-            if name.startswith(AGENT_LEASE_PREFIX) and confirmed:
-                key = name.removeprefix(AGENT_LEASE_PREFIX), confirmed
-                times[key] = max(moment, times.get(key, moment))
+            report, moment = confirmed_report(meta), _last_write(meta)
+            if as_map(meta.get("labels")).get(LEASE_LABEL) == AGENT_LEASE and moment is not None and all(report):
+                times[report] = max(moment, times.get(report, moment))
         return cls(times, readable)
 
     def age_seconds(self, telemetry: Json, written: datetime, now: datetime) -> float:
@@ -65,7 +56,7 @@ def written_at(telemetry: Json) -> datetime | None:
 
     Without that, as in an edited file, it is `status.observedAt`, by the agent's clock.
     """
-    written = _last_write(as_map(telemetry.get("metadata")), subresource="status")
+    written = _last_write(as_map(telemetry.get("metadata")), "status")
     return written or time_of(as_map(telemetry.get("status")).get("observedAt"))
 
 
@@ -77,15 +68,10 @@ def time_of(value: object) -> datetime | None:
         return None
 
 
-def _last_write(meta: Json, *, subresource: str) -> datetime | None:
+def _last_write(meta: Json, subresource: str | None = None) -> datetime | None:
     """Returns the time of the agent's last write."""
-    moments = [
-        moment
-        for entry in maps(meta.get("managedFields"))
-        if entry.get("manager") == AGENT_FIELD_MANAGER and text(entry.get("subresource")) == subresource
-        if (moment := time_of(entry.get("time"))) is not None
-    ]
-    return max(moments, default=None)
+    moments = map(time_of, write_times(meta, subresource))
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _is_fresh(telemetry: Json) -> bool:

@@ -14,17 +14,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpufleet_api.names import (
-    AGENT_FIELD_MANAGER,
-    AGENT_LEASE,
-    AGENT_LEASE_PREFIX,
-    LEASE_LABEL,
-    OBSERVED_AT_ANNOTATION,
-    REPORT_SECONDS,
-)
-from gpufleet_common import timestamps
+from gpufleet_api.names import AGENT_FIELD_MANAGER, REPORT_SECONDS
 from gpufleet_e2e.scale.client import APPLY, AsyncApi, JsonObject, each
-from gpufleet_testing.operator.synthetic import SyntheticFleet
+from gpufleet_testing.operator.synthetic import SyntheticFleet, lease
 
 TELEMETRY = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
@@ -185,22 +177,8 @@ class Agents:
 
     async def _renew(self, node: str) -> None:
         """Renews the Lease of a node's agent."""
-        name = f"{AGENT_LEASE_PREFIX}{node}"
-        body = {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {
-                "name": name,
-                "labels": {LEASE_LABEL: AGENT_LEASE},
-                "annotations": {OBSERVED_AT_ANNOTATION: self._reports[node]["observedAt"]},
-            },
-            "spec": {
-                "holderIdentity": node,
-                "leaseDurationSeconds": round(3 * self._heartbeat_seconds),
-                "renewTime": timestamps.micros(datetime.now(UTC)),
-            },
-        }
-        path = f"{LEASES}/{name}?fieldManager={AGENT_FIELD_MANAGER}&force=true"
+        body = lease(node, self._reports[node]["observedAt"], datetime.now(UTC))
+        path = f"{LEASES}/{body['metadata']['name']}?fieldManager={AGENT_FIELD_MANAGER}&force=true"
         await self._api.call("PATCH", path, body, APPLY)
 
 

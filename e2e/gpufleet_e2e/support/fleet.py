@@ -16,7 +16,8 @@ from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.watchdog import Watchdog
 from gpufleet_testbed import Cluster, Node
 
-AGENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{RELEASE}-agent"
+DAEMONSETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
+AGENTS = f"{DAEMONSETS}/{RELEASE}-agent"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 LEASE = f"{LEASES}/gpufleet-operator"
 OPERATOR = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{RELEASE}-operator"
@@ -236,8 +237,7 @@ class Fleet:
             assert not running, f"operator processes on {node.name}: {running}"
 
     def _agents_are_current(self) -> None:
-        path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
-        for daemonset in self.api.list(path, labelSelector=f"{COMPONENT}=agent"):
+        for daemonset in self.api.list(DAEMONSETS, labelSelector=f"{COMPONENT}=agent"):
             status = daemonset["status"]
             current = status.get("observedGeneration") == daemonset["metadata"]["generation"]
             counts = {status.get(name, 0) for name in ("updatedNumberScheduled", "numberReady", "numberAvailable")}

@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from gpufleet_api.base import ObjectMeta
 from gpufleet_api.condition import Condition, ConditionStatus
-from gpufleet_api.names import AGENT_FIELD_MANAGER, NODE_CONDITION, OPERATOR_FIELD_MANAGER
+from gpufleet_api.names import NODE_CONDITION, OPERATOR_FIELD_MANAGER
 from gpufleet_api.telemetry.gpu_telemetry import GPUTelemetry
 from gpufleet_api.telemetry.spec import TelemetrySpec
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.cache.compact import compact, without_unread
+from gpufleet_operator.model.cluster.agent_writes import write_times
 from gpufleet_operator.model.kueue.names import PRIORITY_CLASS_LABEL, QUEUE_LABEL
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
 from gpufleet_operator.model.node_leases import NodeLease
@@ -220,28 +221,12 @@ def _controller(meta: Json) -> Json:
     return next((owner for owner in maps(meta.get("ownerReferences")) if owner.get("controller")), {})
 
 
-def written_at(meta: Json) -> datetime | None:
-    """Returns when the apiserver recorded the agent's last status write: the one time that a node's clock cannot set.
+def written_at(meta: Json, subresource: str | None = "status") -> datetime | None:
+    """Returns when the apiserver recorded the agent's last write of the status, or of the object itself (None).
 
-    None: the agent has written no status.
+    None: the agent has written none.
     """
-    return managed_at(meta, AGENT_FIELD_MANAGER, "status")
-
-
-def managed_at(meta: Json, manager: str, subresource: str | None = None) -> datetime | None:
-    """Returns when the apiserver recorded the last write of a field manager.
-
-    Args:
-        meta: Metadata of the object.
-        manager: The field manager.
-        subresource: Of the writes; None: writes of the object itself.
-    """
-    moments = [
-        timestamps.parse(entry["time"])
-        for entry in maps(meta.get("managedFields"))
-        if entry.get("manager") == manager and entry.get("subresource") == subresource and entry.get("time")
-    ]
-    return max(moments, default=None)
+    return max(map(timestamps.parse, write_times(meta, subresource)), default=None)
 
 
 def _conditions(body: Json) -> dict[str, Condition]:

@@ -5,13 +5,7 @@ from datetime import datetime
 
 import jsonpatch
 
-from gpufleet_api.names import (
-    AGENT_FIELD_MANAGER,
-    AGENT_LEASE,
-    AGENT_LEASE_PREFIX,
-    LEASE_LABEL,
-    OBSERVED_AT_ANNOTATION,
-)
+from gpufleet_api.names import AGENT_FIELD_MANAGER
 from gpufleet_common import timestamps
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube import patches
@@ -19,6 +13,7 @@ from gpufleet_operator.model.actions import Actions, ReleasePod, Reserve, WriteS
 from gpufleet_operator.model.report_actions import ExplainPod
 from gpufleet_operator.runtime.jobs import WriteOutcome
 from gpufleet_operator.runtime.lanes import Lane
+from gpufleet_testing.operator import synthetic
 from gpufleet_testing.operator.synthetic import Body, SyntheticFleet
 
 
@@ -146,16 +141,11 @@ class AppliedDecisions:
 
 
 def agent_lease(node: str, observed_at: str, at: datetime, *, version: int = 1) -> Body:
-    """Returns the Lease of a node's agent, renewed at `at` to confirm the report that was observed at `observed_at`."""
-    return {
-        "metadata": {
-            "name": f"{AGENT_LEASE_PREFIX}{node}",
-            "namespace": "gpufleet-system",
-            "uid": f"uid-{node}-lease",
-            "resourceVersion": str(version),
-            "labels": {LEASE_LABEL: AGENT_LEASE},
-            "annotations": {OBSERVED_AT_ANNOTATION: observed_at},
-            "managedFields": [{"manager": AGENT_FIELD_MANAGER, "time": timestamps.seconds(at)}],
-        },
-        "spec": {"holderIdentity": f"agent-{node}", "leaseDurationSeconds": 90, "renewTime": timestamps.micros(at)},
+    """Returns the stored Lease of a node's agent, renewed at `at` by the apiserver's clock: see `synthetic.lease`."""
+    body = synthetic.lease(node, observed_at, at)
+    body["metadata"] |= {
+        "uid": f"uid-{node}-lease",
+        "resourceVersion": str(version),
+        "managedFields": [{"manager": AGENT_FIELD_MANAGER, "time": timestamps.seconds(at)}],
     }
+    return body

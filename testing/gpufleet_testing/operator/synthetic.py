@@ -11,9 +11,13 @@ from typing import Any
 
 from gpufleet_api.names import (
     AGENT_FIELD_MANAGER,
+    AGENT_LEASE,
+    AGENT_LEASE_PREFIX,
     API_VERSION,
     ATTEMPT_LABEL,
+    LEASE_LABEL,
     NODE_CONDITION,
+    OBSERVED_AT_ANNOTATION,
     REPLICA_LABEL,
     RESOURCE,
     SCHEDULING_GATE,
@@ -333,3 +337,17 @@ class SyntheticFleet:
         if model is None:
             raise TypeError(f"workload {number} is invalid")
         return template_hash(model.spec)
+
+
+def lease(node: str, observed_at: str, at: datetime) -> Body:
+    """Returns the Lease of a node's agent, as it renews it at `at` to confirm the report observed at `observed_at`."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": f"{AGENT_LEASE_PREFIX}{node}",
+            "labels": {LEASE_LABEL: AGENT_LEASE},
+            "annotations": {OBSERVED_AT_ANNOTATION: observed_at},
+        },
+        "spec": {"holderIdentity": f"agent-{node}", "leaseDurationSeconds": 90, "renewTime": timestamps.micros(at)},
+    }
